@@ -1,0 +1,41 @@
+"""Data sets: lists of `Sequence`, each a video with its masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from vos_shared.datasets.davis import Split, davis2016, davis2017
+from vos_shared.datasets.sequence import Sequence
+from vos_shared.errors import BadDataset
+
+__all__ = ["DATASETS", "Sequence", "davis2016", "davis2017", "load_dataset"]
+
+DATASETS: Final[Mapping[str, Callable[..., list[Sequence]]]] = {"davis2016": davis2016, "davis2017": davis2017}
+"""Loader by name; each takes (root, split, *, resolution, sequences)."""
+
+
+def load_dataset(
+    name: str,
+    root: str | Path,
+    split: Split = "val",
+    sequences: Iterable[str] | None = None,
+    resolution: str | None = None,
+) -> list[Sequence]:
+    """Load a data set by name.
+
+    Args:
+        name: one of `DATASETS`.
+        root: its folder.
+        split: name or path of a list of sequences.
+        sequences: of the split, only these.
+        resolution: folder below `JPEGImages`, where there are several.
+
+    Raises:
+        BadDataset: unknown name, or with everything that is missing in the folder.
+
+    """
+    if name not in DATASETS:
+        raise BadDataset(f"no data set is called {name!r}; known are {', '.join(DATASETS)}")
+    return DATASETS[name](root, split, resolution=resolution, sequences=sequences)

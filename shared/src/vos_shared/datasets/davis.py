@@ -1,0 +1,169 @@
+"""DAVIS 2016 and 2017: `JPEGImages/<resolution>/<sequence>`, `Annotations/<resolution>/<sequence>`, `ImageSets`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vos_shared.datasets.sequence import Sequence
+from vos_shared.errors import BadDataset
+from vos_shared.video import Video
+from vos_shared.video_sources import frame_files
+
+Task = Literal["semi-supervised", "unsupervised"]
+Split = str | Path | Iterable[str]
+"""Name of a list below `ImageSets`, path of a list file, or the sequence names themselves."""
+
+_ANNOTATIONS: dict[Task, str] = {"semi-supervised": "Annotations", "unsupervised": "Annotations_unsupervised"}
+
+
+def davis2016(
+    root: str | Path,
+    split: Split = "val",
+    *,
+    resolution: str | None = None,
+    sequences: Iterable[str] | None = None,
+) -> list[Sequence]:
+    """DAVIS-2016: one foreground object; any id above 0 belongs to it, so 2017 annotations and 0/255 masks will do.
+
+    Args:
+        root: folder that holds `JPEGImages` and `Annotations`.
+        split: list of sequences: `ImageSets/2016/<split>.txt`, or that of 2017 where there is none.
+        resolution: folder below `JPEGImages`; by default ``480p``, or the only one there is.
+        sequences: of the split, only these.
+
+    Raises:
+        BadDataset: with everything that is missing.
+
+    """
+    layout = _layout(root, "Annotations", resolution)
+    return _load(layout, _sequence_names(layout, split, ("2016", "2017"), sequences), binary=True)
+
+
+def davis2017(
+    root: str | Path,
+    split: Split = "val",
+    *,
+    resolution: str | None = None,
+    sequences: Iterable[str] | None = None,
+    task: Task = "semi-supervised",
+) -> list[Sequence]:
+    """DAVIS-2017: several objects.
+
+    Args:
+        root: folder that holds `JPEGImages` and `Annotations`.
+        split: list of sequences: `ImageSets/2017/<split>.txt`.
+        resolution: folder below `JPEGImages`; by default ``480p``, or the only one there is.
+        sequences: of the split, only these.
+        task: ``unsupervised`` reads `Annotations_unsupervised`, where 255 is void.
+
+    Raises:
+        BadDataset: with everything that is missing.
+
+    """
+    layout = _layout(root, _ANNOTATIONS[task], resolution)
+    return _load(layout, _sequence_names(layout, split, ("2017",), sequences), binary=False)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    root: Path
+    frames: Path
+    masks: Path
+
+
+def _layout(root: str | Path, annotations: str, resolution: str | None) -> _Layout:
+    root = Path(root)
+    if not root.is_dir():
+        raise BadDataset(f"no such folder: {root}")
+    missing = [name for name in ("JPEGImages", annotations) if not (root / name).is_dir()]
+    if missing:
+        raise BadDataset(f"{root} is no DAVIS folder: it lacks {' and '.join(missing)}")
+    if resolution is None:
+        resolution = _only_resolution(root)
+    layout = _Layout(root, root / "JPEGImages" / resolution, root / annotations / resolution)
+    missing = [str(folder.relative_to(root)) for folder in (layout.frames, layout.masks) if not folder.is_dir()]
+    if missing:
+        raise BadDataset(f"{root} lacks {' and '.join(missing)}")
+    return layout
+
+
+def _only_resolution(root: Path) -> str:
+    found = sorted(folder.name for folder in (root / "JPEGImages").iterdir() if folder.is_dir())
+    if "480p" in found:
+        return "480p"
+    if len(found) == 1:
+        return found[0]
+    raise BadDataset(
+        f"{root / 'JPEGImages'} holds {', '.join(found)}; choose one as the resolution"
+        if found
+        else f"{root / 'JPEGImages'} is empty; it should hold a folder of sequences, such as 480p"
+    )
+
+
+def _sequence_names(layout: _Layout, split: Split, years: tuple[str, ...], wanted: Iterable[str] | None) -> list[str]:
+    if isinstance(split, (str, Path)):
+        names, where = _listed(layout, split, years)
+    else:
+        names, where = list(split), "the sequences given"
+    if not names:
+        raise BadDataset(f"{where} names no sequence")
+    _refuse_paths(names, where)
+    if wanted is None:
+        return list(dict.fromkeys(names))
+    wanted = list(wanted)
+    _refuse_paths(wanted, "the sequences wanted")
+    unknown = [name for name in wanted if name not in names]
+    if unknown:
+        raise BadDataset(f"{where} does not hold {', '.join(unknown)}; it holds {', '.join(names)}")
+    return list(dict.fromkeys(wanted))
+
+
+def _listed(layout: _Layout, split: str | Path, years: tuple[str, ...]) -> tuple[list[str], str]:
+    candidates = [layout.root / "ImageSets" / year / f"{split}.txt" for year in years]
+    path = next((file for file in (Path(split), *candidates) if file.is_file()), None)
+    if path is None:
+        there = sorted(str(file.relative_to(layout.root)) for file in layout.root.glob("ImageSets/*/*.txt"))
+        raise BadDataset(
+            f"no list of sequences for split {split}: {' and '.join(map(str, candidates))} not found; "
+            f"there is {', '.join(there) or 'no list at all'}"
+        )
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise BadDataset(f"{path} is no text file; a split lists one sequence name a line") from None
+    return [line.strip() for line in lines if line.strip()], str(path)
+
+
+def _refuse_paths(names: Iterable[str], where: str) -> None:
+    """Names become folders below the root and below results: they must not lead out of there."""
+    bad = [name for name in names if name in {".", ".."} or any(mark in name for mark in ("/", "\\", "\0", ".."))]
+    if bad:
+        raise BadDataset(f"{where} holds {', '.join(map(repr, bad))}; a sequence is a folder name, not a path")
+
+
+def _load(layout: _Layout, names: list[str], *, binary: bool) -> list[Sequence]:
+    missing: list[str] = []
+    loaded = [_sequence(layout, name, binary, missing) for name in names]
+    if missing:
+        raise BadDataset(f"{layout.root} lacks {'; '.join(missing)}")
+    return [sequence for sequence in loaded if sequence is not None]
+
+
+def _sequence(layout: _Layout, name: str, binary: bool, missing: list[str]) -> Sequence | None:
+    """The sequence, or None after noting what it lacks."""
+    frames_folder, masks_folder = layout.frames / name, layout.masks / name
+    frames = frame_files(frames_folder) if frames_folder.is_dir() else []
+    if not frames:
+        missing.append(f"frames of {name} ({frames_folder})")
+    masks = {path.stem: path for path in masks_folder.glob("*.png")} if masks_folder.is_dir() else {}
+    if not masks:
+        missing.append(f"masks of {name} ({masks_folder})")
+    elif frames and frames[0].stem not in masks:
+        missing.append(f"the mask of the first frame of {name} ({masks_folder / frames[0].stem}.png)")
+    if not frames or not masks:
+        return None
+    annotations = {path.stem: masks[path.stem] for path in frames if path.stem in masks}
+    return Sequence(name, Video.from_files(frames, name=name), annotations, binary)

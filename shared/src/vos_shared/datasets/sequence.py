@@ -1,0 +1,76 @@
+"""One sequence of a data set: its video and the masks that come with it."""
+
+from __future__ import annotations
+
+import collections.abc
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vos_shared.errors import BadMask
+from vos_shared.masks import VOID, describe_size, ids_of, read_mask
+from vos_shared.method import ObjectMask
+from vos_shared.video import Video
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """A video and the masks that are known for some or all of its frames.
+
+    Attributes:
+        name: of the sequence, unique in its data set.
+        video: the frames.
+        annotations: mask file by frame name.
+        binary: whatever is not zero in a mask file is object 1 (DAVIS-2016).
+
+    """
+
+    name: str
+    video: Video
+    annotations: Mapping[str, Path]
+    binary: bool = False
+
+    @property
+    def frame_names(self) -> collections.abc.Sequence[str]:
+        """Name of each frame."""
+        return self.video.frame_names
+
+    def annotation(self, frame_name: str) -> ObjectMask | None:
+        """The mask of a frame, uint8 [H, W] with 255 for void, or None where there is none.
+
+        Raises:
+            BadMask: the file holds no ids, or is not of the frames' size.
+
+        """
+        path = self.annotations.get(frame_name)
+        if path is None:
+            return None
+        mask = read_mask(path, binary=self.binary)
+        if mask.shape != self.video.size:
+            raise BadMask(
+                f"mask {path} is {describe_size(mask.shape)}, "
+                f"the frames of {self.name} are {describe_size(self.video.size)}; a mask must be of its frame's size"
+            )
+        return mask
+
+    def prompts(self) -> Iterator[tuple[str, ObjectMask | None]]:
+        """What a semi-supervised method may see: each object's mask in the frame where it first appears, no other.
+
+        Yields:
+            Every frame's name, in order, with the mask of the objects that are new there, or None where none is.
+
+        """
+        known: set[int] = {0, VOID}
+        for frame_name in self.frame_names:
+            mask = self.annotation(frame_name)
+            new = [] if mask is None else [k for k in ids_of(mask) if k not in known]
+            known.update(new)
+            yield frame_name, _only(mask, new) if mask is not None and new else None
+
+
+def _only(mask: ObjectMask, ids: list[int]) -> ObjectMask:
+    keep = np.zeros(256, dtype=np.uint8)
+    keep[ids] = ids
+    return keep[mask]

@@ -1,0 +1,206 @@
+"""Object masks: palette PNG files with exact ids, one-hot form, boxes, and drawing them over a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from PIL.ImageFile import ImageFile
+
+from vos_shared.atomic import atomic_path
+from vos_shared.errors import BadMask
+from vos_shared.images import open_image
+from vos_shared.method import Frame, ObjectMask
+
+VOID: Final = 255
+"""Ground truth only: these pixels do not count."""
+
+
+def _davis_palette() -> npt.NDArray[np.uint8]:
+    """Bit 3i + c of an id is bit 7 - i of colour channel c: the colour map of PASCAL VOC, which DAVIS took over."""
+    ids = np.arange(256)[:, None]
+    bits = (ids >> (3 * np.arange(3)[:, None, None] + np.arange(3))) & 1  # [bit, id, channel]
+    colours: npt.NDArray[np.uint8] = (bits << (7 - np.arange(3)[:, None, None])).sum(axis=0, dtype=np.uint8)
+    return colours
+
+
+DAVIS_PALETTE: Final = _davis_palette()
+"""Colour of each id, uint8 RGB [256, 3]; what DAVIS stores in its annotation files."""
+DAVIS_PALETTE.setflags(write=False)
+
+
+def read_mask(path: str | Path, *, binary: bool = False) -> ObjectMask:
+    """Read the object ids of a PNG file, exactly as they were stored.
+
+    Args:
+        path: a PNG with a palette, or grey without one, of 1, 2, 4 or 8 bits (16 where no id is above 255).
+        binary: whatever is not zero is object 1, as in DAVIS-2016 with its 0/255 masks.
+
+    Returns:
+        Ids, uint8 [H, W].
+
+    Raises:
+        BadMask: missing, damaged, too large, or not object ids: colours, blended edges, ids above 255, or a
+            black-and-white 0/255 mask read without `binary`.
+
+    """
+    path = Path(path)
+    with open_image(path, "mask", BadMask) as image:
+        ids = _stored_values(image, path)
+        grey = image.mode == "L"
+    if binary:
+        return np.minimum(ids, np.uint8(1))
+    if grey:
+        _check_grey_ids(ids, path)
+    return ids
+
+
+def _stored_values(image: ImageFile, path: Path) -> ObjectMask:
+    if image.format != "PNG":
+        raise BadMask(f"mask {path} is a {image.format} file; object masks are PNG files")
+    if image.mode == "P":
+        return np.array(image)
+    if image.mode == "1":
+        return np.array(image).astype(np.uint8)
+    if image.mode == "L":
+        # Pillow stretches grey of 2 and 4 bits to 0..255, the ids with it.
+        stretch = {"L;2": 85, "L;4": 17}.get(str(image.tile[0].args), 1)
+        values = np.array(image)
+        return values if stretch == 1 else values // np.uint8(stretch)
+    if image.mode.startswith("I"):
+        return _narrow(np.array(image), path)
+    colours = image.getcolors(image.width * image.height) or []
+    raise BadMask(
+        f"mask {path} has {len(colours):,} different colours ({image.mode}, no palette); "
+        "object masks are PNG files with a palette or grey values that hold ids 0..K"
+    )
+
+
+def _narrow(values: npt.NDArray[np.integer], path: Path) -> ObjectMask:
+    if values.max() > 255:
+        raise BadMask(f"mask {path} has 16 bits and holds id {values.max()}; ids above 255 are not supported")
+    return values.astype(np.uint8)
+
+
+def _check_grey_ids(values: ObjectMask, path: Path) -> None:
+    """Refuse grey files that are pictures of a mask: black and white, or with blended edges.
+
+    Ids fill regions. The values between black and white of a resized or JPEG-compressed mask do not: they line
+    its edges, and few of them equal their neighbour.
+    """
+    few_objects = 20  # More than DAVIS or YouTube-VOS ever hold: higher values deserve a look, lower ones are ids.
+    if values.max(initial=0) <= few_objects:
+        return
+    between = (values > 0) & (values < VOID)
+    if not between.any():
+        raise BadMask(
+            f"mask {path} is black and white (0 and 255); object masks hold ids 0..K, and 255 is void: "
+            "store 1 in place of 255"
+        )
+    if values[between].max() <= few_objects:
+        return
+    different = len(np.unique(values))
+    flat = (between[:, 1:] & (values[:, 1:] == values[:, :-1])).sum() / between.sum()
+    if different > 64 or flat < 0.5:
+        raise BadMask(
+            f"mask {path} has {different:,} different values (is it a JPEG or anti-aliased?); "
+            "object masks hold ids 0..K"
+        )
+
+
+def write_mask(path: str | Path, mask: ObjectMask) -> None:
+    """Write object ids as a PNG with the DAVIS palette, atomically, with 1, 2, 4 or 8 bits as the ids need.
+
+    Args:
+        path: where to; the folder must exist.
+        mask: ids, uint8 [H, W].
+
+    Raises:
+        BadMask: not uint8 [H, W].
+
+    """
+    check_mask(mask, f"mask for {path}")
+    largest = int(mask.max())
+    bits = next(bits for bits in (1, 2, 4, 8) if largest < 1 << bits)
+    image = Image.fromarray(mask)
+    image.putpalette(DAVIS_PALETTE[: 1 << bits].tobytes())
+    with atomic_path(Path(path)) as temporary:
+        image.save(temporary, format="PNG", bits=bits, compress_level=1)
+
+
+def check_mask(mask: ObjectMask, what: str = "mask") -> None:
+    """Raise `BadMask` unless the array is uint8 [H, W] with at least one pixel."""
+    if mask.dtype != np.uint8 or mask.ndim != 2 or mask.size == 0:
+        raise BadMask(f"{what} is {mask.dtype} {list(mask.shape)}; object masks are uint8 [H, W]")
+
+
+def ids_of(mask: ObjectMask) -> list[int]:
+    """Object ids in a mask, ascending, without background (0) and void (255)."""
+    largest = int(mask.max(initial=0))
+    if largest <= 32:  # One comparison an id is much cheaper than a histogram.
+        return [k for k in range(1, largest + 1) if (mask == k).any()]
+    counts = np.bincount(mask.ravel(), minlength=256)
+    return [int(k) for k in np.flatnonzero(counts[1:VOID]) + 1]
+
+
+def one_hot(mask: ObjectMask, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+    """One plane for each id: 1 where the mask holds it, else 0; float32 [K, H, W]."""
+    wanted = np.asarray(ids, dtype=np.uint8).reshape(-1, 1, 1)
+    return np.equal(mask, wanted).astype(np.float32)
+
+
+def bounding_box(mask: npt.NDArray[np.uint8] | npt.NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
+    """Smallest box around all nonzero pixels: (top, left, bottom, right), bottom and right exclusive; None if empty."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if len(rows) == 0:
+        return None
+    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+
+
+def overlay(frame: Frame, mask: ObjectMask, alpha: float = 0.5) -> Frame:
+    """Draw objects over a frame: filled with their palette colour, inside a bright contour.
+
+    Args:
+        frame: uint8 RGB [H, W, 3].
+        mask: ids, uint8 [H, W]; void is not drawn.
+        alpha: opacity of the fill, 0..1.
+
+    Raises:
+        BadMask: the mask is not of the frame's size.
+
+    """
+    check_mask(mask)
+    if mask.shape != frame.shape[:2]:
+        raise BadMask(f"mask is {describe_size(mask.shape)}, the frame {describe_size(frame.shape)}; they must agree")
+    drawn = np.where(mask == VOID, np.uint8(0), mask)
+    edge = _contour(drawn, width=max(1, round(mask.shape[0] / 300)))
+    fill = _VIVID_PALETTE[drawn].astype(np.float32)
+    blended = frame + (fill - frame) * (alpha * (drawn > 0))[..., None]
+    blended[edge] = _CONTOUR_PALETTE[drawn[edge]]
+    return (blended + 0.5).astype(np.uint8)
+
+
+def _contour(mask: ObjectMask, width: int) -> npt.NDArray[np.bool_]:
+    """Object pixels that have another id within `width` steps along a row or a column."""
+    edge = np.zeros(mask.shape, dtype=bool)
+    for step in range(1, width + 1):
+        across, down = mask[:, step:] != mask[:, :-step], mask[step:] != mask[:-step]
+        edge[:, step:] |= across
+        edge[:, :-step] |= across
+        edge[step:] |= down
+        edge[:-step] |= down
+    return edge & (mask > 0)
+
+
+_VIVID_PALETTE: Final = np.clip(DAVIS_PALETTE.astype(np.int16) * 2, 0, 255).astype(np.uint8)
+_CONTOUR_PALETTE: Final = (_VIVID_PALETTE * 0.5 + 127).astype(np.uint8)
+
+
+def describe_size(shape: Sequence[int]) -> str:
+    """Height and width of an array, in words that leave no doubt which is which."""
+    return f"{shape[1]} wide and {shape[0]} high"

@@ -1,0 +1,187 @@
+"""Videos in and out: lazy reading from any source, H.264 writing."""
+
+from __future__ import annotations
+
+import glob
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+import numpy as np
+
+from vos_shared.atomic import atomic_path
+from vos_shared.errors import BadVideo
+from vos_shared.method import Frame
+from vos_shared.readahead import read_ahead
+from vos_shared.video_sources import (
+    FRAME_SUFFIXES,
+    ArrayFrames,
+    FileFrames,
+    FileVideo,
+    FrameSource,
+    frame_files,
+    naturally_sorted,
+)
+
+
+class Video:
+    """Frames in order, decoded anew at each iteration and never all held in memory.
+
+    Iteration decodes on a thread, a few frames ahead. Make one with `open` or `from_files`.
+
+    Attributes:
+        name: of the folder or file, for messages and results.
+        fps: frames a second, where known.
+
+    """
+
+    def __init__(self, source: FrameSource, name: str, fps: float | None = None) -> None:
+        self._source = source
+        self.name = name
+        self.fps = fps if fps is not None else source.fps
+
+    @classmethod
+    def open(cls, source: str | Path | Frame, *, name: str | None = None, fps: float | None = None) -> Video:
+        """Open a folder of frames, a glob pattern, an image or video file, or an array.
+
+        Args:
+            source: the path or pattern, or frames as uint8 RGB [T, H, W, 3].
+            name: by default the folder's, or the file's without suffix.
+            fps: frames a second, stronger than what the source says.
+
+        Raises:
+            BadVideo: nothing there, or it is no video. Broken frames are found when they are read.
+
+        """
+        if isinstance(source, np.ndarray):
+            return cls(ArrayFrames(source), name or "array", fps)
+        path = Path(source)
+        if path.is_dir():
+            return cls.from_files(_files_in(path), name=name or path.resolve().name, fps=fps)
+        if path.is_file():
+            if path.suffix.lower() in FRAME_SUFFIXES:
+                return cls.from_files([path], name=name or path.stem, fps=fps)
+            return cls(FileVideo(path), name or path.stem, fps)
+        if not glob.has_magic(str(source)):
+            raise BadVideo(f"no such video: {source} is neither a file nor a folder")
+        files = naturally_sorted(Path(match) for match in glob.iglob(str(source), recursive=True))  # noqa: PTH207 - absolute patterns too
+        if not files:
+            raise BadVideo(f"no file matches {source}")
+        return cls.from_files(files, name=name or files[0].resolve().parent.name, fps=fps)
+
+    @classmethod
+    def from_files(cls, paths: Iterable[Path], *, name: str, fps: float | None = None) -> Video:
+        """A video from its frame files, in the order given.
+
+        Raises:
+            BadVideo: no file, or two with one name (`00000.jpg` and `00000.png`), whose masks would collide.
+
+        """
+        files = list(paths)
+        if not files:
+            raise BadVideo(f"video {name} has no frames")
+        doubles = [stem for stem, count in Counter(path.stem for path in files).items() if count > 1]
+        if doubles:
+            raise BadVideo(
+                f"{files[0].parent} holds more than one frame called {', '.join(doubles[:3])}"
+                f"{', ..' if doubles[3:] else ''}; keep frames and masks in folders of their own"
+            )
+        return cls(FileFrames(files), name, fps)
+
+    @cached_property
+    def frame_names(self) -> Sequence[str]:
+        """Name of each frame, ``00000`` style; for a video file the frames are counted once, by decoding it."""
+        return tuple(self._source.names())
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the frames."""
+        return self._source.size
+
+    def __len__(self) -> int:
+        return len(self.frame_names)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Decode from the first frame on: uint8 RGB [H, W, 3], all of one size.
+
+        Raises:
+            BadVideo: a frame is damaged or of another size.
+
+        """
+        frames = self._source.frames()
+        return frames if isinstance(self._source, ArrayFrames) else read_ahead(frames)
+
+    def __repr__(self) -> str:
+        return f"Video({self.name!r})"
+
+
+def _files_in(folder: Path) -> list[Path]:
+    files = frame_files(folder)
+    if not files:
+        raise BadVideo(f"folder {folder} holds no frames ({', '.join(sorted(FRAME_SUFFIXES))})")
+    return files
+
+
+class VideoWriter:
+    """Writes an H.264 MP4 that any player and browser opens; the file appears when all is written.
+
+    An odd last row or column is repeated, since 4:2:0 video needs even sizes.
+
+    Example:
+        with VideoWriter("overlay.mp4", fps=24) as writer:
+            writer.write(frame)
+
+    """
+
+    def __init__(self, path: str | Path, fps: float = 24) -> None:
+        self.path = Path(path)
+        self._rate = Fraction(fps).limit_denominator(1001)
+        self._stream: av.VideoStream | None = None
+        self._size: tuple[int, int] | None = None
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            temporary = stack.enter_context(atomic_path(self.path))
+            self._container = stack.enter_context(av.open(str(temporary), "w", format="mp4"))
+            self._stack = stack.pop_all()
+        return self
+
+    def write(self, frame: Frame) -> None:
+        """Append a frame, uint8 RGB [H, W, 3].
+
+        Raises:
+            BadVideo: not of the first frame's size.
+
+        """
+        height, width = frame.shape[:2]
+        if self._stream is None:
+            self._stream = self._add_stream(height, width)
+            self._size = height, width
+        if self._size != (height, width):
+            raise BadVideo(f"{self.path}: frames of {self._size} and {(height, width)} (height, width) in one video")
+        even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
+
+    def _add_stream(self, height: int, width: int) -> av.VideoStream:
+        stream = self._container.add_stream("libx264", rate=self._rate)
+        stream.height, stream.width = height + height % 2, width + width % 2
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": "18", "preset": "fast"}
+        return stream
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._stack.__exit__(kind, error, trace)
+            return
+        with self._stack:
+            if self._stream is None:
+                raise BadVideo(f"{self.path}: no frame was written")
+            self._container.mux(self._stream.encode(None))

@@ -1,0 +1,203 @@
+"""What a `Video` can be made of: frame files, a video file, an array."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import av
+import numpy as np
+
+from vos_shared.errors import BadVideo
+from vos_shared.images import open_image
+from vos_shared.method import Frame
+
+FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+
+
+class FrameSource(Protocol):
+    """Frames in order, as often as they are asked for."""
+
+    @property
+    def fps(self) -> float | None:
+        """Frames a second, where known."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+
+    def names(self) -> Sequence[str]:
+        """Name of each frame."""
+
+    def frames(self) -> Generator[Frame, None, None]:
+        """Decode the frames, in order."""
+
+
+class FileFrames:
+    """One image file a frame."""
+
+    fps = None
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+        self._size: tuple[int, int] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the first frame, from its header."""
+        if self._size is None:
+            with open_image(self._paths[0], "frame", BadVideo) as image:
+                self._size = image.height, image.width
+        return self._size
+
+    def names(self) -> Sequence[str]:
+        """The files' names without suffix."""
+        return [path.stem for path in self._paths]
+
+    def frames(self) -> Generator[Frame, None, None]:
+        """Decode the files.
+
+        Raises:
+            BadVideo: a file is missing, damaged, or not of the first frame's size.
+
+        """
+        height, width = self.size
+        for path in self._paths:
+            frame = read_frame(path)
+            if frame.shape[:2] != (height, width):
+                raise BadVideo(
+                    f"frame {path} is {frame.shape[1]} wide and {frame.shape[0]} high, "
+                    f"the first frame {width} wide and {height} high; all frames of a video need one size"
+                )
+            yield frame
+
+
+def read_frame(path: Path) -> Frame:
+    """Decode an image file as RGB, uint8 [H, W, 3].
+
+    Raises:
+        BadVideo: missing, damaged, too large, or with more than 8 bits a channel.
+
+    """
+    with open_image(path, "frame", BadVideo) as image:
+        if image.mode[0] in "IF":
+            raise BadVideo(f"frame {path} has more than 8 bits a channel ({image.mode}); store it with 8")
+        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+class FileVideo:
+    """A video file, decoded by FFmpeg."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self._opened() as (_, stream):
+            rate = stream.average_rate or stream.guessed_rate
+            self.fps = float(rate) if rate else None
+        self._size: tuple[int, int] | None = None
+        self._length: int | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the first frame as it is shown, that is, rotated."""
+        if self._size is None:
+            frame = next(self.frames(), None)
+            if frame is None:
+                raise BadVideo(f"video {self._path} holds no frame that can be decoded")
+            self._size = frame.shape[0], frame.shape[1]
+        return self._size
+
+    def names(self) -> Sequence[str]:
+        """``00000``, ``00001``, ..; the first call decodes the file, since no header tells the number reliably."""
+        if self._length is None:
+            with self._opened() as (container, stream):
+                self._length = sum(1 for _ in _decode(container, stream))
+        return [f"{t:05d}" for t in range(self._length)]
+
+    def frames(self) -> Generator[Frame, None, None]:
+        """Decode the file.
+
+        Raises:
+            BadVideo: damaged, or the frames change their size.
+
+        """
+        count = 0
+        size: tuple[int, int] | None = None
+        with self._opened() as (container, stream):
+            for decoded in _decode(container, stream):
+                frame = _upright(decoded)
+                size = size or (frame.shape[0], frame.shape[1])
+                if frame.shape[:2] != size:
+                    raise BadVideo(
+                        f"video {self._path} changes from {size[1]} wide and {size[0]} high to {frame.shape[1]} wide "
+                        f"and {frame.shape[0]} high at frame {count}; all frames of a video need one size"
+                    )
+                yield frame
+                count += 1
+        self._length = count
+
+    @contextmanager
+    def _opened(self) -> Generator[tuple[av.container.InputContainer, av.VideoStream], None, None]:
+        try:
+            with av.open(str(self._path)) as container:
+                if not container.streams.video:
+                    raise BadVideo(f"{self._path} has no video in it")
+                stream = container.streams.video[0]
+                stream.thread_type = "AUTO"
+                yield container, stream
+        except av.FFmpegError as reason:
+            raise BadVideo(
+                f"video {self._path} cannot be read: {reason.strerror}; is it damaged or cut short?"
+            ) from reason
+
+
+def _decode(container: av.container.InputContainer, stream: av.VideoStream) -> Generator[av.VideoFrame, None, None]:
+    for packet in container.demux(stream):
+        if packet.is_corrupt:
+            raise av.InvalidDataError(0, "a packet is cut short")
+        yield from packet.decode()
+
+
+def _upright(frame: av.VideoFrame) -> Frame:
+    """The frame as players show it: phones store pictures lying, with a note by how much to turn them."""
+    image: Frame = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+    turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+class ArrayFrames:
+    """Frames in memory, uint8 [T, H, W, 3]."""
+
+    fps = None
+
+    def __init__(self, array: Frame) -> None:
+        if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3 or array.size == 0:
+            raise BadVideo(f"array is {array.dtype} {list(array.shape)}; a video is uint8 [T, H, W, 3], RGB")
+        self._array = array
+        self.size = array.shape[1], array.shape[2]
+
+    def names(self) -> Sequence[str]:
+        """``00000``, ``00001``, .."""
+        return [f"{t:05d}" for t in range(len(self._array))]
+
+    def frames(self) -> Generator[Frame, None, None]:
+        """The frames, views of the array."""
+        yield from self._array
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """Image files of a folder in natural order (2.jpg before 10.jpg); hidden files are left out."""
+    files = (path for path in folder.iterdir() if path.suffix.lower() in FRAME_SUFFIXES)
+    return naturally_sorted(path for path in files if not path.name.startswith("."))
+
+
+def naturally_sorted(paths: Iterable[Path]) -> list[Path]:
+    """Sort by name, runs of digits by their value."""
+
+    def key(path: Path) -> list[tuple[int, int, str]]:
+        parts = re.split(r"(\d+)", path.name)
+        return [(1, int(part), part) if part.isdecimal() else (0, 0, part) for part in parts]
+
+    return sorted(paths, key=key)
