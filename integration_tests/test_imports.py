@@ -1,0 +1,46 @@
+"""Each package imports with nothing but what it declares; tox runs this in every package's own environment."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+import pytest
+
+from vos_shared.method import ENTRY_POINT_GROUP, discover
+
+PACKAGES = ("vos_shared", "unsup_fg", "dense_ulearn", "amd_objectness", "spn_instances", "osmn")
+INSTALLED = [name for name in PACKAGES if find_spec(name)]
+
+EXTRAS = {"hypothesis", "jinja2", "lightning_fabric", "matplotlib", "onnx", "pycocotools", "pydensecrf", "pytest"}
+EXTRAS |= {"tensorboard", "tensorflow"}
+
+
+def modules(package: str) -> Iterator[str]:
+    yield package
+    for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+        yield module.name
+
+
+@pytest.mark.parametrize("package", INSTALLED)
+def test_every_module_imports(package: str) -> None:
+    for name in modules(package):
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            assert error.name is not None
+            assert error.name.partition(".")[0] in EXTRAS, f"{name} needs {error.name}, which {package} does not declare"
+
+
+def test_discovery_does_not_import_torch() -> None:
+    code = "import sys; from vos_shared.method import discover; discover(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_registered_method_loads() -> None:
+    _, broken = discover()
+    assert not broken, f"entry points of the group {ENTRY_POINT_GROUP} that cannot be used: {broken}"

@@ -1,0 +1,55 @@
+"""Speed and memory of what must be fast, each beside a plain reference implementation in the same run.
+
+`python tools/bench.py NAME`; every file in `benchmarks/` beside this one is a NAME, its `run` takes the options.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import tyro
+
+Row: TypeAlias = Mapping[str, object]
+
+PROGRAM = "bench"
+
+
+def benchmarks() -> dict[str, Callable[..., list[Row]]]:
+    """Find every benchmark: the function `run` of each file in `benchmarks/`, by the file's name."""
+    names = sorted(path.stem for path in (Path(__file__).parent / "benchmarks").glob("[!_]*.py"))
+    return {name: importlib.import_module(f"benchmarks.{name}").run for name in names}
+
+
+def cell(value: object) -> str:
+    """Write one value for a person: numbers with thousands separators and three or more significant digits."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Lay rows out under their keys: text to the left, numbers to the right."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    columns = [[key, *(cell(row.get(key)) for row in rows)] for key in keys]
+    texts = [any(isinstance(row.get(key), str) for row in rows) for key in keys]
+    aligned = [
+        [entry.ljust(width) if text else entry.rjust(width) for entry in column]
+        for column, text in zip(columns, texts, strict=True)
+        for width in [max(map(len, column))]
+    ]
+    return "\n".join("  ".join(line).rstrip() for line in zip(*aligned, strict=True))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark that the command line names and print its table."""
+    rows = tyro.extras.subcommand_cli_from_dict(benchmarks(), prog=PROGRAM, args=arguments, description=__doc__)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
