@@ -1,0 +1,1 @@
+"""Weights: our own files, those of the official repositories, and the ones published on the web."""

@@ -1,0 +1,213 @@
+"""A tree of results: masks of each sequence, complete or not there at all.
+
+``<root>/<sequence>/<frame>.png`` are the masks. ``<root>/.manifest/<sequence>.json`` says with which inputs and
+settings they were made: one file a sequence, so that processes and machines can share a tree without locks.
+``<root>/.partial/`` holds sequences that are being written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from vos_shared.atomic import write_json
+from vos_shared.errors import BadResults
+from vos_shared.masks import write_mask
+from vos_shared.method import ObjectMask
+
+_ABANDONED: Final = 3600
+"""Seconds without a new mask after which a partial sequence is taken for the rest of a killed run."""
+
+
+class SequenceWriter:
+    """Takes the masks of one sequence; made by `ResultsTree.writer`."""
+
+    def __init__(self, folder: Path, frame_names: Sequence[str]) -> None:
+        self._folder = folder
+        self._frame_names = frozenset(frame_names)
+        self._written: set[str] = set()
+        self._extra: dict[str, Any] = {}
+
+    def write(self, frame_name: str, mask: ObjectMask) -> None:
+        """Write the mask of a frame, ids as uint8 [H, W].
+
+        Raises:
+            BadResults: the sequence has no such frame.
+            BadMask: not uint8 [H, W].
+
+        """
+        if frame_name not in self._frame_names:
+            raise BadResults(f"{self._folder.name}: there is no frame {frame_name} in this sequence")
+        # Made at the first mask: a method may think about the whole video for long before that.
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_mask(self._folder / f"{frame_name}.png", mask)
+        self._written.add(frame_name)
+
+    def extra(self, record: Mapping[str, Any]) -> None:
+        """Keep something beside the masks (JSON: times, memory); it comes back from `ResultsTree.record`."""
+        self._extra.update(record)
+
+
+class ResultsTree:
+    """Masks of many sequences, made with one set of settings.
+
+    Attributes:
+        root: its folder, made when something is written.
+        settings: what the masks depend on beside the inputs: method, weights, options, as JSON values.
+
+    """
+
+    def __init__(self, root: str | Path, *, settings: Mapping[str, Any] | None = None) -> None:
+        self.root = Path(root)
+        self.settings = dict(settings or {})
+        if self.root.exists() and not self.root.is_dir():
+            raise BadResults(f"results cannot go to {self.root}: that is a file, not a folder")
+
+    def is_complete(self, sequence_name: str, frame_names: Sequence[str], inputs: str = "") -> bool:
+        """Whether all masks are there, made from these inputs with these settings."""
+        record = self.record(sequence_name)
+        if record is None or record["settings_hash"] != fingerprint(self.settings) or record["inputs"] != inputs:
+            return False
+        return not _missing(self.folder(sequence_name), frame_names)
+
+    @contextmanager
+    def writer(self, sequence_name: str, frame_names: Sequence[str], inputs: str = "") -> Iterator[SequenceWriter]:
+        """Write one sequence; its masks appear together when the block ends, and not if it raises.
+
+        Args:
+            sequence_name: a folder name.
+            frame_names: every frame of the sequence.
+            inputs: a fingerprint of what the masks are made from.
+
+        Raises:
+            BadResults: not a folder name; at the end, frames without a mask.
+
+        """
+        target = self.folder(sequence_name)
+        self._sweep()
+        partial = self.root / ".partial" / f"{sequence_name}.{secrets.token_hex(4)}"
+        writer = SequenceWriter(partial, frame_names)
+        try:
+            yield writer
+            lacking = [name for name in frame_names if name not in writer._written]
+            if lacking:
+                raise BadResults(
+                    f"{target} would lack {len(lacking)} of {len(frame_names)} masks: {', '.join(lacking)}"
+                )
+            self._entry(sequence_name).unlink(missing_ok=True)
+            _exchange(partial, target)
+            write_json(self._entry(sequence_name), self._record(sequence_name, frame_names, inputs, writer._extra))
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def record(self, sequence_name: str) -> dict[str, Any] | None:
+        """What is known of a finished sequence: settings, inputs, number of frames, time, ``extra``; else None."""
+        self.folder(sequence_name)
+        try:
+            record = json.loads(self._entry(sequence_name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return record if isinstance(record, dict) and {"settings_hash", "inputs"} <= record.keys() else None
+
+    def folder(self, sequence_name: str) -> Path:
+        """Where the masks of a sequence are.
+
+        Raises:
+            BadResults: the name would lead out of the tree, or is hidden.
+
+        """
+        if not sequence_name or sequence_name.startswith(".") or ".." in sequence_name:
+            raise BadResults(f"{sequence_name!r} cannot name a sequence; a sequence is a folder name")
+        if any(mark in sequence_name for mark in ("/", "\\", "\0")):
+            raise BadResults(f"{sequence_name!r} cannot name a sequence; a sequence is a folder name, not a path")
+        return self.root / sequence_name
+
+    def _entry(self, sequence_name: str) -> Path:
+        return self.root / ".manifest" / f"{sequence_name}.json"
+
+    def _record(
+        self, sequence_name: str, frame_names: Sequence[str], inputs: str, extra: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        return {
+            "sequence": sequence_name,
+            "frames": len(frame_names),
+            "inputs": inputs,
+            "settings": self.settings,
+            "settings_hash": fingerprint(self.settings),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "extra": dict(extra),
+        }
+
+    def _sweep(self) -> None:
+        """Remove what killed runs left behind."""
+        for folder in (self.root / ".partial").glob("*"):
+            try:
+                abandoned = time.time() - folder.stat().st_mtime > _ABANDONED
+            except FileNotFoundError:  # Its process has just finished it.
+                continue
+            if abandoned:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def missing_frames(
+    root: str | Path, frame_names: Mapping[str, Sequence[str]], *, check: bool = False
+) -> dict[str, list[str]]:
+    """Frames without a mask in a results folder, whoever wrote it.
+
+    Args:
+        root: folder of ``<sequence>/<frame>.png``.
+        frame_names: the frames that should be there, by sequence.
+        check: raise if any lacks.
+
+    Returns:
+        The missing frames of each sequence that lacks any.
+
+    Raises:
+        BadResults: no such folder; with `check`, a list of all that lacks.
+
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise BadResults(f"no such results folder: {root}")
+    lacking = {name: missing for name, frames in frame_names.items() if (missing := _missing(root / name, frames))}
+    if check and lacking:
+        count = sum(map(len, lacking.values()))
+        listed = "; ".join(f"{name}: {', '.join(frames)}" for name, frames in lacking.items())
+        raise BadResults(f"{root} lacks {count} masks: {listed}")
+    return lacking
+
+
+def fingerprint(value: Any) -> str:
+    """Hash of a JSON value that does not depend on the order of keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _missing(folder: Path, frame_names: Sequence[str]) -> list[str]:
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return [name for name in frame_names if f"{name}.png" not in there]
+
+
+def _exchange(new: Path, target: Path) -> None:
+    """Put a folder in the place of another, which is removed; the last of several processes wins."""
+    for _ in range(10):
+        old = new.with_name(f"{new.name}.old")
+        try:
+            target.rename(old)
+        except FileNotFoundError:
+            pass
+        else:
+            shutil.rmtree(old, ignore_errors=True)
+        try:
+            new.rename(target)
+        except OSError:  # Another process has put the same sequence there in the meantime.
+            continue
+        return
+    raise BadResults(f"{target} cannot be replaced; are several runs writing it at once?")

@@ -1,0 +1,88 @@
+"""Several processes: shares of the work under torchrun, and Lightning Fabric for training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from vos_shared.errors import MissingExtra, UserError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+T = TypeVar("T")
+
+_FABRIC_PRECISION: Final = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def rank() -> int:
+    """Number of this process among those that torchrun started, 0 without torchrun."""
+    return _environment("RANK", 0)
+
+
+def world_size() -> int:
+    """How many processes torchrun started, on all machines together; 1 without torchrun."""
+    return _environment("WORLD_SIZE", 1)
+
+
+def local_rank() -> int:
+    """Number of this process on its machine, which is the number of its GPU."""
+    return _environment("LOCAL_RANK", 0)
+
+
+def shard(items: Sequence[T]) -> list[T]:
+    """The share of this process: every `world_size`-th item. All shares together are the whole, without overlap."""
+    return list(items[rank() :: world_size()])
+
+
+def fabric(
+    device: str = "auto",
+    precision: str = "fp32",
+    *,
+    devices: int | list[int] | str = "auto",
+    nodes: int = 1,
+    strategy: str = "auto",
+) -> Fabric:
+    """Lightning Fabric in this project's words; the caller calls ``launch()``.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        precision: ``fp32``, ``bf16`` or ``fp16``; the weights stay in fp32.
+        devices: how many (or which) on each machine; under torchrun its own count holds.
+        nodes: machines.
+        strategy: ``auto``, or Fabric's name of one, such as ``ddp``.
+
+    Raises:
+        MissingExtra: Lightning Fabric is not installed.
+        UserError: unknown device or precision.
+
+    """
+    try:
+        from lightning_fabric import Fabric
+    except ImportError as error:
+        raise MissingExtra("training needs Lightning Fabric: pip install 'vos-shared[train]'") from error
+    accelerator, _, index = device.partition(":")
+    if accelerator not in {"auto", "cpu", "cuda", "mps"}:
+        raise UserError(f"no device is called {device!r}; choose auto, cpu, cuda, cuda:1 or mps")
+    if precision not in _FABRIC_PRECISION:
+        raise UserError(f"no precision is called {precision!r}; choose {', '.join(_FABRIC_PRECISION)}")
+    if index:
+        devices = [int(index)]
+    elif accelerator == "cpu" and devices == "auto":
+        devices = 1
+    return Fabric(
+        accelerator=accelerator,
+        precision=_FABRIC_PRECISION[precision],  # type: ignore[arg-type]
+        devices=devices,
+        num_nodes=nodes,
+        strategy=strategy,
+    )
+
+
+def _environment(variable: str, default: int) -> int:
+    text = os.environ.get(variable, "")
+    try:
+        return int(text) if text else default
+    except ValueError:
+        raise UserError(f"environment variable {variable} is {text!r}; torchrun sets it to a number") from None
