@@ -1,0 +1,191 @@
+"""Label propagation: soft labels of earlier frames, carried on by the similarity of features (paper section 3.4).
+
+Every cell of a new frame takes the labels of its nearest cells in feature space, searched in a reference frame (the one
+in which an object was given, no matter how long ago) and in the latest frames within a radius. Labels stay soft.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dense_ulearn.neighbours import Candidates, ContextFrames, ReferenceFrame, Tiling, merge
+from vos_shared.errors import UserError
+
+
+@dataclass(frozen=True)
+class PropagationSettings:
+    """What the propagation is set to; the defaults are the paper's for every data set.
+
+    Attributes:
+        context: number N of latest frames that are searched beside the reference frame.
+        radius: cells of those frames must be nearer than this, in cells.
+        neighbours: number k of candidates that vote.
+        temperature: divides the similarities before the softmax over the k candidates.
+    """
+
+    context: int = 20
+    radius: float = 12.0
+    neighbours: int = 10
+    temperature: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.context < 0 or self.radius <= 0 or self.neighbours < 1 or self.temperature <= 0:
+            raise UserError(f"label propagation cannot use {self}: context >= 0, all others must be positive")
+
+
+@dataclass
+class _Reference:
+    """A frame in which objects were given: found from everywhere, forever, but only for its own objects."""
+
+    frame: int
+    features: ReferenceFrame
+    labels: Tensor  # [h * w, M]
+    valid: Tensor  # float32 [M]: 1 for the channels that it answers for
+
+
+class LabelPropagation:
+    """Propagates labels through one video, one frame at a time, in bounded memory.
+
+    Channels are the ids seen so far in ascending order, 0 (background) always the first: see `ids`.
+
+    Args:
+        settings: what it is set to.
+        dtype: type in which features of earlier frames are kept.
+    """
+
+    def __init__(self, settings: PropagationSettings, dtype: torch.dtype = torch.float32) -> None:
+        self.settings, self.dtype = settings, dtype
+        self.ids: list[int] = [0]
+        self._time = 0
+        self._references: list[_Reference] = []
+        self._tiling: Tiling | None = None
+        self._context: ContextFrames | None = None
+        self._labels: list[Tensor] = []  # of each slot, [h * w, M]
+
+    @property
+    def idle(self) -> bool:
+        """True until the first object was given: all frames so far are background and their features do not matter."""
+        return not self._references
+
+    def skip(self) -> None:
+        """Let a frame pass without features, possible while `idle`."""
+        self._time += 1
+
+    def step(self, features: Tensor, masks: Tensor | None = None, ids: Sequence[int] = ()) -> Tensor:
+        """Take in the next frame.
+
+        Args:
+            features: [h, w, D], of one size in all frames; similarity is the dot product, so vectors of unit length are
+                expected.
+            masks: float32 [K, H, W], where the objects are that are new in this frame.
+            ids: their K ids; background, 0, counts as an object where it is given for the first time.
+
+        Returns:
+            Soft labels, float32 [h, w, M], in the order of `ids`.
+        """
+        height, width, _ = features.shape
+        if self._tiling is None:
+            self._tiling = Tiling(height, width, self.settings.radius)
+            self._context = ContextFrames(self._tiling, self.dtype)
+        self._add_channels(ids)
+        labels = self._propagate(features) if self._references else features.new_zeros(height * width, len(self.ids))
+        labels = labels.float()
+        if masks is not None and len(ids):
+            given = self._down_sized(masks, ids, (height, width))  # [h * w, M]
+            share = given.sum(1, keepdim=True)
+            # Soft borders count twice after the first frame, as published.
+            labels = given if self._time == 0 else (1 - share) * labels + share * given
+            self._add_reference(features, labels, given, ids)
+        self._remember(features, labels)
+        self._time += 1
+        return labels.view(height, width, -1)
+
+    def _down_sized(self, masks: Tensor, ids: Sequence[int], size: tuple[int, int]) -> Tensor:
+        """Masks of new objects [K, H, W] in their channels of the feature map, [h * w, M]."""
+        small = F.interpolate(masks[None], size, mode="bilinear", align_corners=True)[0].flatten(1).T
+        given = small.new_zeros(len(small), len(self.ids))
+        given[:, [self.ids.index(number) for number in ids]] = small
+        return given
+
+    def _add_channels(self, ids: Sequence[int]) -> None:
+        """Make room for new ids in everything that has channels."""
+        old = self.ids
+        self.ids = sorted({*old, *ids})
+        if len(self.ids) == len(old):
+            return
+        places = [self.ids.index(number) for number in old]
+
+        def widen(labels: Tensor) -> Tensor:
+            wide = labels.new_zeros(*labels.shape[:-1], len(self.ids))
+            wide[..., places] = labels
+            return wide
+
+        self._labels = [widen(labels) for labels in self._labels]
+        for reference in self._references:
+            reference.labels, reference.valid = widen(reference.labels), widen(reference.valid)
+
+    def _add_reference(self, features: Tensor, labels: Tensor, given: Tensor, ids: Sequence[int]) -> None:
+        valid = torch.zeros(len(self.ids), device=labels.device)
+        valid[[self.ids.index(number) for number in ids]] = 1
+        if self._time == 0:  # Published: an object of the first frame that vanishes on the small map is lost.
+            valid = valid * (given.sum(0) > 0)
+        self._references.append(_Reference(self._time, ReferenceFrame(features, self.dtype), labels, valid))
+
+    def _remember(self, features: Tensor, labels: Tensor) -> None:
+        """Put the frame into the slot of the oldest."""
+        if not self._references or not self.settings.context:
+            return
+        assert self._tiling is not None
+        assert self._context is not None
+        slot = self._slot(self._time)
+        self._context.put(slot, self._tiling.arrange(features), self.settings.context)
+        self._labels[slot : slot + 1] = [labels]
+
+    def _slot(self, frame: int) -> int:
+        return (frame - self._references[0].frame) % self.settings.context
+
+    def _propagate(self, features: Tensor) -> Tensor:
+        """Labels of the new frame from all references and the context: [h, w, D] -> [h * w, M]."""
+        assert self._tiling is not None
+        table = torch.cat([*self._labels, *(reference.labels for reference in self._references)])
+        strips = self._tiling.arrange(features.float()).flatten(1, 2)  # [S, h * b, D]
+        labels = [self._propagate_strip(number, queries, table) for number, queries in enumerate(strips)]
+        grid = torch.stack(labels).unflatten(1, (-1, self._tiling.columns))  # [S, h, b, M]
+        return self._tiling.restore(grid).flatten(0, 1)
+
+    def _propagate_strip(self, strip: int, queries: Tensor, table: Tensor) -> Tensor:
+        """Labels of the cells of one strip: queries [q, D], label table [slots * h * w, M] -> [q, M]."""
+        assert self._context is not None
+        k = self.settings.neighbours
+        sources = {reference.frame: self._sources(reference.frame) for reference in self._references}
+        slot_sets = sorted({slots for source in sources.values() for slots, _ in source})
+        near = dict(zip(slot_sets, self._context.nearest(strip, queries, slot_sets, k), strict=True))
+        result = table.new_zeros(len(queries), table.shape[1])
+        for number, reference in enumerate(self._references):
+            found = [reference.features.nearest(queries, len(self._labels) + number, k)]
+            for slots, times in sources[reference.frame]:
+                found += [near[slots]] * min(times, k)
+            result += reference.valid * self._vote(merge(found, k), table)
+        return result
+
+    def _sources(self, reference: int) -> list[tuple[tuple[int, ...], int]]:
+        """Slots of the context frames for a reference, and how often each frame counts.
+
+        The context is frame max(j, reference) for each of the N latest frames j: before the video is long enough, the
+        reference stands in for the frames that are missing, and its copies vote one by one.
+        """
+        oldest = self._time - self.settings.context
+        later = tuple(sorted(self._slot(frame) for frame in range(max(oldest, reference + 1), self._time)))
+        copies = min(reference - oldest + 1, self.settings.context)
+        sources = [(later, 1)] if later else []
+        return [*sources, ((self._slot(reference),), copies)] if copies > 0 else sources
+
+    def _vote(self, candidates: Candidates, table: Tensor) -> Tensor:
+        """Labels of the candidates, weighted by similarity: -> [q, M]."""
+        weights = torch.softmax(candidates.similarity / self.settings.temperature, 1)  # [q, k]
+        return torch.bmm(weights[:, None], table[candidates.place]).squeeze(1)
