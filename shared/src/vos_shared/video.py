@@ -104,6 +104,13 @@ class Video:
         """Height and width of the frames."""
         return self._source.size
 
+    def fingerprint(self) -> str:
+        """Changes when the frames do, without decoding them: from the sizes of files and the start of their content."""
+        try:
+            return self._source.fingerprint()
+        except OSError as reason:
+            raise BadVideo(f"video {self.name} cannot be read: {reason}") from reason
+
     def __len__(self) -> int:
         return len(self.frame_names)
 

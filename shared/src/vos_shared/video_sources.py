@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,9 @@ class FrameSource(Protocol):
     def frames(self) -> Generator[Frame, None, None]:
         """Decode the frames, in order."""
 
+    def fingerprint(self) -> str:
+        """Changes when the frames do, and is quick: what a finished result was made from is looked up with it."""
+
 
 class FileFrames:
     """One image file a frame."""
@@ -56,6 +60,11 @@ class FileFrames:
     def names(self) -> Sequence[str]:
         """The files' names without suffix."""
         return [path.stem for path in self._paths]
+
+    def fingerprint(self) -> str:
+        """Of the names and sizes of all files, and the content of the first."""
+        files = [(path.name, path.stat().st_size) for path in self._paths]
+        return _digest(repr(files).encode(), self._paths[0].read_bytes())
 
     def frames(self) -> Generator[Frame, None, None]:
         """Decode the files.
@@ -115,6 +124,11 @@ class FileVideo:
             with self._opened() as (container, stream):
                 self._length = sum(1 for _ in _decode(container, stream))
         return [f"{t:05d}" for t in range(self._length)]
+
+    def fingerprint(self) -> str:
+        """Of the file's size and its first mebibyte."""
+        with self._path.open("rb") as file:
+            return _digest(str(self._path.stat().st_size).encode(), file.read(1 << 20))
 
     def frames(self) -> Generator[Frame, None, None]:
         """Decode the file.
@@ -185,6 +199,14 @@ class ArrayFrames:
     def frames(self) -> Generator[Frame, None, None]:
         """The frames, views of the array."""
         yield from self._array
+
+    def fingerprint(self) -> str:
+        """Of all values."""
+        return _digest(repr(self._array.shape).encode(), self._array.tobytes())
+
+
+def _digest(*parts: bytes) -> str:
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
 def frame_files(folder: Path) -> list[Path]:
