@@ -1,0 +1,84 @@
+"""The two modulators: what the object looks like (visual) and where it was (spatial)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from osmn.networks.layers import ConvNorm, avg_pool_same, max_pool_same
+from osmn.networks.vgg import add_vgg_stages
+
+GUIDE_SIZE = 224
+"""Height and width of the visual guide in pixels."""
+
+
+class VisualModulator(nn.Module):
+    """VGG16 classifier that turns the masked crop of an object into one scale per modulated channel."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.stages = add_vgg_stages(self)
+        self.fc6 = nn.Conv2d(512, 4096, 7)
+        self.fc7 = nn.Conv2d(4096, 4096, 1)
+        self.fc8 = nn.Conv2d(4096, outputs, 1)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, guide: Tensor) -> Tensor:
+        """Visual guide [K, 3, 224, 224] -> gamma [K, outputs], in network order."""
+        x = guide
+        for stage in self.stages:
+            for conv in self.get_submodule(stage).children():
+                x = conv(x).relu_()
+            x = max_pool_same(x)
+        x = self.dropout(self.fc6(x).relu_())
+        x = self.dropout(self.fc7(x).relu_())
+        gamma: Tensor = self.fc8(x).flatten(1)
+        return gamma
+
+
+class SpatialModulator(nn.Module):
+    """Turns the pooled guidance map of the previous mask into bias maps, one branch a trunk stage."""
+
+    def __init__(self, branches: Mapping[str, int], halvings: Mapping[str, int], momentum: float = 0.01) -> None:
+        """Make the branches.
+
+        Args:
+            branches: stage name -> number of bias channels of all its modulated layers together.
+            halvings: stage name -> how often the guidance map is halved for it.
+            momentum: torch's BN momentum; the official decay is 0.99.
+        """
+        super().__init__()
+        self.halvings = dict(halvings)
+        for stage, channels in branches.items():
+            self.add_module(stage, ConvNorm(1, channels, 1, momentum=momentum))
+
+    def forward(self, guide: Tensor) -> dict[str, Tensor]:
+        """Spatial guide [K, 1, H, W] in 0..1 -> beta of each stage [K, C, h, w], never negative."""
+        pooled = [guide]
+        for _ in range(max(self.halvings.values())):
+            pooled.append(avg_pool_same(pooled[-1]))
+        return {stage: self._branch(stage, pooled[self.halvings[stage]]) for stage, _ in self.named_children()}
+
+    def _branch(self, stage: str, pooled: Tensor) -> Tensor:
+        branch = self.get_submodule(stage)
+        assert isinstance(branch, ConvNorm)
+        if branch.norm.training:
+            return F.relu(branch(pooled))
+        scale, shift = fold(branch)
+        return F.relu(torch.addcmul(shift, pooled, scale))
+
+
+def fold(branch: ConvNorm) -> tuple[Tensor, Tensor]:
+    """The 1x1 convolution from one channel and its stored statistics as one affine, each [C, 1, 1].
+
+    relu(g (w m - mean) / sqrt(var + eps) + b) = relu(scale m + shift).
+    """
+    norm = branch.norm
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    inverse = norm.weight / (norm.running_var + norm.eps).sqrt()
+    scale = inverse * branch.conv.weight.flatten()
+    return scale[:, None, None], (norm.bias - inverse * norm.running_mean)[:, None, None]

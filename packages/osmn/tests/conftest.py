@@ -1,0 +1,89 @@
+"""Official weights and numbers, made or read from the folder that VOS_PARITY names."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from osmn.checkpoints import from_official
+from osmn.networks import OSMN, VARIANTS
+
+Array = npt.NDArray[Any]
+
+
+@pytest.fixture(scope="session")
+def parity() -> Path:
+    folder = os.environ.get("VOS_PARITY")
+    if not folder:
+        pytest.skip("VOS_PARITY is not set")
+    return Path(folder) / "osmn"
+
+
+def _bilinear(shape: tuple[int, ...]) -> Array:
+    size, channels = shape[0], shape[2]
+    taps = 1 - np.abs(np.arange(size) - (size / 2 - 0.5)) / (size / 2)
+    return np.outer(taps, taps)[:, :, None, None] * np.eye(channels)
+
+
+@functools.cache
+def recipe_value(name: str, shape: tuple[int, ...]) -> Array:
+    """The weight that the recipe of the parity folder makes from a name."""
+    leaf = name.rpartition("/")[2]
+    if name == "global_step":
+        return np.array(0, np.int32)
+    if "-up/" in name:
+        return _bilinear(shape).astype(np.float32)
+    noise = np.random.RandomState(zlib.crc32(name.encode()) & 0xFFFFFFFF).standard_normal(shape)
+    if leaf in {"weights", "depthwise_weights"}:
+        fan_in = shape[0] * shape[1] * (shape[2] if leaf == "weights" else 1)
+        noise *= np.sqrt(2 / fan_in)
+    elif leaf == "gamma":
+        noise = 1 + 0.1 * noise
+    elif leaf == "moving_variance":
+        noise = 0.9 + 0.1 * np.abs(noise)
+    else:
+        noise = 0.01 * noise
+    return noise.astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def official_arrays(parity: Path) -> Callable[[str], dict[str, Array]]:
+    """All variables of an official checkpoint of a variant."""
+    keys = json.loads((parity / "keys.json").read_text())
+    return lambda variant: {
+        entry["name"]: recipe_value(entry["name"], tuple(entry["shape"])) for entry in keys[variant]
+    }
+
+
+@pytest.fixture(scope="session")
+def official_model(official_arrays: Callable[[str], dict[str, Array]]) -> Callable[[str], OSMN]:
+    """A model of a variant with the official weights, in eval mode."""
+
+    def build(variant: str) -> OSMN:
+        with torch.device("meta"):
+            model = OSMN(VARIANTS[variant])
+        model = model.to_empty(device="cpu")
+        fresh_buffers(model)
+        model.load_state_dict(from_official(official_arrays(variant), model))
+        return model.eval()
+
+    return build
+
+
+def fresh_buffers(model: OSMN) -> None:
+    """Fill what `to_empty` leaves undefined and no checkpoint holds: the frozen bilinear kernels."""
+    from osmn.networks.layers import BilinearUpsampling, bilinear_kernel
+
+    for module in model.modules():
+        if isinstance(module, BilinearUpsampling):
+            module.kernel.copy_(bilinear_kernel(2 * module.stride))

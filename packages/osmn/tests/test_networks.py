@@ -1,0 +1,137 @@
+"""Networks against the numbers of the official TensorFlow code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor, nn
+
+from osmn.checkpoints import from_official, to_official, variant_of
+from osmn.networks import OSMN, VARIANTS
+from osmn.networks.layers import BilinearUpsampling, bilinear_kernel, max_pool_same, resize_legacy_bilinear
+from osmn.networks.modulators import SpatialModulator
+from vos_shared.errors import BadWeights
+
+Array = npt.NDArray[Any]
+
+
+def nchw(value: Array) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(value.transpose(0, 3, 1, 2)))
+
+
+def nhwc(value: Tensor) -> Array:
+    return value.numpy().transpose(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("variant", list(VARIANTS))
+def test_official_checkpoint_gives_the_official_logits(
+    variant: str,
+    parity: Path,
+    official_arrays: Callable[[str], dict[str, Array]],
+    official_model: Callable[[str], OSMN],
+) -> None:
+    inputs, variants = np.load(parity / "fixture.npz"), np.load(parity / "fixture_variants.npz")
+    model = official_model(variant)
+    _check_round_trip(variant, official_arrays(variant), model)
+    for case in {"osvos": "AB", "lite": "A"}.get(variant, "B"):
+        with torch.inference_mode():
+            gamma = model.visual_modulation(nchw(inputs[f"in/{case}/guide"]))
+            logits = model(nchw(inputs[f"in/{case}/image"]), nchw(inputs[f"in/{case}/spatial"]), gamma)
+        source, prefix = (inputs, f"out/{case}") if variant == "osvos" else (variants, variant)
+        wanted = source[f"{prefix}/logits"]
+        np.testing.assert_allclose(nhwc(logits), wanted, atol=1e-5 * max(10.0, float(np.abs(wanted).max())), rtol=0)
+        np.testing.assert_allclose(nhwc(logits.sigmoid()), source[f"{prefix}/prob"], atol=1e-4, rtol=0)
+
+
+def _check_round_trip(variant: str, arrays: dict[str, Array], model: OSMN) -> None:
+    back = to_official(model)
+    assert set(back) | {"global_step"} == set(arrays) | {"global_step"}
+    for name, value in back.items():
+        if name in arrays:
+            np.testing.assert_array_equal(value, arrays[name])
+    assert variant_of(arrays) == variant
+
+
+def test_intermediate_values(parity: Path, official_model: Callable[[str], OSMN]) -> None:
+    inputs = np.load(parity / "fixture.npz")
+    model = official_model("osvos")
+    with torch.inference_mode():
+        gamma = model.visual_modulation(nchw(inputs["in/A/guide"]))
+        assert gamma is not None
+        np.testing.assert_allclose(
+            gamma.numpy(), inputs["out/A/gamma"], atol=2e-5 * np.abs(inputs["out/A/gamma"]).max()
+        )
+        assert isinstance(model.modulator_sp, SpatialModulator)
+        betas = model.modulator_sp(nchw(inputs["in/A/spatial"]))
+    for stage, step in (("conv3", 16), ("conv4", 8), ("conv5", 1)):
+        np.testing.assert_allclose(nhwc(betas[stage])[..., ::step], inputs[f"out/A/beta{stage[-1]}"], atol=1e-5)
+
+
+def test_objects_of_one_frame_share_unmodulated_layers(parity: Path, official_model: Callable[[str], OSMN]) -> None:
+    inputs = np.load(parity / "fixture.npz")
+    model = official_model("osvos")
+    image = nchw(inputs["in/C0/image"])
+    guides = torch.cat([nchw(inputs[f"in/{case}/guide"]) for case in ("C0", "C1")])
+    spatial = torch.cat([nchw(inputs[f"in/{case}/spatial"]) for case in ("C0", "C1")])
+    with torch.inference_mode():
+        gamma = model.visual_modulation(guides)
+        assert gamma is not None
+        together = model(image, spatial, gamma)
+        alone = torch.cat([model(image, spatial[k : k + 1], gamma[k : k + 1]) for k in range(2)])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-5)
+
+
+def test_spatial_modulator_folds_its_statistics() -> None:
+    torch.manual_seed(0)
+    modulator = SpatialModulator({"conv3": 6}, {"conv3": 1})
+    for norm in (module for module in modulator.modules() if isinstance(module, nn.BatchNorm2d)):
+        norm.running_mean = torch.randn(6)
+        norm.running_var = torch.rand(6) + 0.5
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    guide = torch.rand(2, 1, 9, 7)
+    branch = modulator.get_submodule("conv3").eval()
+    plain = branch(torch.nn.functional.avg_pool2d(guide, 2, ceil_mode=True)).relu()
+    torch.testing.assert_close(modulator.eval()(guide)["conv3"], plain)
+    assert (plain >= 0).all()
+
+
+@pytest.mark.parametrize("size", [(480, 854), (93, 150), (360, 640), (16, 17)])
+def test_upsampling_crops_to_the_frame(size: tuple[int, int]) -> None:
+    x = torch.ones(1, 2, *size)
+    for level in range(1, 5):
+        x = max_pool_same(x)
+        up = BilinearUpsampling(2**level)(x, size)
+        assert up.shape[-2:] == size
+        # Away from the border the bilinear kernels of neighbouring cells add up to one.
+        inner = up[..., 2**level : -(2**level) or None, 2**level : -(2**level) or None]
+        if inner.numel() and min(x.shape[-2:]) > 3:
+            torch.testing.assert_close(inner[..., :4, :4], torch.ones_like(inner[..., :4, :4]))
+
+
+def test_depthwise_upsampling_equals_the_full_official_kernel() -> None:
+    x = torch.randn(1, 3, 5, 4)
+    full = torch.diag_embed(bilinear_kernel(8)[..., None].expand(8, 8, 3)).permute(2, 3, 0, 1)
+    wanted = torch.nn.functional.conv_transpose2d(x, full, stride=4)[..., 2:22, 2:18]
+    torch.testing.assert_close(BilinearUpsampling(4)(x, (20, 16)), wanted)
+
+
+def test_legacy_resize_keeps_corners_and_has_no_half_pixel_shift() -> None:
+    x = torch.arange(4.0)[None, None, None].expand(1, 1, 2, 4)
+    resized = resize_legacy_bilinear(x, (4, 8))
+    torch.testing.assert_close(resized[0, 0, 0], torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.0]))
+
+
+def test_checkpoint_of_another_variant_is_named(
+    official_arrays: Callable[[str], dict[str, Array]],
+) -> None:
+    with torch.device("meta"):
+        model = OSMN(VARIANTS["osvos"])
+    with pytest.raises(BadWeights, match="variant deeplab"):
+        from_official(official_arrays("deeplab"), model)

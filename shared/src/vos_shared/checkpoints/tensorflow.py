@@ -1,0 +1,85 @@
+"""TensorFlow checkpoints, read and written by TensorFlow itself (extra ``tensorflow``)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vos_shared.errors import BadWeights, MissingExtra
+
+_SUFFIXES = (".index", ".meta", ".data-00000-of-00001")
+
+
+def read_checkpoint(path: str | Path) -> dict[str, npt.NDArray[Any]]:
+    """Read every variable of a checkpoint.
+
+    Args:
+        path: a V2 prefix or any of its files, or a single-file V1 checkpoint.
+
+    Returns:
+        Variables by name, in TensorFlow's layout (kernels HWIO).
+
+    Raises:
+        BadWeights: no such checkpoint, or it is damaged or incomplete.
+        MissingExtra: TensorFlow is not installed.
+
+    """
+    prefix = _prefix(Path(path))
+    tensorflow = _tensorflow()
+    try:
+        reader = tensorflow.train.load_checkpoint(str(prefix))
+        names = sorted(reader.get_variable_to_shape_map())
+        return {name: np.asarray(reader.get_tensor(name)) for name in names}
+    except (tensorflow.errors.OpError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise BadWeights(
+            f"{prefix}: TensorFlow cannot read this checkpoint ({reason}); is a file of it missing?"
+        ) from error
+
+
+def write_checkpoint(path: str | Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write variables as a V2 checkpoint with this prefix (``.index`` and ``.data-00000-of-00001``).
+
+    Raises:
+        MissingExtra: TensorFlow is not installed.
+
+    """
+    tensorflow = _tensorflow()
+    prefix = Path(path)
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    staging = prefix.with_name(f".{prefix.name}.partial")
+    names = sorted(arrays)
+    with tensorflow.device("cpu:0"):
+        tensors = [tensorflow.constant(arrays[name]) for name in names]
+        tensorflow.raw_ops.SaveV2(
+            prefix=str(staging), tensor_names=names, shape_and_slices=[""] * len(names), tensors=tensors
+        )
+    # The index goes last: a checkpoint without it does not exist for TensorFlow.
+    for suffix in (".data-00000-of-00001", ".index"):
+        staging.with_name(staging.name + suffix).replace(prefix.with_name(prefix.name + suffix))
+
+
+def _prefix(path: Path) -> Path:
+    for suffix in _SUFFIXES:
+        if path.name.endswith(suffix):
+            path = path.with_name(path.name.removesuffix(suffix))
+    if not path.is_file() and not path.with_name(path.name + ".index").is_file():
+        raise BadWeights(f"{path}: no TensorFlow checkpoint there (neither this file nor {path.name}.index)")
+    return path
+
+
+def _tensorflow() -> ModuleType:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Its start-up notes are not for users of this package.
+    try:
+        import tensorflow
+    except ImportError as error:
+        raise MissingExtra(
+            "TensorFlow is needed to read its checkpoints: pip install 'vos-shared[tensorflow]'"
+        ) from error
+    return tensorflow

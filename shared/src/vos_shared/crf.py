@@ -1,0 +1,95 @@
+"""Fully connected CRF (Kraehenbuehl and Koltun, NeurIPS 2011) through pydensecrf (extra ``crf``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+
+import numpy as np
+import numpy.typing as npt
+
+from vos_shared.errors import MissingExtra
+from vos_shared.method import Frame, ObjectMask
+
+
+@dataclass(frozen=True)
+class CRFSettings:
+    """Energies and iterations.
+
+    Attributes:
+        confidence: probability of the given label in unary terms made from labels.
+        smoothness_std: standard deviation of the position kernel in pixels.
+        smoothness_weight: its compatibility.
+        appearance_std: standard deviation of the bilateral kernel's position in pixels.
+        colour_std: standard deviation of the bilateral kernel's colour in grey levels.
+        appearance_weight: its compatibility.
+        iterations: mean-field steps.
+
+    """
+
+    confidence: float = 0.9
+    smoothness_std: float = 3.0
+    smoothness_weight: float = 3.0
+    appearance_std: float = 40.0
+    colour_std: float = 5.0
+    appearance_weight: float = 10.0
+    iterations: int = 5
+
+
+def refine_labels(frame: Frame, labels: ObjectMask, settings: CRFSettings | None = None) -> ObjectMask:
+    """Refine a hard labelling.
+
+    Args:
+        frame: uint8 RGB [H, W, 3].
+        labels: ids 0..K, uint8 [H, W]; each is trusted with `CRFSettings.confidence`.
+        settings: energies; by default those of OSMN's post-processing.
+
+    Returns:
+        Ids 0..K, uint8 [H, W].
+
+    Raises:
+        MissingExtra: pydensecrf is not installed.
+
+    """
+    settings = settings or CRFSettings()
+    count = int(labels.max()) + 1
+    if count == 1:  # One label everywhere: there is nothing to decide.
+        return labels.copy()
+    other = (1 - settings.confidence) / (count - 1)
+    probabilities = np.where(np.arange(count)[:, None, None] == labels, settings.confidence, other)
+    return refine_probabilities(frame, probabilities.astype(np.float32), settings)
+
+
+def refine_probabilities(
+    frame: Frame, probabilities: npt.NDArray[np.float32], settings: CRFSettings | None = None
+) -> ObjectMask:
+    """Refine soft labels, float32 [K + 1, H, W] in 0..1 with the background first; returns ids, uint8 [H, W].
+
+    Raises:
+        MissingExtra: pydensecrf is not installed.
+
+    """
+    settings = settings or CRFSettings()
+    densecrf = _densecrf()
+    count, height, width = probabilities.shape
+    unary = -np.log(np.clip(probabilities, 1e-5, 1.0)).reshape(count, -1)
+    crf = densecrf.DenseCRF2D(width, height, count)
+    crf.setUnaryEnergy(np.ascontiguousarray(unary, np.float32))
+    crf.addPairwiseGaussian(sxy=settings.smoothness_std, compat=settings.smoothness_weight)
+    crf.addPairwiseBilateral(
+        sxy=settings.appearance_std,
+        srgb=settings.colour_std,
+        rgbim=np.ascontiguousarray(frame),
+        compat=settings.appearance_weight,
+    )
+    marginals = np.asarray(crf.inference(settings.iterations))
+    return marginals.argmax(0).reshape(height, width).astype(np.uint8)
+
+
+def _densecrf() -> ModuleType:
+    try:
+        from pydensecrf import densecrf
+    except ImportError as error:
+        raise MissingExtra("pydensecrf is needed for CRF refinement: pip install 'vos-shared[crf]'") from error
+    module: ModuleType = densecrf
+    return module
