@@ -1,0 +1,201 @@
+"""Scoring a folder of masks against a data set; nothing here imports torch, so that it is quick and small.
+
+A results folder holds `<sequence>/<frame>.png`, object ids as in the data set.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tqdm import tqdm
+
+from vos_shared.errors import BadDataset, BadMask, BadResults, UserError
+from vos_shared.masks import VOID, describe_size, ids_of, read_mask
+from vos_shared.method import ObjectMask
+from vos_shared.metrics.davis import Evaluator, Foreground, SemiSupervised, Unsupervised
+from vos_shared.metrics.scores import Item, Scores
+
+if TYPE_CHECKING:
+    import vos_shared.datasets.sequence
+
+FOREGROUND: Final = "davis2016"
+OBJECTS: Final = "davis2017"
+PROPOSALS: Final = "davis2017-unsupervised"
+PROTOCOLS: Final = (FOREGROUND, OBJECTS, PROPOSALS)
+
+
+def evaluate(
+    dataset: str,
+    sequences: Sequence[vos_shared.datasets.sequence.Sequence],
+    results: str | Path,
+    *,
+    workers: int = 1,
+    task: str = "semi-supervised",
+    progress: bool = True,
+) -> Scores:
+    """Score the masks of every sequence.
+
+    Args:
+        dataset: the protocol. ``davis2016`` scores the union of all ids of any data set as one foreground,
+            ``davis2017`` each object; both leave out the first and the last annotated frame, whose predictions may be
+            absent. ``davis2017-unsupervised`` assigns proposals to objects and scores every annotated frame.
+        sequences: of the data set.
+        results: folder of predicted masks.
+        workers: processes; sequences are dealt out among them.
+        task: ``unsupervised`` with ``davis2017`` is the same as ``davis2017-unsupervised``.
+        progress: show a bar where the standard error is a terminal.
+
+    Returns:
+        Items in the order of the sequences, whatever the number of workers.
+
+    Raises:
+        BadResults: with every file that is lacking; or a mask of another size, or too many proposals.
+        BadMask: a mask that cannot be read.
+        BadDataset: a sequence with nothing to score.
+    """
+    if workers < 1:
+        raise UserError(f"workers must be at least 1, not {workers}")
+    protocol = _protocol(dataset, task)
+    jobs = [_job(protocol, sequence, Path(results)) for sequence in sequences]
+    _require_predictions(Path(results), jobs)
+    found: dict[str, list[Item]] = {}
+    with tqdm(total=sum(len(job.frames) for job in jobs), unit="frame", disable=None if progress else True) as bar:
+        if min(workers, len(jobs)) > 1:
+            for job, items in _score_in_processes(jobs, min(workers, len(jobs))):
+                found[job.sequence] = items
+                bar.update(len(job.frames))
+        else:
+            found = {job.sequence: _score(job, bar.update) for job in jobs}
+    return Scores.of(protocol, [item for job in jobs for item in found[job.sequence]])
+
+
+def evaluate_sequence(
+    dataset: str,
+    sequence: vos_shared.datasets.sequence.Sequence,
+    results: str | Path,
+    *,
+    task: str = "semi-supervised",
+) -> Scores:
+    """Score the masks of one sequence; see `evaluate`."""
+    return evaluate(dataset, [sequence], results, task=task, progress=False)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    name: str
+    truth: Path
+    prediction: Path
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a worker process needs to score one sequence.
+
+    Attributes:
+        given: truth of the first frame.
+        binary: the truth is foreground and background only, whatever its values.
+        frames: those that are scored.
+    """
+
+    protocol: str
+    sequence: str
+    given: Path
+    binary: bool
+    frames: tuple[_Frame, ...]
+
+
+def _protocol(dataset: str, task: str) -> str:
+    if task not in {"semi-supervised", "unsupervised"}:
+        raise UserError(f"no task is called {task!r}; there is semi-supervised and unsupervised")
+    protocol = PROPOSALS if (dataset, task) == (OBJECTS, "unsupervised") else dataset
+    if protocol not in PROTOCOLS:
+        raise UserError(f"no protocol is called {dataset!r}; there is {', '.join(PROTOCOLS)}")
+    return protocol
+
+
+def _job(protocol: str, sequence: vos_shared.datasets.sequence.Sequence, results: Path) -> _Job:
+    names = list(sequence.annotations)
+    scored = names if protocol == PROPOSALS else names[1:-1]
+    if not scored:
+        raise BadDataset(
+            f"{sequence.name} has {len(names)} annotated frames; {protocol} leaves out the first and the last of them "
+            "and needs at least one more"
+        )
+    folder = results / sequence.name
+    frames = tuple(_Frame(name, sequence.annotations[name], folder / f"{name}.png") for name in scored)
+    return _Job(protocol, sequence.name, sequence.annotations[names[0]], sequence.binary, frames)
+
+
+def _require_predictions(results: Path, jobs: Sequence[_Job]) -> None:
+    if not results.is_dir():
+        raise BadResults(f"no such results folder: {results}")
+    lacking = [
+        f"{job.sequence}/{frame.prediction.name}"
+        for job in jobs
+        for frame in job.frames
+        if not frame.prediction.is_file()
+    ]
+    if lacking:
+        asked = sum(len(job.frames) for job in jobs)
+        raise BadResults(
+            "\n  ".join([f"results {results} lack {len(lacking)} of the {asked} masks to score:", *lacking])
+        )
+
+
+def _score_in_processes(jobs: Sequence[_Job], workers: int) -> Iterator[tuple[_Job, list[Item]]]:
+    """Score sequences as they get done, the longest first so that no worker is left alone with it at the end."""
+    with ProcessPoolExecutor(workers, get_context("spawn"), _leave_interrupts_to_parent) as pool:
+        pending = {pool.submit(_score, job): job for job in sorted(jobs, key=lambda job: -len(job.frames))}
+        try:
+            for future in as_completed(pending):
+                yield pending[future], future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _leave_interrupts_to_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _score(job: _Job, advance: Callable[[], object] = lambda: None) -> list[Item]:
+    evaluator = _evaluator(job)
+    for frame in job.frames:
+        truth, prediction = _masks(job, frame)
+        try:
+            evaluator.add(truth, prediction)
+        except BadResults as reason:
+            raise BadResults(f"{frame.prediction}: {reason}") from reason
+        advance()
+    names = tuple(frame.name for frame in job.frames)
+    items = [Item(job.sequence, object_id, names, scores) for object_id, scores in evaluator.result().items()]
+    if not items:
+        raise BadDataset(f"the masks of {job.sequence} hold no object to score; the first of them is {job.given}")
+    return items
+
+
+def _evaluator(job: _Job) -> Evaluator:
+    if job.protocol == FOREGROUND:
+        return Foreground()
+    if job.protocol == PROPOSALS:
+        return Unsupervised()
+    return SemiSupervised(read_mask(job.given, binary=job.binary))
+
+
+def _masks(job: _Job, frame: _Frame) -> tuple[ObjectMask, ObjectMask]:
+    """Truth and prediction of a frame."""
+    truth = read_mask(frame.truth, binary=job.binary)
+    prediction = read_mask(frame.prediction, binary=job.protocol == FOREGROUND)
+    if truth.shape != prediction.shape:
+        raise BadResults(
+            f"{frame.prediction} is {describe_size(prediction.shape)}, the truth {frame.truth} is "
+            f"{describe_size(truth.shape)}; predictions must have the size of the truth"
+        )
+    if prediction.max() == VOID and not ids_of(prediction):
+        raise BadMask(f"{frame.prediction} holds 0 and 255 only; {job.protocol} needs object ids 1..K")
+    return truth, prediction

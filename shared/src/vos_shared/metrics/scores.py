@@ -1,0 +1,122 @@
+"""What an evaluation found, as numbers, JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import isnan
+from pathlib import Path
+from typing import Any, Final
+
+from vos_shared.atomic import atomic_path
+from vos_shared.metrics.davis import FrameScores
+from vos_shared.metrics.statistics import statistics_of
+
+MEASURES: Final = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One object, or with DAVIS-2016 one sequence.
+
+    Attributes:
+        sequence: its name.
+        object_id: in the truth; None for the foreground of the sequence.
+        frame_names: names of the scored frames.
+        frames: J and F of these frames; NaN before the object has entered.
+    """
+
+    sequence: str
+    object_id: int | None
+    frame_names: tuple[str, ...]
+    frames: FrameScores
+
+    @property
+    def name(self) -> str:
+        """``blackswan_1``, or ``blackswan`` for the foreground."""
+        return self.sequence if self.object_id is None else f"{self.sequence}_{self.object_id}"
+
+    @cached_property
+    def measures(self) -> dict[str, float]:
+        """Each of `MEASURES` over the frames."""
+        region, contour = statistics_of(self.frames.region), statistics_of(self.frames.contour)
+        both = (region.mean + contour.mean) / 2
+        return dict(zip(MEASURES, (both, *region, *contour), strict=True))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of a whole evaluation.
+
+    Attributes:
+        dataset: name of the protocol: davis2016, davis2017 or davis2017-unsupervised.
+        items: what was scored, by name, in the order of the data set.
+    """
+
+    dataset: str
+    items: Mapping[str, Item]
+
+    @classmethod
+    def of(cls, dataset: str, items: Iterable[Item]) -> Scores:
+        """Collect items under their names."""
+        return cls(dataset, {item.name: item for item in items})
+
+    @cached_property
+    def summary(self) -> dict[str, float]:
+        """Mean over all items of each of `MEASURES`."""
+        rows = [item.measures for item in self.items.values()]
+        return {key: sum(row[key] for row in rows) / len(rows) for key in MEASURES}
+
+    @property
+    def objects(self) -> dict[str, dict[str, float]]:
+        """J and F mean of each object, ``{"blackswan_1": {"J": .., "F": ..}}``; empty with DAVIS-2016."""
+        return self._means(of_objects=True)
+
+    @property
+    def sequences(self) -> dict[str, dict[str, float]]:
+        """J and F mean of each sequence's foreground, ``{"blackswan": {"J": .., "F": ..}}``; empty with DAVIS-2017."""
+        return self._means(of_objects=False)
+
+    @property
+    def per_frame(self) -> dict[str, dict[str, list[float]]]:
+        """J and F of each item frame by frame; NaN where it was not scored."""
+        return {name: {"J": item.frames.region, "F": item.frames.contour} for name, item in self.items.items()}
+
+    def _means(self, *, of_objects: bool) -> dict[str, dict[str, float]]:
+        return {
+            name: {"J": item.measures["J-Mean"], "F": item.measures["F-Mean"]}
+            for name, item in self.items.items()
+            if (item.object_id is not None) == of_objects
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON: ``dataset``, ``summary``, ``objects`` or ``sequences``, ``frame_names``, ``per_frame``."""
+        means = {"objects": self.objects, "sequences": self.sequences}
+        return {
+            "dataset": self.dataset,
+            "summary": self.summary,
+            **{kind: rows for kind, rows in means.items() if rows},
+            "frame_names": {item.sequence: list(item.frame_names) for item in self.items.values()},
+            "per_frame": {
+                name: {
+                    measure: [None if isnan(value) else value for value in values] for measure, values in row.items()
+                }
+                for name, row in self.per_frame.items()
+            },
+        }
+
+    def write_json(self, path: str | Path) -> None:
+        """Write `to_json` to a file, atomically."""
+        with atomic_path(Path(path)) as temporary:
+            temporary.write_text(json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+    def write_csv(self, path: str | Path) -> None:
+        """Write a table of `MEASURES`, atomically: a row for the mean, named ``all``, then one for each item."""
+        with atomic_path(Path(path)) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["name", *MEASURES])
+            table.writerow(["all", *self.summary.values()])
+            table.writerows([name, *item.measures.values()] for name, item in self.items.items())

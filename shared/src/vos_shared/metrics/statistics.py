@@ -1,0 +1,47 @@
+"""What DAVIS reports of a measure over the frames of a sequence: mean, recall and decay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+RECALL_THRESHOLD = 0.5
+DECAY_BINS = 4
+
+
+class Statistics(NamedTuple):
+    """Of one measure over one sequence.
+
+    Attributes:
+        mean: over its frames.
+        recall: share of frames above 0.5.
+        decay: mean of the first quarter minus mean of the last; positive where a method loses the object.
+    """
+
+    mean: float
+    recall: float
+    decay: float
+
+
+def statistics_of(values: Sequence[float]) -> Statistics:
+    """Mean, recall and decay of the values of consecutive frames; NaN marks frames that were not scored.
+
+    Neighbouring quarters share a frame, as in DAVIS: their limits are the frames nearest to 4 equal parts of
+    1..n, halves rounded up but for the rounding to even beyond 5e-11 of them.
+
+    Raises:
+        ValueError: no frame was scored.
+    """
+    scored = np.asarray(values, dtype=np.float64)
+    scored = scored[~np.isnan(scored)]
+    if not len(scored):
+        raise ValueError("no frame was scored")
+    limits = np.round(np.linspace(1, len(scored), DECAY_BINS + 1) + 1e-10).astype(np.int64) - 1
+    first, last = scored[: limits[1] + 1], scored[limits[-2] : limits[-1] + 1]
+    return Statistics(
+        mean=float(scored.mean()),
+        recall=float((scored > RECALL_THRESHOLD).mean()),
+        decay=float(first.mean() - last.mean()),
+    )
