@@ -53,7 +53,7 @@ def open_image(path: Path, what: str, error: type[UserError]) -> Iterator[ImageF
             if max(image.size) > MAX_SIDE:
                 width, height = image.size
                 raise error(
-                    f"{what} {path} is {width} wide and {height} high; at most {MAX_SIDE} pixels a side are read"
+                    f"{what} {path} is {width} wide and {height} high; the limit is {MAX_SIDE} pixels a side"
                 )
             yield image
     except FileNotFoundError:

@@ -8,16 +8,19 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from vos_shared.atomic import atomic_path
 from vos_shared.errors import BadMask
-from vos_shared.images import open_image
+from vos_shared.images import MAX_SIDE, open_image
 from vos_shared.method import Frame, ObjectMask
+from vos_shared.png import decode_plain, encode_palette
 
 VOID: Final = 255
 """Ground truth only: these pixels do not count."""
+
+_MANY_OBJECTS: Final = 20
+"""Data sets hold fewer in a video. Higher values of a grey file deserve a second look before they pass for ids."""
 
 
 def _davis_palette() -> npt.NDArray[np.uint8]:
@@ -49,17 +52,37 @@ def read_mask(path: str | Path, *, binary: bool = False) -> ObjectMask:
 
     """
     path = Path(path)
-    with open_image(path, "mask", BadMask) as image:
-        ids = _stored_values(image, path)
-        grey = image.mode == "L"
+    values = _stored_values(path)
     if binary:
-        return np.minimum(ids, np.uint8(1))
-    if grey:
-        _check_grey_ids(ids, path)
-    return ids
+        return np.minimum(values, np.uint8(1))
+    if values.max() > _MANY_OBJECTS:
+        _check_large_ids(values, path)
+    return values
 
 
-def _stored_values(image: ImageFile, path: Path) -> ObjectMask:
+def read_prompt(path: str | Path) -> ObjectMask:
+    """Read a mask that somebody drew: object ids, or black and white, where white is object 1.
+
+    Raises:
+        BadMask: as `read_mask`.
+    """
+    values = _stored_values(Path(path))
+    return read_mask(path, binary=set(np.unique(values)) <= {0, VOID})
+
+
+def _stored_values(path: Path) -> ObjectMask:
+    try:
+        with path.open("rb") as file:
+            values = decode_plain(file, MAX_SIDE)
+    except OSError:
+        values = None  # Opening it again says what is wrong.
+    if values is not None:
+        return values
+    with open_image(path, "mask", BadMask) as image:
+        return _decode_other(image, path)
+
+
+def _decode_other(image: ImageFile, path: Path) -> ObjectMask:
     if image.format != "PNG":
         raise BadMask(f"mask {path} is a {image.format} file; object masks are PNG files")
     if image.mode == "P":
@@ -75,8 +98,8 @@ def _stored_values(image: ImageFile, path: Path) -> ObjectMask:
         return _narrow(np.array(image), path)
     colours = image.getcolors(image.width * image.height) or []
     raise BadMask(
-        f"mask {path} has {len(colours):,} different colours ({image.mode}, no palette); "
-        "object masks are PNG files with a palette or grey values that hold ids 0..K"
+        f"mask {path} has {len(colours):,} different colours and no palette ({image.mode}); "
+        "object masks hold ids 0..K, as palette or grey PNG files"
     )
 
 
@@ -86,22 +109,22 @@ def _narrow(values: npt.NDArray[np.integer], path: Path) -> ObjectMask:
     return values.astype(np.uint8)
 
 
-def _check_grey_ids(values: ObjectMask, path: Path) -> None:
+def _check_large_ids(values: ObjectMask, path: Path) -> None:
     """Refuse grey files that are pictures of a mask: black and white, or with blended edges.
 
     Ids fill regions. The values between black and white of a resized or JPEG-compressed mask do not: they line
     its edges, and few of them equal their neighbour.
     """
-    few_objects = 20  # More than DAVIS or YouTube-VOS ever hold: higher values deserve a look, lower ones are ids.
-    if values.max(initial=0) <= few_objects:
-        return
+    with open_image(path, "mask", BadMask) as image:
+        if image.mode == "P":
+            return
     between = (values > 0) & (values < VOID)
     if not between.any():
         raise BadMask(
             f"mask {path} is black and white (0 and 255); object masks hold ids 0..K, and 255 is void: "
             "store 1 in place of 255"
         )
-    if values[between].max() <= few_objects:
+    if values[between].max() <= _MANY_OBJECTS:
         return
     different = len(np.unique(values))
     flat = (between[:, 1:] & (values[:, 1:] == values[:, :-1])).sum() / between.sum()
@@ -126,10 +149,8 @@ def write_mask(path: str | Path, mask: ObjectMask) -> None:
     check_mask(mask, f"mask for {path}")
     largest = int(mask.max())
     bits = next(bits for bits in (1, 2, 4, 8) if largest < 1 << bits)
-    image = Image.fromarray(mask)
-    image.putpalette(DAVIS_PALETTE[: 1 << bits].tobytes())
     with atomic_path(Path(path)) as temporary:
-        image.save(temporary, format="PNG", bits=bits, compress_level=1)
+        temporary.write_bytes(encode_palette(mask, bits, DAVIS_PALETTE[: 1 << bits]))
 
 
 def check_mask(mask: ObjectMask, what: str = "mask") -> None:

