@@ -2,7 +2,7 @@
 
 A dense search compares every cell of the new frame with every cell of every context frame and then hides what lies
 outside the radius. Here tiles of queries meet only the window that the radius can reach: the map is cut into column
-strips, stored so that the cells of some neighbouring rows of a strip, in all context frames, lie side by side in memory.
+strips, stored so that the cells of neighbouring rows of a strip, of all context frames, lie side by side in memory.
 A window then is a handful of matrix products without any copying, and its size does not grow with the map.
 """
 
@@ -66,7 +66,7 @@ class Tiling:
     def arrange(self, features: Tensor) -> Tensor:
         """Features [h, w, D] as strips [S, h, b, D]; the last strip is filled up with zeros."""
         filled = F.pad(features, (0, 0, 0, self.strips * self.columns - self.width))
-        return filled.unflatten(1, (self.strips, self.columns)).transpose(0, 1)
+        return filled.view(self.height, self.strips, self.columns, -1).transpose(0, 1)
 
     def restore(self, strips: Tensor) -> Tensor:
         """Undo `arrange`: [S, h, b, M] to [h, w, M]."""

@@ -1,0 +1,143 @@
+"""Weights in and out: our safetensors files and the published snapshots of the authors, strictly checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dense_ulearn.networks import DenseNetwork
+from dense_ulearn.weights import SHIPPED, UNTRAINED, locate
+from vos_shared.atomic import atomic_path
+from vos_shared.checkpoints import ours
+from vos_shared.checkpoints.torch_pickle import load_torch
+from vos_shared.errors import BadWeights
+
+StateDict = dict[str, Tensor]
+OURS = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of a `DenseNetwork` and what is known of them.
+
+    Attributes:
+        state: all 129 entries, float32 (counters int64), on the CPU.
+        description: what they are, in words.
+        trained: False where the network is as it was initialised.
+        metadata: what else the file says.
+    """
+
+    state: StateDict
+    description: str
+    trained: bool
+    metadata: Mapping[str, str]
+
+    def network(self) -> DenseNetwork:
+        """The network with these weights, in evaluation mode."""
+        network = DenseNetwork()
+        network.load_state_dict(self.state)
+        return network.eval()
+
+
+def load_weights(weights: str | Path | None = None) -> Weights:
+    """Load what a user named.
+
+    Args:
+        weights: a file of ours or an official snapshot; the name of a published snapshot; ``untrained``; or None for
+            the weights that come with the package, in their absence the untrained ones.
+
+    Raises:
+        BadWeights: no such file, damaged, unsafe, or of another network.
+    """
+    if weights is None:
+        weights = SHIPPED if SHIPPED.is_file() else UNTRAINED
+    return untrained() if str(weights) == UNTRAINED else read_weights(locate(weights))
+
+
+def untrained(seed: int = 0) -> Weights:
+    """The network as it is initialised: random, but the same everywhere."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = DenseNetwork()
+    return Weights(network.state_dict(), f"untrained, seed {seed}", False, {})
+
+
+def read_weights(path: Path) -> Weights:
+    """Read a file of ours (``.safetensors``) or an official snapshot (anything else).
+
+    Raises:
+        BadWeights: missing, damaged, unsafe, or of another network.
+    """
+    if path.suffix != OURS:
+        return read_official(path)
+    state, metadata = ours.load(path)
+    trained = metadata.get("trained", "true") == "true"
+    return Weights(_checked(state, path), metadata.get("description", path.stem), trained, metadata)
+
+
+def save_weights(path: Path, weights: Weights, *, half: bool = False) -> None:
+    """Write weights as safetensors, on request in half precision (batch norm statistics, too)."""
+    kind = torch.float16 if half else torch.float32
+    state = {name: value.to(kind) if value.is_floating_point() else value for name, value in weights.state.items()}
+    trained = "true" if weights.trained else "false"
+    ours.save(path, state, {**weights.metadata, "description": weights.description, "trained": trained})
+
+
+def read_official(path: Path) -> Weights:
+    """Read a snapshot of the official code: ``{"model", "opt", "score", "epoch"}``; its optimiser state is left out.
+
+    Raises:
+        BadWeights: missing, damaged, with code in it, or of another network.
+    """
+    content = load_torch(path)
+    if not isinstance(content, Mapping) or not isinstance(content.get("model"), Mapping):
+        raise BadWeights(
+            f"weights {path} are no dense-ulearn snapshot: it is a dictionary with 'model', 'epoch', 'score'"
+        )
+    metadata = {name: str(content[name]) for name in ("epoch", "score") if name in content}
+    words = f"official {path.stem}" + (f", epoch {metadata['epoch']}" if "epoch" in metadata else "")
+    return Weights(_checked(content["model"], path), words, True, metadata)
+
+
+def write_official(
+    path: Path, state: Mapping[str, Tensor], *, epoch: int = 0, score: float = 0.0, opt: Any = None
+) -> None:
+    """Write a snapshot that the official code loads.
+
+    Args:
+        path: ``.pth`` by custom.
+        state: weights of a `DenseNetwork`.
+        epoch: the epoch that the weights come from.
+        score: their validation score, (J + F) / 2 in 0..1.
+        opt: state of the optimiser; by default empty, since the official code starts it afresh.
+    """
+    content = {"model": dict(state), "opt": opt or {}, "score": np.float64(score), "epoch": epoch}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
+
+
+def _checked(state: Mapping[str, Any], path: Path) -> StateDict:
+    """The state of a `DenseNetwork` under its own names, float32; all entries must be there in the right shape."""
+    with torch.device("meta"):
+        expected = DenseNetwork().state_dict()
+    found = {str(name).replace("module.", ""): value for name, value in state.items()}
+    wrong = [
+        name
+        for name, value in expected.items()
+        if not isinstance(found.get(name), Tensor) or found[name].shape != value.shape
+    ]
+    surplus = [name for name in found if name not in expected]
+    if wrong or surplus:
+        first = f"{wrong[0]} is missing or of another shape" if wrong else f"{surplus[0]} does not belong to it"
+        raise BadWeights(
+            f"weights {path} are not those of the dense-ulearn network "
+            f"({len(wrong)} of {len(expected)} entries do not fit, {len(surplus)} are unknown; {first})"
+        )
+    return {name: found[name].to(value.dtype) for name, value in expected.items()}

@@ -1,0 +1,222 @@
+"""Segmentation of videos by label propagation over dense features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dense_ulearn.checkpoints import load_weights
+from dense_ulearn.networks import CHANNELS, DenseNetwork, Layer, normalise_images
+from dense_ulearn.propagation import LabelPropagation, PropagationSettings
+from dense_ulearn.weights import UNTRAINED
+from vos_shared.errors import BadMask, BadVideo, UserError
+from vos_shared.masks import describe_size, ids_of, one_hot
+from vos_shared.method import Frame, ModelInfo, ObjectMask, Scores, Segmentation, Segmenter
+from vos_shared.runtime.device import autocast, choose_device, choose_precision
+
+FeatureFunction = Callable[[Frame], Tensor]
+"""A frame, uint8 RGB [H, W, 3], to its features, float [h, w, D], on any device; vectors of unit length."""
+
+
+@dataclass(frozen=True)
+class InferenceSettings(PropagationSettings):
+    """Settings of `DenseSegmenter`; the defaults are the paper's, but for the last.
+
+    Attributes:
+        layer: which output of the network serves as features: ``res3``, ``res4`` or ``key``.
+        input_size: length of the shorter side that frames are resized to; -1 leaves them as they are.
+        exact_prompt: in the frame where an object is given return its mask as given. The official program returns the
+            mask after a way through the small feature map, with smoothed borders.
+    """
+
+    layer: Layer = "res4"
+    input_size: int = -1
+    exact_prompt: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.layer not in CHANNELS:
+            raise UserError(f"dense-ulearn has no features {self.layer!r}; choose {', '.join(CHANNELS)}")
+        if self.input_size == 0 or self.input_size < -1:
+            raise UserError(
+                f"input size {self.input_size} is no side length; give pixels, or -1 for frames as they are"
+            )
+
+
+class NetworkFeatures:
+    """The feature function of the method: its network on one frame.
+
+    Args:
+        network: in evaluation mode.
+        layer: which of its outputs.
+        input_size: as in `InferenceSettings`.
+        device: where it runs.
+        precision: type of the convolutions; features come out as float32.
+    """
+
+    def __init__(
+        self,
+        network: DenseNetwork,
+        layer: Layer = "res4",
+        input_size: int = -1,
+        device: torch.device | None = None,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
+        self.device = device or torch.device("cpu")
+        self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
+        self.layer, self.input_size, self.precision = layer, input_size, precision
+
+    @torch.inference_mode()
+    def __call__(self, frame: Frame) -> Tensor:
+        """Frame, uint8 RGB [H, W, 3], to unit-length features, float32 [h, w, C]."""
+        pixels = torch.from_numpy(np.ascontiguousarray(frame)).to(self.device)
+        images = normalise_images(pixels.permute(2, 0, 1)[None].float() / 255)  # [1, 3, H, W], channels last
+        if self.input_size > 0:
+            images = F.interpolate(images, self._resized(frame), mode="bilinear", align_corners=True)
+        with autocast(self.device, self.precision):
+            features = self.network.layer(images, self.layer, norm=False)
+        return F.normalize(features[0].float(), dim=0).permute(1, 2, 0)
+
+    def _resized(self, frame: Frame) -> tuple[int, int]:
+        height, width = frame.shape[:2]
+        scale = self.input_size / min(height, width)
+        return max(1, int(height * scale)), max(1, int(width * scale))
+
+
+class DenseSegmenter(Segmenter):
+    """Follows objects through a video from the frames in which they are given.
+
+    Args:
+        features: the feature function; any will do, all frames of a video must give one size.
+        info: what stands behind it, for reports.
+        settings: of the propagation and the output.
+        storage: type in which the features of earlier frames are kept.
+
+    Example:
+        segmenter = dense_ulearn.inference.load()
+        first = segmenter.step(frames[0], mask)
+        masks = [first.mask, *(segmenter.step(frame).mask for frame in frames[1:])]
+    """
+
+    def __init__(
+        self,
+        features: FeatureFunction,
+        info: ModelInfo,
+        settings: InferenceSettings | None = None,
+        storage: torch.dtype = torch.float32,
+    ) -> None:
+        self.features = features
+        self.settings = settings or InferenceSettings()
+        self._info, self._storage = info, storage
+        self.reset()
+
+    @property
+    def info(self) -> ModelInfo:
+        """Parameters and origin of the weights."""
+        return self._info
+
+    def reset(self) -> None:
+        """Forget the video."""
+        self._propagation = LabelPropagation(self.settings, self._storage)
+        self._size: tuple[int, ...] | None = None
+
+    @torch.inference_mode()
+    def step(self, frame: Frame, prompt: ObjectMask | None = None, *, scores: bool = False) -> Segmentation:
+        """Segment the next frame; see `vos_shared.method.Segmenter.step`.
+
+        Background counts as given in the frame of the first prompt. Void, 255, belongs to nothing.
+        """
+        self._check(frame, prompt)
+        new = [] if prompt is None else self._new_ids(prompt)
+        if self._propagation.idle and not new:
+            self._propagation.skip()
+            return self._segmentation(np.zeros(frame.shape[:2], np.uint8), None, scores)
+        features = self.features(frame)
+        given = None if prompt is None or not new else torch.from_numpy(one_hot(prompt, new)).to(features.device)
+        labels = self._propagation.step(features, given, new)  # [h, w, M]
+        full = F.interpolate(labels.permute(2, 0, 1)[None], frame.shape[:2], mode="bilinear", align_corners=True)[
+            0
+        ]  # [M, H, W]
+        if given is not None and self.settings.exact_prompt:
+            channels = [self._propagation.ids.index(number) for number in new]
+            full[channels] = torch.where(given > 0, torch.inf, -torch.inf)
+        ids = np.array(self._propagation.ids, np.uint8)
+        return self._segmentation(ids[full.argmax(0).cpu().numpy()], full, scores)
+
+    def _check(self, frame: Frame, prompt: ObjectMask | None) -> None:
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+            raise BadVideo(f"a frame is {frame.dtype} {list(frame.shape)}; frames are uint8 RGB [H, W, 3]")
+        if self._size is not None and frame.shape != self._size:
+            raise BadVideo(
+                f"a frame is {describe_size(frame.shape)}, the first was {describe_size(self._size)}; "
+                "frames of a video must be of one size"
+            )
+        if prompt is not None and (prompt.dtype != np.uint8 or prompt.shape != frame.shape[:2]):
+            raise BadMask(
+                f"a mask is {prompt.dtype} {list(prompt.shape)}, its frame {list(frame.shape[:2])}; "
+                "masks are uint8 of their frame's size"
+            )
+        self._size = frame.shape
+
+    def _new_ids(self, prompt: ObjectMask) -> list[int]:
+        """Ids to add: those that are not known, with the first of them background where there is any."""
+        objects = [number for number in ids_of(prompt) if number not in self._propagation.ids]
+        return [0, *objects] if objects and self._propagation.idle and (prompt == 0).any() else objects
+
+    def _segmentation(self, mask: ObjectMask, soft: Tensor | None, wanted: bool) -> Segmentation:
+        if not wanted:
+            return Segmentation(mask)
+        ids = self._propagation.ids
+        scores: Scores = np.zeros((ids[-1], *mask.shape), np.float32)
+        if soft is not None:
+            for channel, number in enumerate(ids):
+                if number:
+                    scores[number - 1] = soft[channel].clamp(0, 1).cpu().numpy()
+        return Segmentation(mask, scores)
+
+
+STORAGE: Final = {"cuda": torch.float16}
+"""Earlier frames are kept in half precision on a GPU: 126 MiB for 20 frames of 480p, and label maps that can differ in
+a few border pixels. Elsewhere in float32."""
+
+
+def load(
+    weights: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    *,
+    baseline: bool = False,
+    **options: Any,
+) -> DenseSegmenter:
+    """Build the segmenter.
+
+    Args:
+        weights: a file of ours, an official snapshot, the name of a published one, ``untrained``; None for the weights
+            that come with the package.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        precision: ``fp32``, ``bf16`` or ``fp16``, of the convolutions.
+        baseline: leave the weights alone and take the untrained network, which every training must beat.
+        options: fields of `InferenceSettings`.
+
+    Raises:
+        UserError: unusable weights, device, precision or option.
+    """
+    unknown = options.keys() - {field.name for field in fields(InferenceSettings)}
+    if unknown:
+        known = ", ".join(field.name for field in fields(InferenceSettings))
+        raise UserError(f"dense-ulearn has no option {', '.join(sorted(unknown))}; it has {known}")
+    settings = replace(InferenceSettings(), **options)
+    place = choose_device(device)
+    kind = choose_precision(precision, place)
+    loaded = load_weights(UNTRAINED if baseline else weights)
+    network = loaded.network()
+    info = ModelInfo(sum(value.numel() for value in network.parameters()), loaded.description, loaded.trained)
+    features = NetworkFeatures(network, settings.layer, settings.input_size, place, kind)
+    return DenseSegmenter(features, info, settings, STORAGE.get(place.type, torch.float32))
