@@ -66,3 +66,10 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
     """Context in which matrix products and convolutions run in `dtype`; for float32 it does nothing."""
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+
+
+def describe_device(device: torch.device) -> str:
+    """Model of the device, for reports: ``NVIDIA H200``, ``cpu (2 threads)``."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)

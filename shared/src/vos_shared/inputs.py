@@ -1,0 +1,116 @@
+"""What a command works on: a data set, or any video with or without a first mask."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from vos_shared.errors import BadMask, UserError
+from vos_shared.method import Supervision
+
+if TYPE_CHECKING:
+    from vos_shared.datasets import Sequence
+    from vos_shared.video import Video
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputArguments:
+    """The part of a command line that names the input."""
+
+    source: Annotated[str, tyro.conf.Positional]
+    """A DAVIS root (a folder with JPEGImages in it), a folder of frames, a glob pattern in quotes, or a video file."""
+    dataset: str = "davis2017"
+    """How to read a DAVIS root: davis2017 (objects) or davis2016 (one foreground)."""
+    split: str = "val"
+    """Of a DAVIS root: name or path of the list of sequences."""
+    sequences: tuple[str, ...] = ()
+    """Of a DAVIS root: only these sequences."""
+    resolution: str | None = None
+    """Of a DAVIS root: folder below JPEGImages; by default 480p, or the only one."""
+
+    @property
+    def is_dataset(self) -> bool:
+        """Whether the source is a DAVIS root."""
+        return Path(self.source, "JPEGImages").is_dir()
+
+    def load(self, prompt: Path | None = None) -> list[Sequence]:
+        """The sequences of the data set, or the one video.
+
+        Args:
+            prompt: mask of a video's first frame, or folder of masks named like the frames in which objects appear.
+
+        Raises:
+            UserError: the source or the prompt cannot be used.
+
+        """
+        if self.is_dataset:
+            if prompt is not None:
+                raise UserError(f"{self.source} is a data set, which brings its own masks; leave out --prompt")
+            return self._dataset()
+        return [_video(self.source, prompt)]
+
+    def _dataset(self) -> list[Sequence]:
+        from vos_shared.datasets import load_dataset
+
+        return load_dataset(self.dataset, self.source, self.split, self.sequences or None, self.resolution)
+
+
+def require_prompts(sequences: list[Sequence], supervision: Supervision) -> None:
+    """Check before any work that each sequence has what the method must be told.
+
+    Raises:
+        UserError: a mask is needed and there is none, or the other way round.
+
+    """
+    if supervision is not Supervision.FIRST_FRAME:
+        return
+    for sequence in sequences:
+        if not sequence.annotations:
+            raise UserError(
+                f"{sequence.name} has no mask; this method follows given objects: add --prompt MASK, "
+                "a palette PNG of the first frame"
+            )
+
+
+def inputs_fingerprint(sequence: Sequence, supervision: Supervision) -> str:
+    """Changes when the frames do, or the masks that the method is shown."""
+    digest = hashlib.sha256(sequence.video.fingerprint().encode())
+    if supervision is Supervision.FIRST_FRAME:
+        for frame_name, path in sequence.annotations.items():
+            digest.update(frame_name.encode() + b"\0" + path.read_bytes())
+        digest.update(b"binary" if sequence.binary else b"ids")
+    return digest.hexdigest()[:16]
+
+
+def _video(source: str, prompt: Path | None) -> Sequence:
+    from vos_shared.datasets import Sequence
+    from vos_shared.video import Video
+
+    video = Video.open(source)
+    annotations = {} if prompt is None else _prompts(prompt, video)
+    sequence = Sequence(video.name, video, annotations)
+    for frame_name, path in annotations.items():
+        mask = sequence.annotation(frame_name)
+        if mask is not None and not mask.any():
+            raise BadMask(f"mask {path} holds no object, only background (0); object masks hold ids 1..K")
+    return sequence
+
+
+def _prompts(prompt: Path, video: Video) -> Mapping[str, Path]:
+    if not prompt.is_dir():
+        return {video.frame_names[0]: prompt}
+    masks = {path.stem: path for path in sorted(prompt.glob("*.png"))}
+    names = set(video.frame_names)
+    strangers = [str(path) for stem, path in masks.items() if stem not in names]
+    if strangers or not masks:
+        raise BadMask(
+            f"{', '.join(strangers)}: video {video.name} has no frame of this name"
+            if masks
+            else f"folder {prompt} holds no mask; masks are PNG files named like the frames"
+        )
+    return {name: masks[name] for name in video.frame_names if name in masks}

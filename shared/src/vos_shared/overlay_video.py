@@ -1,0 +1,42 @@
+"""Objects drawn over their video, as MP4."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from vos_shared.masks import overlay, read_mask
+from vos_shared.readahead import read_ahead
+from vos_shared.results import missing_frames
+from vos_shared.video import Video, VideoWriter
+
+_DEFAULT_FPS: Final = 24.0
+"""DAVIS does not say its frame rate; its videos play well at this one."""
+
+
+def write_overlay(
+    video: Video, masks: Path, path: Path, *, fps: float | None = None, alpha: float = 0.5, binary: bool = False
+) -> None:
+    """Write a video with the objects drawn over its frames.
+
+    Args:
+        video: the frames.
+        masks: folder with ``<frame>.png`` for each frame.
+        path: where to, ``.mp4``; the folder must exist.
+        fps: frames a second; by default the video's own, or 24.
+        alpha: opacity of the objects, 0..1.
+        binary: whatever is not zero in a mask is object 1.
+
+    Raises:
+        BadResults: frames without a mask, all of them listed.
+        UserError: a frame or a mask cannot be read or does not fit.
+
+    """
+    missing_frames(masks.parent, {masks.name: video.frame_names}, check=True)
+    drawn = (
+        overlay(frame, read_mask(masks / f"{name}.png", binary=binary), alpha)
+        for name, frame in zip(video.frame_names, video, strict=True)
+    )
+    with VideoWriter(path, fps or video.fps or _DEFAULT_FPS) as writer:
+        for frame in read_ahead(drawn):
+            writer.write(frame)

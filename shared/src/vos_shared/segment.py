@@ -1,0 +1,158 @@
+"""The ``segment`` command behind every method's command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vos_shared.errors import UserError
+from vos_shared.inputs import InputArguments, inputs_fingerprint, require_prompts
+from vos_shared.method import ENTRY_POINT_GROUP, Method, Segmenter, Supervision
+from vos_shared.sequence_loop import MaskSink, SequenceTiming, segment_sequence
+
+if TYPE_CHECKING:
+    import torch
+    from tqdm import tqdm
+
+    from vos_shared.datasets import Sequence
+    from vos_shared.results import ResultsTree
+
+__all__ = ["MaskSink", "SegmentArguments", "SequenceTiming", "run_segment", "run_settings", "segment_sequence"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentArguments(InputArguments):
+    """Segment videos: a palette PNG for each frame, in OUTPUT/<sequence>/."""
+
+    output: Path
+    """Folder for the masks. Sequences that are finished there, with the same input and settings, are not redone."""
+    prompt: Path | None = None
+    """Of a video: palette PNG with the objects of its first frame, or a folder of masks named like frames."""
+    weights: str | None = None
+    """A file, or a name in the table of published weights; by default the method's own choice."""
+    variant: str | None = None
+    """Named variant of the method; by default the plain one."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps. Under torchrun each process takes its GPU and its share of the sequences."""
+    precision: str = "fp32"
+    """fp32, bf16 or fp16."""
+    seed: int = 0
+    """Of random numbers, the same for every sequence."""
+    resume: bool = True
+    """Skip sequences that are finished; --no-resume computes all anew."""
+    overlay: bool = False
+    """Also write OUTPUT/<sequence>.mp4, the objects drawn over the frames."""
+    timing: Path | None = None
+    """Write a JSON file: frames a second, milliseconds a frame, decode / model / encode time, peak memory."""
+
+
+def run_segment(method: Method, arguments: SegmentArguments, **options: Any) -> None:
+    """The ``segment`` command.
+
+    Args:
+        method: what to run.
+        arguments: the command line; a method with options of its own subclasses it.
+        options: of the method, for `Method.load`.
+
+    Raises:
+        UserError: with whatever is wrong, before or at the sequence it concerns; finished sequences stay.
+
+    """
+    from tqdm import tqdm
+
+    from vos_shared.results import ResultsTree
+    from vos_shared.runtime.device import choose_device
+    from vos_shared.runtime.distributed import rank, shard
+
+    if arguments.prompt is not None and method.supervision is Supervision.NONE:
+        raise UserError(f"{method.name} finds the foreground by itself and takes no mask; leave out --prompt")
+    sequences = shard(arguments.load(arguments.prompt))
+    require_prompts(sequences, method.supervision)
+    device = choose_device(arguments.device)
+    segmenter = method.load(arguments.weights, str(device), arguments.precision, variant=arguments.variant, **options)
+    settings = run_settings(method, segmenter, arguments, options)
+    run = _Run(ResultsTree(arguments.output, settings=settings), method, segmenter, arguments, device)
+    frames = sum(len(sequence.frame_names) for sequence in sequences)
+    with tqdm(total=frames, unit="frame", disable=None if rank() == 0 else True) as bar:
+        for sequence in sequences:
+            bar.set_description(sequence.name)
+            run.segment(sequence, bar)
+    run.conclude(sequences)
+
+
+def run_settings(
+    method: Method, segmenter: Segmenter, arguments: SegmentArguments, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What masks depend on beside the input, as JSON values; the device is not among it."""
+    from vos_shared.checkpoints.store import file_sha256
+
+    file = Path(arguments.weights) if arguments.weights else None
+    return {
+        "method": arguments.variant or method.name,
+        "version": _version(method),
+        "weights": segmenter.info.weights,
+        "weights_sha256": file_sha256(file) if file and file.is_file() else None,
+        "precision": arguments.precision,
+        "seed": arguments.seed,
+        "options": json.loads(json.dumps(options, default=str)),
+    }
+
+
+def _version(method: Method) -> str | None:
+    """Version of the distribution that registered the method."""
+    entries = entry_points(group=ENTRY_POINT_GROUP, name=method.name)
+    return next((entry.dist.version for entry in entries if entry.dist), None)
+
+
+@dataclass(frozen=True)
+class _Run:
+    tree: ResultsTree
+    method: Method
+    segmenter: Segmenter
+    arguments: SegmentArguments
+    device: torch.device
+
+    def segment(self, sequence: Sequence, bar: tqdm[Any]) -> None:
+        """Segment a sequence unless it is finished; draw it if that is wanted."""
+        from vos_shared.overlay_video import write_overlay
+
+        inputs = inputs_fingerprint(sequence, self.method.supervision)
+        if self.arguments.resume and self.tree.is_complete(sequence.name, sequence.frame_names, inputs):
+            bar.update(len(sequence.frame_names))
+        else:
+            self._compute(sequence, inputs, bar)
+        if self.arguments.overlay:
+            write_overlay(sequence.video, self.tree.folder(sequence.name), self.tree.root / f"{sequence.name}.mp4")
+
+    def _compute(self, sequence: Sequence, inputs: str, bar: tqdm[Any]) -> None:
+        with self.tree.writer(sequence.name, sequence.frame_names, inputs) as writer:
+            timing = segment_sequence(
+                self.segmenter,
+                sequence,
+                writer,
+                supervision=self.method.supervision,
+                device=self.device,
+                seed=self.arguments.seed,
+                on_frame=bar.update,
+            )
+            writer.extra({"timing": timing.to_json()})
+
+    def conclude(self, sequences: list[Sequence]) -> None:
+        """Write the times, of this run and of those before it, and say where the masks are."""
+        from vos_shared.atomic import write_json
+        from vos_shared.runtime.device import describe_device
+        from vos_shared.runtime.distributed import rank, world_size
+
+        print(f"{len(sequences)} {'sequence' if len(sequences) == 1 else 'sequences'} in {self.tree.root}")
+        path = self.arguments.timing
+        if path is None:
+            return
+        records = {sequence.name: self.tree.record(sequence.name) or {} for sequence in sequences}
+        times = {name: record.get("extra", {}).get("timing", {}) for name, record in records.items()}
+        if world_size() > 1:
+            path = path.with_name(f"{path.stem}-rank{rank()}{path.suffix}")
+        write_json(path, {**self.tree.settings, "device": describe_device(self.device), "sequences": times})
