@@ -307,3 +307,13 @@ def test_real_video_files(name: str) -> None:
     shapes = [frame.shape for frame in video]
     assert len(shapes) == len(video) > 1
     assert set(shapes) == {(*video.size, 3)}
+
+
+def test_any_frame_by_its_number(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (5, 12, 16, 3), dtype=np.uint8)
+    for number, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / f"{number}.png")
+    for video in (Video.open(frames), Video.open(tmp_path)):
+        np.testing.assert_array_equal(np.stack([video[index] for index in (4, 0, 2)]), frames[[4, 0, 2]])
+        with pytest.raises(IndexError, match="5 frames"):
+            video[5]

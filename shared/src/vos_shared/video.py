@@ -114,6 +114,18 @@ class Video:
     def __len__(self) -> int:
         return len(self.frame_names)
 
+    def __getitem__(self, index: int) -> Frame:
+        """Decode one frame, uint8 RGB [H, W, 3]; cheap for image files and arrays, not for video files.
+
+        Raises:
+            BadVideo: the frame is damaged or of another size.
+            IndexError: there is no such frame.
+
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"video {self.name} has {len(self)} frames, none of number {index}")
+        return self._source.frame(index)
+
     def __iter__(self) -> Iterator[Frame]:
         """Decode from the first frame on: uint8 RGB [H, W, 3], all of one size.
 

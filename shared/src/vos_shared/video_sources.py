@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -35,6 +36,9 @@ class FrameSource(Protocol):
 
     def frames(self) -> Generator[Frame, None, None]:
         """Decode the frames, in order."""
+
+    def frame(self, index: int) -> Frame:
+        """Decode one frame."""
 
     def fingerprint(self) -> str:
         """Changes when the frames do, and is quick: what a finished result was made from is looked up with it."""
@@ -73,15 +77,25 @@ class FileFrames:
             BadVideo: a file is missing, damaged, or not of the first frame's size.
 
         """
+        for index in range(len(self._paths)):
+            yield self.frame(index)
+
+    def frame(self, index: int) -> Frame:
+        """Decode one file.
+
+        Raises:
+            BadVideo: it is missing, damaged, or not of the first frame's size.
+
+        """
         height, width = self.size
-        for path in self._paths:
-            frame = read_frame(path)
-            if frame.shape[:2] != (height, width):
-                raise BadVideo(
-                    f"frame {path} is {frame.shape[1]} wide and {frame.shape[0]} high, "
-                    f"the first frame {width} wide and {height} high; all frames of a video need one size"
-                )
-            yield frame
+        path = self._paths[index]
+        frame = read_frame(path)
+        if frame.shape[:2] != (height, width):
+            raise BadVideo(
+                f"frame {path} is {frame.shape[1]} wide and {frame.shape[0]} high, "
+                f"the first frame {width} wide and {height} high; all frames of a video need one size"
+            )
+        return frame
 
 
 def read_frame(path: Path) -> Frame:
@@ -129,6 +143,10 @@ class FileVideo:
         """Of the file's size and its first mebibyte."""
         with self._path.open("rb") as file:
             return _digest(str(self._path.stat().st_size).encode(), file.read(1 << 20))
+
+    def frame(self, index: int) -> Frame:
+        """Decode one frame, and all those before it: the cost grows with the index."""
+        return next(islice(self.frames(), index, None))
 
     def frames(self) -> Generator[Frame, None, None]:
         """Decode the file.
@@ -199,6 +217,11 @@ class ArrayFrames:
     def frames(self) -> Generator[Frame, None, None]:
         """The frames, views of the array."""
         yield from self._array
+
+    def frame(self, index: int) -> Frame:
+        """One frame, a view of the array."""
+        view: Frame = self._array[index]
+        return view
 
     def fingerprint(self) -> str:
         """Of all values."""
