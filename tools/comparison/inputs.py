@@ -1,0 +1,102 @@
+"""What is segmented: a data set, a video, or the built-in clips; read through once before any work starts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from comparison.options import Options, check_row_name
+from comparison.records import FOREGROUND, OBJECTS, Protocol
+from vos_shared.datasets import Sequence, load_dataset
+from vos_shared.errors import BadDataset, BadVideo
+from vos_shared.video import Video
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that the methods are run on.
+
+    Attributes:
+        title: what it is, for the report.
+        sequences: videos with their masks.
+        protocols: how masks are scored; none without true masks.
+    """
+
+    title: str
+    sequences: tuple[Sequence, ...]
+    protocols: tuple[Protocol, ...]
+
+
+def open_inputs(options: Options) -> Inputs:
+    """Find what the options ask for.
+
+    Raises:
+        UserError: it is not there, or lacks something.
+    """
+    if options.video is not None:
+        return _open_video(options.video, options.prompt)
+    if options.dataset is not None and options.root is not None:
+        sequences = load_dataset(options.dataset, options.root, options.split, options.sequences or None)
+        year = options.dataset.removeprefix("davis")
+        protocols = (FOREGROUND,) if year == "2016" else (OBJECTS, FOREGROUND)
+        return Inputs(f"DAVIS {year}, {options.split}", tuple(sequences), protocols)
+    return _open_demo(options.output / "demo")
+
+
+def _open_video(path: Path, prompt: Path | None) -> Inputs:
+    video = Video.open(path)
+    check_row_name(video.name)
+    if not len(video):
+        raise BadVideo(f"{path} holds no frames")
+    annotations = {} if prompt is None else {video.frame_names[0]: prompt}
+    return Inputs(f"Video {video.name}", (Sequence(video.name, video, annotations),), ())
+
+
+def _open_demo(root: Path) -> Inputs:
+    """The built-in clips, the same ones each time; written once to a folder of the output."""
+    from vos_shared.datasets.synthetic import write_davis_tree
+
+    if not (root / "ImageSets").is_dir():
+        write_davis_tree(root)
+    return Inputs("Built-in synthetic clips", tuple(load_dataset("davis2017", root)), (OBJECTS, FOREGROUND))
+
+
+def fingerprints(inputs: Inputs) -> dict[str, str]:
+    """Read all frames and masks once and tell by a hash what each sequence gives to a method.
+
+    Whatever is broken is found here, before the first method starts.
+
+    Returns:
+        Hex digest of the decoded frames and of the prompts, by sequence.
+
+    Raises:
+        UserError: a frame or mask that cannot be read, a mask of another size, masks without any object.
+    """
+    digests = {}
+    with tqdm(inputs.sequences, "checking input", unit="sequence", disable=None, leave=False) as bar:
+        for sequence in bar:
+            digests[sequence.name] = _fingerprint(sequence)
+    return digests
+
+
+def _fingerprint(sequence: Sequence) -> str:
+    digest = hashlib.sha256()
+    prompts = [(name, prompt) for name, prompt in sequence.prompts() if prompt is not None]
+    if sequence.annotations and not prompts:
+        raise BadDataset(f"sequence {sequence.name}: its masks hold no object; there is nothing to segment")
+    for name, prompt in prompts:
+        digest.update(name.encode())
+        digest.update(prompt.tobytes())
+    for frame in sequence.video:
+        digest.update(str(frame.shape).encode())
+        digest.update(frame.tobytes())
+    return digest.hexdigest()
+
+
+def frame_names(sequences: Iterable[Sequence]) -> Mapping[str, tuple[str, ...]]:
+    """Names of the frames of each sequence."""
+    return {sequence.name: tuple(sequence.frame_names) for sequence in sequences}

@@ -1,0 +1,77 @@
+"""A job: one method that runs over all sequences in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from comparison.records import Given, Model, Row, SequenceRun
+from vos_shared.datasets import Sequence
+from vos_shared.results import ResultsTree
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker process needs to know; everything in it can be sent to one.
+
+    Attributes:
+        method: name of the method.
+        variant: name of its variant, and of the row.
+        title: the method in words.
+        paper: authors, venue, year.
+        given: what it is told about the objects.
+        weights: a file, a name, or None for the method's default.
+        device: resolved, not ``auto``.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        seed: of the random numbers.
+        masks: results folder of the row.
+        log: what the method prints goes here.
+        settings: whatever changes masks or speed; what was finished under other settings does not count.
+        sequences: all that are to be segmented.
+        inputs: fingerprint of each sequence.
+    """
+
+    method: str
+    variant: str
+    title: str
+    paper: str
+    given: Given
+    weights: str | None
+    device: str
+    precision: str
+    seed: int
+    masks: Path
+    log: Path
+    settings: Mapping[str, str | int | None]
+    sequences: tuple[Sequence, ...]
+    inputs: Mapping[str, str]
+
+    def results(self) -> ResultsTree:
+        """The row's results folder."""
+        return ResultsTree(self.masks, settings=self.settings)
+
+    def pending(self) -> list[Sequence]:
+        """Sequences that are not finished under these settings and inputs."""
+        results = self.results()
+        return [sequence for sequence in self.sequences if not self._is_finished(results, sequence)]
+
+    def _is_finished(self, results: ResultsTree, sequence: Sequence) -> bool:
+        return results.is_complete(sequence.name, sequence.frame_names, self.inputs[sequence.name])
+
+    def row(self, failure: str | None = None) -> Row:
+        """The row as its results folder tells it."""
+        results = self.results()
+        finished = [sequence.name for sequence in self.sequences if self._is_finished(results, sequence)]
+        kept = {name: record["extra"] for name in finished if (record := results.record(name)) is not None}
+        models = [Model(**record["model"]) for record in kept.values()]
+        return Row(
+            label=self.variant,
+            title=self.title,
+            paper=self.paper,
+            given=self.given,
+            masks=self.masks,
+            model=models[-1] if models else None,
+            runs={name: SequenceRun(**record["run"]) for name, record in kept.items()},
+            failure=failure,
+        )

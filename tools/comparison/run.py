@@ -1,0 +1,129 @@
+"""A comparison from input to report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from comparison.environment import describe_environment
+from comparison.inputs import Inputs, fingerprints, frame_names, open_inputs
+from comparison.jobs import Job
+from comparison.options import Options, check_names_differ, named_values
+from comparison.outputs import metrics_csv, metrics_json
+from comparison.planning import Plan, plan
+from comparison.records import Given, Row
+from comparison.report import Contents, write_report
+from comparison.report.pictures import take_pictures
+from comparison.runner import ending_on_signals, run_job, try_loading
+from comparison.scoring import score
+from comparison.tables import score_table, speed_table
+from comparison.terminal import table_text
+from vos_shared.atomic import write_json, write_text
+from vos_shared.errors import UserError
+from vos_shared.results import missing_frames
+
+
+def compare(options: Options) -> int:
+    """Run everything that the options ask for; print and write the outcome.
+
+    Whatever is wrong with the input is found before the first method starts.
+
+    Returns:
+        0 if every row has a result, else 1.
+
+    Raises:
+        UserError: options, data, masks or weights that the user must mend.
+    """
+    (options.output / "logs").mkdir(parents=True, exist_ok=True)
+    with ending_on_signals():
+        inputs = open_inputs(options)
+        folders = {name: Path(folder) for name, folder in named_values("--results", options.results).items()}
+        _check_complete(folders, inputs)
+        planned = plan(options, inputs, fingerprints(inputs))
+        check_names_differ([row.variant for row in planned.jobs], folders)
+        if not planned.jobs and not folders:
+            _nothing_to_do(planned)
+        others = [_scored(_row_of_folder(name, folder), inputs, options) for name, folder in folders.items()]
+        for job in planned.jobs:
+            _check_weights(job)
+        rows = [*planned.stillborn, *(_scored(_run(job), inputs, options) for job in planned.jobs), *others]
+        _write(rows, inputs, options, planned)
+    return int(any(row.failure for row in rows))
+
+
+def _check_complete(folders: dict[str, Path], inputs: Inputs) -> None:
+    names = frame_names(inputs.sequences)
+    for folder in folders.values():
+        missing_frames(folder, names, check=True)
+
+
+def _nothing_to_do(planned: Plan) -> None:
+    reasons = "; ".join(f"{row.label}: {row.failure}" for row in planned.stillborn)
+    raise UserError(f"there is nothing to compare: {reasons or 'no method is installed and no --results are given'}")
+
+
+def _row_of_folder(name: str, folder: Path) -> Row:
+    return Row(name, f"masks in {folder}", "", Given.UNKNOWN, folder)
+
+
+def _check_weights(job: Job) -> None:
+    """Weights that the user names must be usable; a method's own weights that are not make a failed row only."""
+    if job.weights is None or not job.pending():
+        return
+    failed = try_loading(job)
+    if failed is not None and failed.is_users:
+        raise UserError(failed.reason)
+
+
+def _run(job: Job) -> Row:
+    failed = run_job(job)
+    return job.row(failure=failed.reason if failed else None)
+
+
+def _scored(row: Row, inputs: Inputs, options: Options) -> Row:
+    """The row with its scores under each protocol that can judge it."""
+    if row.failure is not None:
+        return row
+    protocols = [protocol for protocol in inputs.protocols if row.given in protocol.takes]
+    scored = {
+        protocol.name: score(protocol, inputs.sequences, row.masks, workers=options.workers, seed=options.seed)
+        for protocol in tqdm(protocols, f"scoring {row.label}", unit="protocol", disable=None, leave=False)
+    }
+    return replace(row, scored=scored)
+
+
+def _write(rows: list[Row], inputs: Inputs, options: Options, planned: Plan) -> None:
+    """Tables to the terminal; metrics and report to the output folder."""
+    environment = describe_environment(planned.versions) | {
+        "Input": _input_text(options, inputs),
+        "Device": f"{_devices(planned.jobs) or 'none used'}, {options.precision}",
+        "Seed": str(options.seed),
+    }
+    csv = metrics_csv(rows, inputs.protocols)
+    write_text(options.output / "metrics.csv", csv)
+    write_json(options.output / "metrics.json", metrics_json(rows, inputs.title, environment))
+    masks = {row.label: row.masks for row in rows if row.failure is None}
+    pictures = take_pictures(inputs.sequences, masks, show_truth=bool(inputs.protocols))
+    contents = Contents(inputs.title, rows, inputs.protocols, pictures, environment, csv, len(inputs.sequences))
+    report = options.output / "report.html"
+    write_report(report, contents)
+    for table in (*(score_table(rows, protocol) for protocol in inputs.protocols), speed_table(rows)):
+        if any(line.cells for line in table.lines):
+            print(f"\n{table_text(table)}")
+    for row in rows:
+        if row.failure is not None:
+            print(f"\n{row.label} has no result: {row.failure}")
+    print(f"\nreport: {report.resolve()}")
+
+
+def _devices(jobs: Iterable[Job]) -> str:
+    return ", ".join(sorted({job.device for job in jobs}))
+
+
+def _input_text(options: Options, inputs: Inputs) -> str:
+    frames = sum(len(sequence.frame_names) for sequence in inputs.sequences)
+    source = options.root or options.video or options.output / "demo"
+    return f"{source}: {len(inputs.sequences)} sequences, {frames} frames"
