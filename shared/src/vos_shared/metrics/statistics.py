@@ -28,8 +28,8 @@ class Statistics(NamedTuple):
 def statistics_of(values: Sequence[float]) -> Statistics:
     """Mean, recall and decay of the values of consecutive frames; NaN marks frames that were not scored.
 
-    Neighbouring quarters share a frame, as in DAVIS: their limits are the frames nearest to 4 equal parts of
-    1..n, halves rounded up but for the rounding to even beyond 5e-11 of them.
+    The quarters of decay end at the frames nearest to four equal parts of 1..n, halves rounded up; neighbouring
+    quarters share a frame, as in DAVIS.
 
     Raises:
         ValueError: no frame was scored.
