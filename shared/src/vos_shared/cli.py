@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
 
 from vos_shared.errors import UserError
+from vos_shared.inputs import InputArguments
+
+# Commands import what they need when they run: --help is instant, and scoring never loads torch.
 
 
 def run_cli(command: Callable[[], object], *, prog: str | None = None) -> int:
@@ -30,3 +37,141 @@ def run_cli(command: Callable[[], object], *, prog: str | None = None) -> int:
         print(f"{prog}: stopped; what is finished stays", file=sys.stderr)
         return 130
     return result if isinstance(result, int) else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Score masks as the DAVIS benchmarks do: J, F, their mean, recall and decay."""
+
+    dataset: Literal["davis2016", "davis2017", "davis2017-unsupervised"] = "davis2017"
+    """Protocol: one foreground, each object, or up to 20 proposals that are assigned to objects."""
+    root: Path
+    """DAVIS folder, the one with JPEGImages in it."""
+    split: str = "val"
+    """Name or path of the list of sequences."""
+    sequences: tuple[str, ...] = ()
+    """Of the split, only these."""
+    resolution: str | None = None
+    """Folder below JPEGImages; by default 480p, or the only one."""
+    results: Path
+    """Folder with <sequence>/<frame>.png to be scored."""
+    json: Path | None = None
+    """Write everything, also frame by frame, to this file."""
+    csv: Path | None = None
+    """Write a row for each object (or sequence) to this file."""
+    workers: int = 1
+    """Processes."""
+
+    def run(self) -> None:
+        """Score, print the table, write the files."""
+        from vos_shared.datasets import davis2016, davis2017
+        from vos_shared.evaluation import evaluate
+        from vos_shared.tables import score_table
+
+        only = self.sequences or None
+        if self.dataset == "davis2016":
+            sequences = davis2016(self.root, self.split, resolution=self.resolution, sequences=only)
+        else:
+            task: Literal["unsupervised", "semi-supervised"]
+            task = "unsupervised" if self.dataset.endswith("unsupervised") else "semi-supervised"
+            sequences = davis2017(self.root, self.split, resolution=self.resolution, sequences=only, task=task)
+        scores = evaluate(self.dataset, sequences, self.results, workers=self.workers)
+        print(score_table(scores))
+        if self.json is not None:
+            scores.write_json(self.json)
+        if self.csv is not None:
+            scores.write_csv(self.csv)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoData:
+    """Write the synthetic clips with exact object ids, as a DAVIS folder."""
+
+    output: Annotated[Path, tyro.conf.Positional]
+    """Folder to write; it must not hold a data set yet."""
+    clips: int = 3
+    """How many sequences."""
+    frames: int = 24
+    """Frames of each."""
+    size: tuple[int, int] = (240, 432)
+    """Height and width."""
+    objects: int = 3
+    """At most so many objects in a clip."""
+    seed: int = 0
+    """The same seed gives the same clips."""
+
+    def run(self) -> None:
+        """Write the tree."""
+        from vos_shared.datasets.synthetic import write_davis_tree
+
+        if (self.output / "JPEGImages").exists():
+            raise UserError(f"{self.output} holds a data set already; choose another folder")
+        write_davis_tree(
+            self.output, clips=self.clips, frames=self.frames, size=self.size, seed=self.seed, objects=self.objects
+        )
+        print(f"{self.clips} clips of {self.frames} frames in {self.output}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overlay(InputArguments):
+    """Draw masks over their video: one MP4 for each sequence."""
+
+    masks: Path | None = None
+    """Results folder with <sequence>/<frame>.png, or for one video the folder of its masks; by default the data set's
+    own masks."""
+    output: Path
+    """The MP4 file; for a data set the folder for <sequence>.mp4."""
+    fps: float | None = None
+    """Frames a second; by default the video's own, or 24."""
+    alpha: float = 0.5
+    """Opacity of the objects, 0 to 1."""
+
+    def run(self) -> None:
+        """Write the videos."""
+        from vos_shared.overlay_video import draw_sequences
+
+        draw_sequences(self.load(), self.masks, self.output, fps=self.fps, alpha=self.alpha, many=self.is_dataset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor:
+    """Say what a data set or results folder holds and what is wrong with it; exit code 1 if anything is."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """DAVIS folder, or results folder with <sequence>/<frame>.png."""
+    root: Path | None = None
+    """For a results folder: the DAVIS folder to compare it with."""
+    dataset: Literal["davis2016", "davis2017"] = "davis2017"
+    """How to read that DAVIS folder."""
+    split: str = "val"
+    """List of sequences of that DAVIS folder."""
+
+    def run(self) -> int:
+        """Examine, print the report."""
+        from vos_shared.datasets import load_dataset
+        from vos_shared.doctor import examine
+
+        sequences = load_dataset(self.dataset, self.root, self.split) if self.root else None
+        report = examine(self.folder, sequences)
+        print(report)
+        return 1 if report.problems else 0
+
+
+_COMMANDS: Mapping[str, type[Evaluate | DemoData | Overlay | Doctor]] = {
+    "evaluate": Evaluate,
+    "demo-data": DemoData,
+    "overlay": Overlay,
+    "doctor": Doctor,
+}
+
+
+def main() -> None:
+    """Run the ``vos`` command."""
+
+    def command() -> int | None:
+        chosen: Evaluate | DemoData | Overlay | Doctor = tyro.extras.subcommand_cli_from_dict(
+            {**_COMMANDS}, prog="vos", description="Tools for video object segmentation data and results."
+        )
+        return chosen.run()
+
+    sys.exit(run_cli(command, prog="vos"))

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from vos_shared.errors import BadMask, UserError
-from vos_shared.method import Supervision
 
 if TYPE_CHECKING:
     from vos_shared.datasets import Sequence
+    from vos_shared.method import Supervision
     from vos_shared.video import Video
 
 
@@ -67,7 +67,7 @@ def require_prompts(sequences: list[Sequence], supervision: Supervision) -> None
         UserError: a mask is needed and there is none, or the other way round.
 
     """
-    if supervision is not Supervision.FIRST_FRAME:
+    if not _is_prompted(supervision):
         return
     for sequence in sequences:
         if not sequence.annotations:
@@ -80,11 +80,15 @@ def require_prompts(sequences: list[Sequence], supervision: Supervision) -> None
 def inputs_fingerprint(sequence: Sequence, supervision: Supervision) -> str:
     """Changes when the frames do, or the masks that the method is shown."""
     digest = hashlib.sha256(sequence.video.fingerprint().encode())
-    if supervision is Supervision.FIRST_FRAME:
+    if _is_prompted(supervision):
         for frame_name, path in sequence.annotations.items():
             digest.update(frame_name.encode() + b"\0" + path.read_bytes())
         digest.update(b"binary" if sequence.binary else b"ids")
     return digest.hexdigest()[:16]
+
+
+def _is_prompted(supervision: Supervision) -> bool:
+    return supervision.name == "FIRST_FRAME"  # Not the member itself: it would bring NumPy to every --help.
 
 
 def _video(source: str, prompt: Path | None) -> Sequence:
@@ -92,13 +96,30 @@ def _video(source: str, prompt: Path | None) -> Sequence:
     from vos_shared.video import Video
 
     video = Video.open(source)
-    annotations = {} if prompt is None else _prompts(prompt, video)
-    sequence = Sequence(video.name, video, annotations)
-    for frame_name, path in annotations.items():
+    masks = {} if prompt is None else _prompts(prompt, video)
+    sequence = Sequence(video.name, video, masks, binary=any(is_black_and_white(path) for path in masks.values()))
+    for frame_name, path in masks.items():
         mask = sequence.annotation(frame_name)
         if mask is not None and not mask.any():
             raise BadMask(f"mask {path} holds no object, only background (0); object masks hold ids 1..K")
     return sequence
+
+
+def is_black_and_white(path: Path) -> bool:
+    """Whether a mask is 0 and 255 in grey, as DAVIS-2016 and drawing programs have it, in place of ids.
+
+    Raises:
+        BadMask: it is neither.
+
+    """
+    from vos_shared.masks import read_mask, read_prompt
+
+    try:
+        read_mask(path)
+    except BadMask:
+        read_prompt(path)  # Raises the same again, unless the mask is black and white.
+        return True
+    return False
 
 
 def _prompts(prompt: Path, video: Video) -> Mapping[str, Path]:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from tqdm import tqdm
+
+from vos_shared.datasets import Sequence
+from vos_shared.errors import BadResults
 from vos_shared.masks import overlay, read_mask
 from vos_shared.readahead import read_ahead
 from vos_shared.results import missing_frames
@@ -40,3 +44,41 @@ def write_overlay(
     with VideoWriter(path, fps or video.fps or _DEFAULT_FPS) as writer:
         for frame in read_ahead(drawn):
             writer.write(frame)
+
+
+def draw_sequences(
+    sequences: list[Sequence],
+    masks: Path | None,
+    output: Path,
+    *,
+    fps: float | None = None,
+    alpha: float = 0.5,
+    many: bool = True,
+) -> None:
+    """Draw whole sequences.
+
+    Args:
+        sequences: what to draw over.
+        masks: results folder, or with one video also the folder of its masks; None draws the sequences' own masks.
+        output: with `many` the folder for ``<sequence>.mp4``, else the file.
+        fps: as in `write_overlay`.
+        alpha: as in `write_overlay`.
+        many: the sequences are a data set.
+
+    Raises:
+        UserError: as in `write_overlay`; no masks given and none known.
+
+    """
+    folder = output if many else output.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    for sequence in tqdm(sequences, unit="sequence", disable=None):
+        path = output / f"{sequence.name}.mp4" if many else output
+        write_overlay(sequence.video, _mask_folder(sequence, masks), path, fps=fps, alpha=alpha, binary=sequence.binary)
+
+
+def _mask_folder(sequence: Sequence, masks: Path | None) -> Path:
+    if masks is not None:
+        return masks / sequence.name if (masks / sequence.name).is_dir() else masks
+    if not sequence.annotations:
+        raise BadResults(f"no masks for video {sequence.name}; add --masks FOLDER")
+    return next(iter(sequence.annotations.values())).parent

@@ -73,7 +73,8 @@ class ResultsTree:
     def is_complete(self, sequence_name: str, frame_names: Sequence[str], inputs: str = "") -> bool:
         """Whether all masks are there, made from these inputs with these settings."""
         record = self.record(sequence_name)
-        if record is None or record["settings_hash"] != fingerprint(self.settings) or record["inputs"] != inputs:
+        made_from = (fingerprint(self.settings), inputs)
+        if record is None or (record.get("settings_hash"), record.get("inputs")) != made_from:
             return False
         return not _missing(self.folder(sequence_name), frame_names)
 
@@ -87,10 +88,11 @@ class ResultsTree:
             inputs: a fingerprint of what the masks are made from.
 
         Raises:
-            BadResults: not a folder name; at the end, frames without a mask.
+            BadResults: not a folder name; the sequence is there already, but from somebody else, such as frames or
+                true masks; at the end, frames without a mask.
 
         """
-        target = self.folder(sequence_name)
+        target = self._ours(sequence_name)
         self._sweep()
         partial = self.root / ".partial" / f"{sequence_name}.{secrets.token_hex(4)}"
         writer = SequenceWriter(partial, frame_names)
@@ -101,9 +103,10 @@ class ResultsTree:
                 raise BadResults(
                     f"{target} would lack {len(lacking)} of {len(frame_names)} masks: {', '.join(lacking)}"
                 )
-            self._entry(sequence_name).unlink(missing_ok=True)
+            record = self._record(sequence_name, frame_names, inputs, writer._extra)
+            write_json(self._entry(sequence_name), {**record, "finished": None})
             _exchange(partial, target)
-            write_json(self._entry(sequence_name), self._record(sequence_name, frame_names, inputs, writer._extra))
+            write_json(self._entry(sequence_name), record)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -114,7 +117,7 @@ class ResultsTree:
             record = json.loads(self._entry(sequence_name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return record if isinstance(record, dict) and {"settings_hash", "inputs"} <= record.keys() else None
+        return record if isinstance(record, dict) and record.get("finished") else None
 
     def folder(self, sequence_name: str) -> Path:
         """Where the masks of a sequence are.
@@ -128,6 +131,12 @@ class ResultsTree:
         if any(mark in sequence_name for mark in ("/", "\\", "\0")):
             raise BadResults(f"{sequence_name!r} cannot name a sequence; a sequence is a folder name, not a path")
         return self.root / sequence_name
+
+    def _ours(self, sequence_name: str) -> Path:
+        target = self.folder(sequence_name)
+        if target.exists() and not self._entry(sequence_name).exists():
+            raise BadResults(f"{target} is there already and was not written as results; choose another output folder")
+        return target
 
     def _entry(self, sequence_name: str) -> Path:
         return self.root / ".manifest" / f"{sequence_name}.json"

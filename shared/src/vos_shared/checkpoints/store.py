@@ -28,7 +28,7 @@ class PublishedWeights:
 
     Attributes:
         name: what users call it.
-        url: where the file is.
+        url: where the file is; empty where only a page that links it is known (`source`).
         bytes: size of the file, where known.
         sha256: of the file, where published or known.
         md5: of the file, where only that is published.
@@ -102,6 +102,10 @@ def fetch(entry: PublishedWeights, folder: Path | None = None) -> Path:
     if path.exists():
         _check(path, path, entry, "delete it, and it is downloaded again")
         return path
+    if not entry.url:
+        raise BadWeights(
+            f"weights {entry.name} are not here: download them from {entry.source} and store them as {path}"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         try:

@@ -1,0 +1,256 @@
+"""What a data set or results folder holds, and what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+import vos_shared.datasets
+from vos_shared.errors import UserError
+from vos_shared.inputs import is_black_and_white
+from vos_shared.masks import describe_size, ids_of, read_mask
+from vos_shared.tables import text_table
+from vos_shared.video_sources import frame_files, read_frame
+
+T = TypeVar("T")
+
+
+@dataclass
+class Report:
+    """The findings.
+
+    Attributes:
+        title: what the folder is.
+        header: of the table.
+        rows: of the table, one a sequence.
+        notes: what is worth knowing and not wrong.
+        problems: what is wrong, a line each.
+
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: list[tuple[str, ...]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = [self.title, text_table(self.header, self.rows), *(f"note: {note}" for note in self.notes)]
+        count = len(self.problems)
+        verdict = f"{count} problem{'s' if count > 1 else ''}:" if count else "no problems found"
+        return "\n".join([*parts, verdict, *(f"- {problem}" for problem in self.problems)])
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """One file that could be read: its size, and for a mask its ids."""
+
+    name: str
+    size: tuple[int, ...]
+    ids: tuple[int, ...] = ()
+    black_and_white: bool = False
+
+
+def examine(folder: Path, sequences: Sequence[vos_shared.datasets.Sequence] | None = None) -> Report:
+    """Read everything in a folder.
+
+    Args:
+        folder: a DAVIS root, or results as ``<sequence>/<frame>.png``.
+        sequences: what results should cover; without them results are only looked at for themselves.
+
+    Raises:
+        UserError: no such folder, or it is neither of the two.
+
+    """
+    if not folder.is_dir():
+        raise UserError(f"no such folder: {folder}")
+    if (folder / "JPEGImages").is_dir():
+        return _examine_dataset(folder)
+    if any(path.is_dir() and any(path.glob("*.png")) for path in _entries(folder)):
+        return _examine_results(folder, sequences)
+    raise UserError(
+        f"{folder} is neither a DAVIS folder (it has no JPEGImages) nor results (it has no <sequence>/<frame>.png)"
+    )
+
+
+def _examine_dataset(root: Path) -> Report:
+    report = Report(f"DAVIS folder {root}", ("sequence", "frames", "size", "masks", "objects"))
+    listed = _listed(root)
+    found: set[str] = set()
+    for resolution in _entries(root / "JPEGImages"):
+        frames, masks = resolution, root / "Annotations" / resolution.name
+        names = {path.name for folder in (frames, masks) for path in _entries(folder) if path.is_dir()}
+        found |= names
+        for name in tqdm(sorted(names), desc=resolution.name, unit="sequence", disable=None, leave=False):
+            _examine_sequence(report, frames / name, masks / name)
+    for name, lists in sorted(listed.items()):
+        if name not in found:
+            report.problems.append(f"{', '.join(lists)}: sequence {name} is listed but is not there")
+    if unlisted := sorted(found - listed.keys()):
+        report.notes.append(f"in no list of ImageSets: {', '.join(unlisted)}")
+    return report
+
+
+def _examine_sequence(report: Report, frames_folder: Path, masks_folder: Path) -> None:
+    where = "/".join(frames_folder.parts[-2:])
+    frames = _read_all(report, frame_files(frames_folder) if frames_folder.is_dir() else [], _read_frame)
+    masks = _read_all(report, _mask_files(masks_folder), _read_mask)
+    _strays(report, frames_folder, lambda path: path in set(frame_files(frames_folder)))
+    _strays(report, masks_folder, lambda path: path.suffix == ".png")
+    report.rows.append((where, str(len(frames)), _sizes(frames), str(len(masks)), _objects(masks)))
+    _compare_sizes(report, where, frames, masks)
+    frame_names = [path.stem for path in frame_files(frames_folder)] if frames_folder.is_dir() else []
+    mask_names = [path.stem for path in _mask_files(masks_folder)]
+    if not frame_names or not mask_names:
+        report.problems.append(f"{where} has no {'masks' if frame_names else 'frames'}")
+        return
+    if frame_names[0] not in mask_names:
+        report.problems.append(f"{where}: the first frame, {frame_names[0]}, has no mask")
+    elif 1 < len(mask_names) < len(frame_names):
+        lacking = [name for name in frame_names if name not in set(mask_names)]
+        report.notes.append(f"{where}: {len(lacking)} frames without mask: {_ranges(lacking, frame_names)}")
+    for name in sorted(set(mask_names) - set(frame_names)):
+        report.problems.append(f"{masks_folder / name}.png belongs to no frame")
+    if masks and not any(mask.ids for mask in masks):
+        report.problems.append(f"{where}: no mask holds any object")
+    if any(mask.black_and_white for mask in masks):
+        report.notes.append(f"{where}: masks of 0 and 255; read them as davis2016")
+
+
+def _examine_results(root: Path, sequences: Sequence[vos_shared.datasets.Sequence] | None) -> Report:
+    report = Report(f"results folder {root}", ("sequence", "masks", "size", "objects", "recorded"))
+    found: dict[str, list[_Picture]] = {}
+    folders = [path for path in _entries(root) if path.is_dir()]
+    for folder in tqdm(folders, unit="sequence", disable=None, leave=False):
+        masks = found[folder.name] = _read_all(report, _mask_files(folder), _read_mask)
+        _strays(report, folder, lambda path: path.suffix == ".png")
+        _compare_sizes(report, folder.name, [], masks)
+        report.rows.append((folder.name, str(len(masks)), _sizes(masks), _objects(masks), _recorded(root, folder.name)))
+    _strays(report, root, lambda path: path.is_dir() or path.suffix in {".mp4", ".json", ".csv", ".html"})
+    unfinished = [path.name.rpartition(".")[0] for path in (root / ".partial").glob("*")]
+    if unfinished:
+        report.notes.append(f"being written, or begun by a run that was stopped: {', '.join(sorted(unfinished))}")
+    if sequences is None:
+        report.notes.append("add --root to compare it with a data set: missing frames, sizes, ids")
+    else:
+        _compare_with(report, root, found, sequences)
+    return report
+
+
+def _compare_with(
+    report: Report,
+    root: Path,
+    found: dict[str, list[_Picture]],
+    sequences: Sequence[vos_shared.datasets.Sequence],
+) -> None:
+    for sequence in sequences:
+        names, masks = list(sequence.frame_names), found.pop(sequence.name, [])
+        there = {path.stem for path in _mask_files(root / sequence.name)}
+        if lacking := [name for name in names if name not in there]:
+            report.problems.append(
+                f"{sequence.name} lacks {len(lacking)} of {len(names)} masks: {_ranges(lacking, names)}"
+            )
+        if surplus := sorted(there - set(names)):
+            report.problems.append(f"{sequence.name}: masks for no frame of the data set: {', '.join(surplus)}")
+        wrong = [mask.name for mask in masks if mask.size != sequence.video.size]
+        if wrong:
+            report.problems.append(
+                f"{sequence.name}: {len(wrong)} masks are not {describe_size(sequence.video.size)} like the frames"
+            )
+        known = {k for _, prompt in sequence.prompts() if prompt is not None for k in ids_of(prompt)}
+        strange = sorted({k for mask in masks for k in mask.ids} - known)
+        if strange:
+            report.notes.append(f"{sequence.name}: ids that the data set does not have: {strange}")
+    if found:
+        report.notes.append(f"not in the data set's list: {', '.join(sorted(found))}")
+
+
+def _read_all(report: Report, paths: Iterable[Path], read: Callable[[Path], _Picture]) -> list[_Picture]:
+    """Read files on threads; each that cannot be read becomes a problem."""
+
+    def attempt(path: Path) -> _Picture | UserError:
+        try:
+            return read(path)
+        except UserError as error:
+            return error
+
+    with ThreadPoolExecutor() as executor:
+        outcomes = list(executor.map(attempt, paths))
+    report.problems.extend(str(outcome) for outcome in outcomes if isinstance(outcome, UserError))
+    return [outcome for outcome in outcomes if isinstance(outcome, _Picture)]
+
+
+def _read_frame(path: Path) -> _Picture:
+    return _Picture(path.stem, read_frame(path).shape[:2])
+
+
+def _read_mask(path: Path) -> _Picture:
+    binary = is_black_and_white(path)
+    mask = read_mask(path, binary=binary)
+    return _Picture(path.stem, mask.shape, tuple(ids_of(mask)), binary)
+
+
+def _compare_sizes(report: Report, where: str, frames: Sequence[_Picture], masks: Sequence[_Picture]) -> None:
+    pictures = [*frames, *masks]
+    odd = [picture.name for picture in pictures if picture.size != pictures[0].size]
+    if odd:
+        expected = describe_size(pictures[0].size)
+        report.problems.append(
+            f"{where}: not all are {expected} as {pictures[0].name} is: {', '.join(dict.fromkeys(odd))}"
+        )
+
+
+def _strays(report: Report, folder: Path, belongs: Callable[[Path], bool]) -> None:
+    report.problems.extend(f"{path} does not belong here" for path in _entries(folder) if not belongs(path))
+
+
+def _listed(root: Path) -> dict[str, list[str]]:
+    """Sequences named in the lists of `ImageSets`, with the lists that name them."""
+    listed: dict[str, list[str]] = {}
+    for path in sorted(root.glob("ImageSets/*/*.txt")):
+        for name in path.read_text(encoding="utf-8", errors="replace").split():
+            listed.setdefault(name, []).append("/".join(path.parts[-2:]))
+    return listed
+
+
+def _recorded(root: Path, sequence: str) -> str:
+    try:
+        record = json.loads((root / ".manifest" / f"{sequence}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "-"
+    return str(record.get("finished") or "unfinished")
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder, hidden things left out; nothing if it is not there."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
+
+
+def _mask_files(folder: Path) -> list[Path]:
+    return [path for path in _entries(folder) if path.suffix == ".png"]
+
+
+def _sizes(pictures: Iterable[_Picture]) -> str:
+    return ", ".join(f"{size[1]}x{size[0]}" for size in dict.fromkeys(picture.size for picture in pictures)) or "-"
+
+
+def _objects(masks: Iterable[_Picture]) -> str:
+    return str(len({k for mask in masks for k in mask.ids}))
+
+
+def _ranges(names: Sequence[str], order: Sequence[str]) -> str:
+    """``00003, 00007-00012``: runs of neighbouring frames in short."""
+    position = {name: t for t, name in enumerate(order)}
+    runs: list[list[str]] = []
+    for name in names:
+        if runs and position[name] == position[runs[-1][-1]] + 1:
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    return ", ".join(run[0] if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

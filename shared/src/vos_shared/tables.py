@@ -1,0 +1,35 @@
+"""Tables as text, for terminals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vos_shared.metrics.scores import Scores
+
+
+def text_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Columns that line up; the first to the left, the others to the right."""
+    lines = [tuple(header), *(tuple(row) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rule = tuple("-" * width for width in widths)
+    return "\n".join(_line(line, widths) for line in (lines[0], rule, *lines[1:]))
+
+
+def score_table(scores: Scores) -> str:
+    """All measures of each object (or sequence) and, last, their mean; in percent."""
+    measures = tuple(scores.summary)
+    rows = [(item.name, *_percent(item.measures, measures)) for item in scores.items.values()]
+    mean = ("mean", *_percent(scores.summary, measures))
+    return text_table((scores.dataset, *measures), [*rows, mean])
+
+
+def _percent(values: dict[str, float], measures: Sequence[str]) -> list[str]:
+    return [f"{100 * values[measure]:.1f}" for measure in measures]
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    first, *rest = cells
+    numbers = [f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True)]
+    return "  ".join([f"{first:<{widths[0]}}", *numbers]).rstrip()
