@@ -6,9 +6,13 @@ A results folder holds `<sequence>/<frame>.png`, object ids as in the data set.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+import sys
+import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,6 +24,7 @@ from vos_shared.masks import VOID, describe_size, ids_of, read_mask
 from vos_shared.method import ObjectMask
 from vos_shared.metrics.davis import Evaluator, Foreground, SemiSupervised, Unsupervised
 from vos_shared.metrics.scores import Item, Scores
+from vos_shared.results import missing_frames
 
 if TYPE_CHECKING:
     import vos_shared.datasets.sequence
@@ -63,16 +68,11 @@ def evaluate(
         raise UserError(f"workers must be at least 1, not {workers}")
     protocol = _protocol(dataset, task)
     jobs = [_job(protocol, sequence, Path(results)) for sequence in sequences]
-    _require_predictions(Path(results), jobs)
-    found: dict[str, list[Item]] = {}
-    with tqdm(total=sum(len(job.frames) for job in jobs), unit="frame", disable=None if progress else True) as bar:
-        if min(workers, len(jobs)) > 1:
-            for job, items in _score_in_processes(jobs, min(workers, len(jobs))):
-                found[job.sequence] = items
-                bar.update(len(job.frames))
-        else:
-            found = {job.sequence: _score(job, bar.update) for job in jobs}
-    return Scores.of(protocol, [item for job in jobs for item in found[job.sequence]])
+    missing_frames(results, {job.sequence: [frame.name for frame in job.frames] for job in jobs}, check=True)
+    bar = partial(tqdm, total=sum(len(job.frames) for job in jobs), unit="frame", disable=None if progress else True)
+    workers = min(workers, len(jobs))
+    scored = _score_in_processes(jobs, workers, bar) if workers > 1 else _score_here(jobs, bar)
+    return Scores.of(protocol, chain.from_iterable(scored))
 
 
 def evaluate_sequence(
@@ -132,31 +132,31 @@ def _job(protocol: str, sequence: vos_shared.datasets.sequence.Sequence, results
     return _Job(protocol, sequence.name, sequence.annotations[names[0]], sequence.binary, frames)
 
 
-def _require_predictions(results: Path, jobs: Sequence[_Job]) -> None:
-    if not results.is_dir():
-        raise BadResults(f"no such results folder: {results}")
-    lacking = [
-        f"{job.sequence}/{frame.prediction.name}"
-        for job in jobs
-        for frame in job.frames
-        if not frame.prediction.is_file()
-    ]
-    if lacking:
-        asked = sum(len(job.frames) for job in jobs)
-        raise BadResults(
-            "\n  ".join([f"results {results} lack {len(lacking)} of the {asked} masks to score:", *lacking])
-        )
+def _score_here(jobs: Sequence[_Job], bar: Callable[[], tqdm[None]]) -> list[list[Item]]:
+    with bar() as shown:
+        return [_score(job, shown.update) for job in jobs]
 
 
-def _score_in_processes(jobs: Sequence[_Job], workers: int) -> Iterator[tuple[_Job, list[Item]]]:
-    """Score sequences as they get done, the longest first so that no worker is left alone with it at the end."""
-    with ProcessPoolExecutor(workers, get_context("spawn"), _leave_interrupts_to_parent) as pool:
-        pending = {pool.submit(_score, job): job for job in sorted(jobs, key=lambda job: -len(job.frames))}
+def _score_in_processes(jobs: Sequence[_Job], workers: int, bar: Callable[[], tqdm[None]]) -> list[list[Item]]:
+    """Items of each job, in order; the longest is dealt out first, so that no worker is alone with it at the end."""
+    longest_first = sorted(jobs, key=lambda job: len(job.frames), reverse=True)
+    with ProcessPoolExecutor(workers, get_context(_start_method()), _leave_interrupts_to_parent) as pool:
+        futures = {job: pool.submit(_score, job) for job in longest_first}
+        length = {futures[job]: len(job.frames) for job in jobs}
         try:
-            for future in as_completed(pending):
-                yield pending[future], future.result()
+            with bar() as shown:
+                for done in as_completed(length):
+                    done.result()
+                    shown.update(length[done])
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+        return [futures[job].result() for job in jobs]
+
+
+def _start_method() -> str:
+    """Fork, which costs nothing, where no other thread (torch has some) could hold a lock; else fresh interpreters."""
+    alone = sys.platform == "linux" and threading.active_count() == 1 and "torch" not in sys.modules
+    return "fork" if alone else "spawn"
 
 
 def _leave_interrupts_to_parent() -> None:
