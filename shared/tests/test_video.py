@@ -207,6 +207,8 @@ def test_a_lying_video_is_set_upright(tmp_path: Path, frames: np.ndarray, turn: 
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        if not hasattr(stream, "set_display_rotation"):
+            pytest.skip("this PyAV reads the note but cannot write it")
         stream.set_display_rotation(turn)
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
