@@ -218,8 +218,8 @@ def _contour(mask: ObjectMask, width: int) -> npt.NDArray[np.bool_]:
     return edge & (mask > 0)
 
 
-_VIVID_PALETTE: Final = np.clip(DAVIS_PALETTE.astype(np.int16) * 2, 0, 255).astype(np.uint8)
-_CONTOUR_PALETTE: Final = (_VIVID_PALETTE * 0.5 + 127).astype(np.uint8)
+_VIVID_PALETTE: Final = np.clip(DAVIS_PALETTE * 1.7, 0, 255).astype(np.uint8)
+_CONTOUR_PALETTE: Final = (_VIVID_PALETTE * 0.4 + 153).astype(np.uint8)
 
 
 def describe_size(shape: Sequence[int]) -> str:

@@ -1,0 +1,237 @@
+"""Synthetic clips with exact ids: the built-in demonstration, and training data that needs no download.
+
+Soft, textured bodies drift over a moving ground, turn, change their shape and pass over one another, with light from
+the upper left and shadows to the lower right. The edges of the picture are blended as a camera's are; those of the
+masks are not: an id says which body a pixel's centre lies on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from scipy.fft import next_fast_len
+
+from vos_shared.atomic import atomic_path, write_text
+from vos_shared.datasets.synthetic_rendering import Body, Scene, lamp, render
+from vos_shared.datasets.synthetic_textures import COATS, GROUNDS, Field, noise, ramp, slopes
+from vos_shared.errors import UserError
+from vos_shared.masks import write_mask
+
+_COLOURS: Final = (
+    (("7d1d1a", "c9362c", "e8604a"), ("1c1413", "3a2620")),  # Ladybird.
+    (("b5761a", "eaa82f", "f7cf6b"), ("4a2a12", "6b4020")),  # Bee.
+    (("d8cfc0", "efe8da", "fffaf0"), ("25282d", "4a4d52")),  # Zebra.
+    (("17506e", "2b86a8", "6fc0cf"), ("e9e2c4", "fbf6e2")),  # Parrotfish.
+    (("5a2a6b", "8d4a9c", "c285c4"), ("f2c46d", "f9e2a8")),  # Orchid.
+    (("c9541f", "ee7f33", "f9ab66"), ("f6efe2", "ffffff")),  # Clownfish.
+    (("0e5f4e", "239077", "69c29f"), ("0b2b33", "17444b")),  # Beetle.
+    (("b23f6a", "de6f93", "f3a9bb"), ("6b1a3e", "8c2b52")),  # Rose.
+)
+"""Ramps of a body's coat and of its markings."""
+
+
+def clip(
+    seed: int,
+    *,
+    frames: int = 24,
+    size: tuple[int, int] = (240, 432),
+    objects: int = 3,
+    late: int = 0,
+    ground: str | None = None,
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Render a clip.
+
+    Args:
+        seed: equal seeds and settings give equal clips.
+        frames: T.
+        size: height and width in pixels.
+        objects: K, of which all but the late ones are in the first frame.
+        late: the last so many objects come into the picture only after a third of the clip.
+        ground: one of `GROUNDS`; by default the seed chooses.
+
+    Returns:
+        Frames, uint8 RGB [T, H, W, 3], and ids 0..K, uint8 [T, H, W]; a higher id lies over a lower one.
+
+    Raises:
+        UserError: settings that make no clip.
+    """
+    _check(frames, size, objects, late, ground)
+    rng = np.random.default_rng(seed)
+    name = ground or list(GROUNDS)[rng.integers(len(GROUNDS))]
+    scene = Scene(size, _ground(rng, size, name), _camera(rng, frames, size), _bodies(rng, frames, size, objects, late))
+    brightness = lamp(size)
+    pictures = np.empty((frames, *size, 3), dtype=np.uint8)
+    masks = np.empty((frames, *size), dtype=np.uint8)
+    for t in range(frames):
+        picture, masks[t] = render(scene, t)
+        picture *= brightness
+        picture += 0.008 * rng.standard_normal((*size, 1), dtype=np.float32)  # The grain of a sensor.
+        pictures[t] = np.clip(picture, 0, 1) * 255 + 0.5
+    return pictures, masks
+
+
+def write_davis_tree(
+    root: str | Path,
+    *,
+    clips: int = 3,
+    train_clips: int = 0,
+    frames: int = 24,
+    size: tuple[int, int] = (240, 432),
+    seed: int = 0,
+    objects: int = 3,
+    late: int = 0,
+) -> list[str]:
+    """Write clips as a data set that the DAVIS loaders read, resolution folder ``240p`` for a height of 240.
+
+    The lists of sequences come last, so a tree with `ImageSets` in it is whole.
+
+    Args:
+        root: folder, made where there is none; what is there under the same names is replaced.
+        clips: number of sequences in the list ``val``.
+        train_clips: number of others in the list ``train``.
+        frames: T of each.
+        size: height and width in pixels.
+        seed: another seed gives other clips.
+        objects: K of each.
+        late: of these, how many come into the picture only after a third of the clip.
+
+    Returns:
+        Names of the sequences, those of ``val`` first.
+
+    Raises:
+        UserError: settings that make no clip.
+    """
+    if clips < 1 or train_clips < 0:
+        raise UserError(f"{clips} clips and {train_clips} for training: at least one clip is needed")
+    names = []
+    for number in range(clips + train_clips):
+        ground = list(GROUNDS)[number % len(GROUNDS)]
+        names.append(f"{ground}-{number}")
+        pictures, masks = clip(
+            10_000 * seed + number, frames=frames, size=size, objects=objects, late=late, ground=ground
+        )
+        _write_sequence(Path(root), f"{size[0]}p", names[-1], pictures, masks)
+    for year in ("2016", "2017"):
+        write_text(Path(root, "ImageSets", year, "val.txt"), "\n".join(names[:clips]) + "\n")
+        if train_clips:
+            write_text(Path(root, "ImageSets", year, "train.txt"), "\n".join(names[clips:]) + "\n")
+    return names
+
+
+def _write_sequence(
+    root: Path, resolution: str, name: str, pictures: npt.NDArray[np.uint8], masks: npt.NDArray[np.uint8]
+) -> None:
+    folders = root / "JPEGImages" / resolution / name, root / "Annotations" / resolution / name
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    for t, (picture, mask) in enumerate(zip(pictures, masks, strict=True)):
+        with atomic_path(folders[0] / f"{t:05d}.jpg") as temporary:
+            Image.fromarray(picture).save(temporary, format="JPEG", quality=92)
+        write_mask(folders[1] / f"{t:05d}.png", mask)
+
+
+def _check(frames: int, size: tuple[int, int], objects: int, late: int, ground: str | None) -> None:
+    if frames < 1 or min(size) < 16:
+        raise UserError(f"a clip of {frames} frames of {size[0]}x{size[1]} is too small; 1 frame of 16x16 is the least")
+    if not 1 <= objects <= 254 or not 0 <= late < objects:
+        raise UserError(f"{objects} objects, {late} of them late: there are 1..254 objects, and one is there at once")
+    if ground is not None and ground not in GROUNDS:
+        raise UserError(f"no ground is called {ground!r}; there is {', '.join(GROUNDS)}")
+
+
+def _ground(rng: np.random.Generator, size: tuple[int, int], name: str) -> Field:
+    """Half as large again as the picture, so that no part of it is seen twice at once."""
+    height, width = (next_fast_len(int(1.5 * side)) for side in size)
+    return GROUNDS[name](rng, (height, width))
+
+
+def _camera(rng: np.random.Generator, frames: int, size: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """A steady drift with a slight sway, turn and zoom: a hand-held camera."""
+    t = np.arange(frames)
+    heading, phase = rng.uniform(0, 2 * np.pi, 2)
+    drift = 0.005 * min(size) * t
+    sway = 0.006 * min(size) * np.sin(0.35 * t + phase)
+    angle = rng.uniform(-0.003, 0.003) * t
+    zoom = 1 + 0.04 * np.sin(0.05 * t + phase)
+    return np.stack([drift * np.sin(heading) + sway, drift * np.cos(heading) - sway, angle, zoom], axis=1)
+
+
+def _bodies(rng: np.random.Generator, frames: int, size: tuple[int, int], objects: int, late: int) -> tuple[Body, ...]:
+    extent = np.array(size, dtype=float)
+    mean = 0.19 * min(size) * min(1.0, (3 / objects) ** 0.5)
+    radii = mean * rng.uniform(0.8, 1.15, objects)
+    places = _spread(rng, extent, radii)
+    looks = rng.permutation(len(_COLOURS))
+    bodies = []
+    for k, radius in enumerate(radii):
+        is_late = k >= objects - late
+        goal = places[(k + 1) % objects] if objects > 1 else extent - places[0]
+        path = (
+            _entering(frames, extent, places[k], radius)
+            if is_late
+            else _wandering(rng, frames, extent, places[k], goal)
+        )
+        harmonics = np.arange(2, 6)
+        bodies.append(
+            Body(
+                size=float(radius),
+                path=path,
+                turn=rng.uniform(0, 2 * np.pi) + rng.choice([-1, 1]) * rng.uniform(0.01, 0.05) * np.arange(frames),
+                swing=rng.uniform(0.1, 0.26, 4) / harmonics,
+                phase=rng.uniform(0, 2 * np.pi, 4),
+                pulse=rng.uniform(-0.16, 0.16, 4),
+                coat=_coat(rng, int(2.6 * radius), _COLOURS[looks[k % len(looks)]]),
+                gloss=float(rng.uniform(0.15, 0.55)),
+            )
+        )
+    return tuple(bodies)
+
+
+def _spread(
+    rng: np.random.Generator, extent: npt.NDArray[np.float64], radii: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Places inside the picture, each the best of many for being far from the others: (y, x), [K, 2]."""
+    places = np.empty((len(radii), 2))
+    for k, radius in enumerate(radii):
+        tries = rng.uniform(radius, extent - radius, (40, 2))
+        distance = np.linalg.norm(tries[:, None] - places[:k], axis=2).min(axis=1) if k else np.ones(len(tries))
+        places[k] = tries[distance.argmax()]
+    return places
+
+
+def _wandering(
+    rng: np.random.Generator,
+    frames: int,
+    extent: npt.NDArray[np.float64],
+    start: npt.NDArray[np.float64],
+    goal: npt.NDArray[np.float64],
+) -> npt.NDArray[np.float64]:
+    """From one place towards another in an arc, at no more than 1.8 % of the picture's short side a frame."""
+    way = goal - start
+    share = min(1.0, 0.018 * extent.min() * frames / max(float(np.linalg.norm(way)), 1.0))
+    t = np.linspace(0, 1, frames)[:, None]
+    across = way[::-1] * (-1, 1) * rng.uniform(-0.25, 0.25)
+    return start + share * (way * t + across * np.sin(np.pi * t))
+
+
+def _entering(
+    frames: int, extent: npt.NDArray[np.float64], goal: npt.NDArray[np.float64], radius: float
+) -> npt.NDArray[np.float64]:
+    """Out of the picture for a third of the clip, then from the nearer side edge to the goal."""
+    side = -1.8 * radius if goal[1] < extent[1] / 2 else extent[1] + 1.8 * radius
+    t = np.clip((np.arange(frames) + 1) / frames * 1.5 - 0.5, 0, 1)[:, None]
+    return np.array([goal[0], side]) + (goal - (goal[0], side)) * np.sin(t * np.pi / 2)
+
+
+def _coat(rng: np.random.Generator, side: int, colours: tuple[tuple[str, ...], tuple[str, ...]]) -> Field:
+    side = max(side, 12)
+    marks = COATS[rng.integers(len(COATS))](rng, side)
+    tone = 0.7 * noise(rng, (side, side), 3, slope=2) + 0.3 * noise(rng, (side, side), 20, slope=1)
+    own, other = (ramp(palette, tone) for palette in colours)
+    colour = own + (other - own) * marks[..., None]
+    down, across = slopes((0.9 * marks + 1.2 * noise(rng, (side, side), 14, slope=1.5)).astype(np.float32))
+    return np.concatenate([colour, down[..., None], across[..., None]], axis=2)
