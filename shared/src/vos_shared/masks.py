@@ -203,7 +203,8 @@ def overlay(frame: Frame, mask: ObjectMask, alpha: float = 0.5) -> Frame:
     fill = _VIVID_PALETTE[drawn].astype(np.float32)
     blended = frame + (fill - frame) * (alpha * (drawn > 0))[..., None]
     blended[edge] = _CONTOUR_PALETTE[drawn[edge]]
-    return (blended + 0.5).astype(np.uint8)
+    drawing: Frame = (blended + 0.5).astype(np.uint8)
+    return drawing
 
 
 def _contour(mask: ObjectMask, width: int) -> npt.NDArray[np.bool_]:

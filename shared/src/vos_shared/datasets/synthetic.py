@@ -17,7 +17,7 @@ from scipy.fft import next_fast_len
 
 from vos_shared.atomic import atomic_path, write_text
 from vos_shared.datasets.synthetic_rendering import Body, Scene, lamp, render
-from vos_shared.datasets.synthetic_textures import COATS, GROUNDS, Field, noise, ramp, slopes
+from vos_shared.datasets.synthetic_textures import COATS, GROUNDS, Field, Palette, noise, ramp, slopes
 from vos_shared.errors import UserError
 from vos_shared.masks import write_mask
 
@@ -41,6 +41,7 @@ def clip(
     size: tuple[int, int] = (240, 432),
     objects: int = 3,
     late: int = 0,
+    leaving: int = 0,
     ground: str | None = None,
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Render a clip.
@@ -51,6 +52,7 @@ def clip(
         size: height and width in pixels.
         objects: K, of which all but the late ones are in the first frame.
         late: the last so many objects come into the picture only after a third of the clip.
+        leaving: the first so many objects are gone in its last third.
         ground: one of `GROUNDS`; by default the seed chooses.
 
     Returns:
@@ -59,10 +61,14 @@ def clip(
     Raises:
         UserError: settings that make no clip.
     """
-    _check(frames, size, objects, late, ground)
+    _check(frames, size, objects, late, leaving)
+    if ground is not None and ground not in GROUNDS:
+        raise UserError(f"no ground is called {ground!r}; there is {', '.join(GROUNDS)}")
     rng = np.random.default_rng(seed)
     name = ground or list(GROUNDS)[rng.integers(len(GROUNDS))]
-    scene = Scene(size, _ground(rng, size, name), _camera(rng, frames, size), _bodies(rng, frames, size, objects, late))
+    scene = Scene(
+        size, _ground(rng, size, name), _camera(rng, frames, size), _bodies(rng, frames, size, objects, late, leaving)
+    )
     brightness = lamp(size)
     pictures = np.empty((frames, *size, 3), dtype=np.uint8)
     masks = np.empty((frames, *size), dtype=np.uint8)
@@ -84,6 +90,7 @@ def write_davis_tree(
     seed: int = 0,
     objects: int = 3,
     late: int = 0,
+    leaving: int = 0,
 ) -> list[str]:
     """Write clips as a data set that the DAVIS loaders read, resolution folder ``240p`` for a height of 240.
 
@@ -98,6 +105,7 @@ def write_davis_tree(
         seed: another seed gives other clips.
         objects: K of each.
         late: of these, how many come into the picture only after a third of the clip.
+        leaving: of these, how many are gone in its last third.
 
     Returns:
         Names of the sequences, those of ``val`` first.
@@ -112,7 +120,13 @@ def write_davis_tree(
         ground = list(GROUNDS)[number % len(GROUNDS)]
         names.append(f"{ground}-{number}")
         pictures, masks = clip(
-            10_000 * seed + number, frames=frames, size=size, objects=objects, late=late, ground=ground
+            10_000 * seed + number,
+            frames=frames,
+            size=size,
+            objects=objects,
+            late=late,
+            leaving=leaving,
+            ground=ground,
         )
         _write_sequence(Path(root), f"{size[0]}p", names[-1], pictures, masks)
     for year in ("2016", "2017"):
@@ -130,17 +144,19 @@ def _write_sequence(
         folder.mkdir(parents=True, exist_ok=True)
     for t, (picture, mask) in enumerate(zip(pictures, masks, strict=True)):
         with atomic_path(folders[0] / f"{t:05d}.jpg") as temporary:
-            Image.fromarray(picture).save(temporary, format="JPEG", quality=92)
+            Image.fromarray(picture).save(temporary, format="JPEG", quality=92, subsampling="4:4:4")
         write_mask(folders[1] / f"{t:05d}.png", mask)
 
 
-def _check(frames: int, size: tuple[int, int], objects: int, late: int, ground: str | None) -> None:
+def _check(frames: int, size: tuple[int, int], objects: int, late: int, leaving: int) -> None:
     if frames < 1 or min(size) < 16:
         raise UserError(f"a clip of {frames} frames of {size[0]}x{size[1]} is too small; 1 frame of 16x16 is the least")
-    if not 1 <= objects <= 254 or not 0 <= late < objects:
-        raise UserError(f"{objects} objects, {late} of them late: there are 1..254 objects, and one is there at once")
-    if ground is not None and ground not in GROUNDS:
-        raise UserError(f"no ground is called {ground!r}; there is {', '.join(GROUNDS)}")
+    if not 1 <= objects <= 254:
+        raise UserError(f"a clip of {objects} objects; there must be 1 to 254")
+    if min(late, leaving) < 0 or late + leaving > objects or late == objects:
+        raise UserError(f"{late} late and {leaving} leaving of {objects} objects; one must be there from the start")
+    if (late or leaving) and frames < 3:
+        raise UserError(f"a clip of {frames} frames has no time for objects to come or go; 3 is the least")
 
 
 def _ground(rng: np.random.Generator, size: tuple[int, int], name: str) -> Field:
@@ -160,35 +176,41 @@ def _camera(rng: np.random.Generator, frames: int, size: tuple[int, int]) -> npt
     return np.stack([drift * np.sin(heading) + sway, drift * np.cos(heading) - sway, angle, zoom], axis=1)
 
 
-def _bodies(rng: np.random.Generator, frames: int, size: tuple[int, int], objects: int, late: int) -> tuple[Body, ...]:
+def _bodies(
+    rng: np.random.Generator, frames: int, size: tuple[int, int], objects: int, late: int, leaving: int
+) -> tuple[Body, ...]:
     extent = np.array(size, dtype=float)
     mean = 0.19 * min(size) * min(1.0, (3 / objects) ** 0.5)
     radii = mean * rng.uniform(0.8, 1.15, objects)
     places = _spread(rng, extent, radii)
+    goals = np.roll(places, -1, axis=0) if objects > 1 else extent - places
     looks = rng.permutation(len(_COLOURS))
     bodies = []
     for k, radius in enumerate(radii):
-        is_late = k >= objects - late
-        goal = places[(k + 1) % objects] if objects > 1 else extent - places[0]
-        path = (
-            _entering(frames, extent, places[k], radius)
-            if is_late
-            else _wandering(rng, frames, extent, places[k], goal)
-        )
-        harmonics = np.arange(2, 6)
-        bodies.append(
-            Body(
-                size=float(radius),
-                path=path,
-                turn=rng.uniform(0, 2 * np.pi) + rng.choice([-1, 1]) * rng.uniform(0.01, 0.05) * np.arange(frames),
-                swing=rng.uniform(0.1, 0.26, 4) / harmonics,
-                phase=rng.uniform(0, 2 * np.pi, 4),
-                pulse=rng.uniform(-0.16, 0.16, 4),
-                coat=_coat(rng, int(2.6 * radius), _COLOURS[looks[k % len(looks)]]),
-                gloss=float(rng.uniform(0.15, 0.55)),
-            )
-        )
+        if k >= objects - late:
+            path = _entering(frames, extent, places[k], radius)
+        elif k < leaving:
+            path = _entering(frames, extent, places[k], radius)[::-1]
+        else:
+            path = _wandering(rng, frames, extent, places[k], goals[k])
+        bodies.append(_body(rng, float(radius), path, _COLOURS[looks[k % len(looks)]]))
     return tuple(bodies)
+
+
+def _body(
+    rng: np.random.Generator, size: float, path: npt.NDArray[np.float64], colours: tuple[Palette, Palette]
+) -> Body:
+    harmonics = np.arange(2, 6)
+    return Body(
+        size=size,
+        path=path,
+        turn=rng.uniform(0, 2 * np.pi) + rng.choice([-1, 1]) * rng.uniform(0.01, 0.05) * np.arange(len(path)),
+        swing=rng.uniform(0.1, 0.26, len(harmonics)) / harmonics,
+        phase=rng.uniform(0, 2 * np.pi, len(harmonics)),
+        pulse=rng.uniform(-0.16, 0.16, len(harmonics)),
+        coat=_coat(rng, max(12, int(2.6 * size)), colours),
+        gloss=float(rng.uniform(0.15, 0.55)),
+    )
 
 
 def _spread(
@@ -215,7 +237,8 @@ def _wandering(
     share = min(1.0, 0.018 * extent.min() * frames / max(float(np.linalg.norm(way)), 1.0))
     t = np.linspace(0, 1, frames)[:, None]
     across = way[::-1] * (-1, 1) * rng.uniform(-0.25, 0.25)
-    return start + share * (way * t + across * np.sin(np.pi * t))
+    path: npt.NDArray[np.float64] = start + share * (way * t + across * np.sin(np.pi * t))
+    return path
 
 
 def _entering(
@@ -224,12 +247,14 @@ def _entering(
     """Out of the picture for a third of the clip, then from the nearer side edge to the goal."""
     side = -1.8 * radius if goal[1] < extent[1] / 2 else extent[1] + 1.8 * radius
     t = np.clip((np.arange(frames) + 1) / frames * 1.5 - 0.5, 0, 1)[:, None]
-    return np.array([goal[0], side]) + (goal - (goal[0], side)) * np.sin(t * np.pi / 2)
+    outside = np.array([goal[0], side])
+    path: npt.NDArray[np.float64] = outside + (goal - outside) * np.sin(t * np.pi / 2)
+    return path
 
 
-def _coat(rng: np.random.Generator, side: int, colours: tuple[tuple[str, ...], tuple[str, ...]]) -> Field:
-    side = max(side, 12)
-    marks = COATS[rng.integers(len(COATS))](rng, side)
+def _coat(rng: np.random.Generator, side: int, colours: tuple[Palette, Palette]) -> Field:
+    """Colours and markings, and how steep the bumps rise down and across: [side, side, 5]."""
+    marks = COATS[int(rng.integers(len(COATS)))](rng, side)
     tone = 0.7 * noise(rng, (side, side), 3, slope=2) + 0.3 * noise(rng, (side, side), 20, slope=1)
     own, other = (ramp(palette, tone) for palette in colours)
     colour = own + (other - own) * marks[..., None]

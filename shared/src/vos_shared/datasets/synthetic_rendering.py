@@ -78,8 +78,10 @@ def _view(ground: Field, camera: npt.NDArray[np.float64], size: tuple[int, int])
 
 def lamp(size: tuple[int, int]) -> Field:
     """Brighter where the light comes from, darker in the corners, [H, W, 1]."""
-    y, x = (np.indices(size, dtype=np.float32).T / np.array(size[::-1])[::-1].astype(np.float32)).T - np.float32(0.5)
-    return (1.06 - 0.16 * (x + y) - 0.35 * (x * x + y * y))[..., None].astype(np.float32)
+    y = np.linspace(-0.5, 0.5, size[0], dtype=np.float32)[:, None]
+    x = np.linspace(-0.5, 0.5, size[1], dtype=np.float32)
+    brightness = 1.06 - 0.16 * (x + y) - 0.35 * (x * x + y * y)
+    return brightness[..., None].astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -146,9 +148,10 @@ def _shaded(body: Body, t: int, window: _Window) -> Field:
     nz = np.sqrt(np.maximum(1 - steep * steep, 0.02))
     length = np.sqrt(nx * nx + ny * ny + nz * nz)
     towards_light = (nx * LIGHT[0] + ny * LIGHT[1] + nz * LIGHT[2]) / length
-    halfway = LIGHT + (0, 0, 1)
+    halfway = LIGHT + np.array([0, 0, 1])  # Between the light and the eye.
     halfway /= np.linalg.norm(halfway)
     mirror = np.clip((nx * halfway[0] + ny * halfway[1] + nz * halfway[2]) / length, 0, 1)
     light = 0.42 + 0.14 * (1 - ny / length) / 2 + 0.75 * np.clip(towards_light, 0, 1)
     rim = 0.10 * (1 - nz / length) ** 2
-    return (colour * light[..., None] + (body.gloss * mirror**48 + rim)[..., None]).astype(np.float32)
+    lit: Field = (colour * light[..., None] + (body.gloss * mirror**48 + rim)[..., None]).astype(np.float32)
+    return lit

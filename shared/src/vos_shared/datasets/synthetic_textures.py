@@ -48,7 +48,8 @@ def noise(
     amplitude[0, 0] = 0
     white = rng.standard_normal(shape, dtype=np.float32)
     field = fft.irfft2(fft.rfft2(white) * amplitude, s=shape)
-    return ndtr(field / field.std()).astype(np.float32)
+    even: Field = ndtr(field / field.std()).astype(np.float32)
+    return even
 
 
 def sample(texture: Field, y: Field, x: Field) -> Field:
@@ -60,7 +61,7 @@ def sample(texture: Field, y: Field, x: Field) -> Field:
     row, column = top.astype(np.int32) % height, left.astype(np.int32) % width
     below, after = (row + 1) % height * width, (column + 1) % width
     row *= width
-    upper = np.take(colours, row + column, axis=0)
+    upper: Field = np.take(colours, row + column, axis=0)
     upper += (np.take(colours, row + after, axis=0) - upper) * right
     lower = np.take(colours, below + column, axis=0)
     lower += (np.take(colours, below + after, axis=0) - lower) * right
@@ -88,21 +89,23 @@ def ramp(palette: Palette, position: Field) -> Field:
 def smoothstep(low: float, high: float, field: Field) -> Field:
     """0 below `low`, 1 above `high`, smooth between."""
     t = np.clip((field - low) / (high - low), 0, 1)
-    return (t * t * (3 - 2 * t)).astype(np.float32)
+    step: Field = (t * t * (3 - 2 * t)).astype(np.float32)
+    return step
 
 
 def slopes(height: Field) -> tuple[Field, Field]:
     """Rise per pixel down and across, of a field that repeats."""
     down = (np.roll(height, -1, 0) - np.roll(height, 1, 0)) / 2
     across = (np.roll(height, -1, 1) - np.roll(height, 1, 1)) / 2
-    return down, across
+    return down.astype(np.float32), across.astype(np.float32)
 
 
 def relief(colour: Field, height: Field, depth: float) -> Field:
     """Light a surface by its bumps; `depth` is their height in pixels."""
     down, across = slopes(height * np.float32(depth))
     shade = (LIGHT[2] - across * LIGHT[0] - down * LIGHT[1]) / np.sqrt(1 + across**2 + down**2) / LIGHT[2]
-    return colour * np.clip(shade, 0.35, 1.6)[..., None]
+    lit: Field = colour * np.clip(shade, 0.35, 1.6)[..., None].astype(np.float32)
+    return lit
 
 
 @dataclass(frozen=True)
