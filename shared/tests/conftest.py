@@ -1,6 +1,47 @@
-"""Settings of all tests of vos-shared."""
+"""Settings of all tests of vos-shared, and the small things that many of them work on."""
 
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
 from hypothesis import settings
+from PIL import Image
+
+from vos_shared.masks import write_mask
+from vos_shared.method import Method
+
+pytest.register_assert_rewrite("vos_shared.contract_tests")
 
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+@pytest.fixture
+def copying(monkeypatch: pytest.MonkeyPatch) -> Method:
+    """The method of `copying.py`, importable by its name."""
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    method = importlib.import_module("copying").COPYING
+    assert isinstance(method, Method)
+    return method
+
+
+@pytest.fixture
+def davis(tmp_path: Path) -> Path:
+    """A DAVIS folder: cat, 5 frames with ids 1 and 2; dog, 3 frames with id 1; 40 high, 56 wide."""
+    root = tmp_path / "davis"
+    random = np.random.default_rng(0)
+    for name, count, objects in (("cat", 5, 2), ("dog", 3, 1)):
+        frames, masks = (root / kind / "480p" / name for kind in ("JPEGImages", "Annotations"))
+        frames.mkdir(parents=True)
+        masks.mkdir(parents=True)
+        for t in range(count):
+            Image.fromarray(random.integers(0, 256, (40, 56, 3), np.uint8)).save(frames / f"{t:05d}.jpg")
+            mask = np.zeros((40, 56), np.uint8)
+            for k in range(objects):
+                mask[5 + 15 * k : 15 + 15 * k, 8 + t : 20 + t] = k + 1
+            write_mask(masks / f"{t:05d}.png", mask)
+    lists = root / "ImageSets" / "2017"
+    lists.mkdir(parents=True)
+    (lists / "val.txt").write_text("cat\ndog\n")
+    return root

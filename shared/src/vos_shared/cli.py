@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import tyro
 
@@ -157,21 +157,17 @@ class Doctor:
         return 1 if report.problems else 0
 
 
-_COMMANDS: Mapping[str, type[Evaluate | DemoData | Overlay | Doctor]] = {
-    "evaluate": Evaluate,
-    "demo-data": DemoData,
-    "overlay": Overlay,
-    "doctor": Doctor,
-}
+_Command = Evaluate | DemoData | Overlay | Doctor
 
 
 def main() -> None:
     """Run the ``vos`` command."""
 
     def command() -> int | None:
-        chosen: Evaluate | DemoData | Overlay | Doctor = tyro.extras.subcommand_cli_from_dict(
-            {**_COMMANDS}, prog="vos", description="Tools for video object segmentation data and results."
-        )
-        return chosen.run()
+        commands: dict[str, Callable[..., _Command]]
+        commands = {"evaluate": Evaluate, "demo-data": DemoData, "overlay": Overlay, "doctor": Doctor}
+        description = "Tools for video object segmentation data and results."
+        chosen = tyro.extras.subcommand_cli_from_dict(commands, prog="vos", description=description)
+        return cast(_Command, chosen).run()
 
     sys.exit(run_cli(command, prog="vos"))

@@ -1,0 +1,201 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vos_shared.errors import BadMask, BadResults
+from vos_shared.masks import read_mask
+from vos_shared.results import ResultsTree, fingerprint, missing_frames
+
+FRAMES = ("00000", "00001", "00002")
+
+
+def mask(value: int = 1) -> np.ndarray:
+    return np.full((4, 6), value, np.uint8)
+
+
+def fill(tree: ResultsTree, name: str = "cat", value: int = 1, inputs: str = "") -> None:
+    with tree.writer(name, FRAMES, inputs) as writer:
+        for frame in FRAMES:
+            writer.write(frame, mask(value))
+        writer.extra({"seconds": 0.5})
+
+
+def value_of(tree: ResultsTree, name: str = "cat") -> int:
+    return int(read_mask(tree.folder(name) / "00001.png")[0, 0])
+
+
+def test_a_finished_sequence_is_complete_and_remembered(tmp_path: Path) -> None:
+    tree = ResultsTree(tmp_path / "out", settings={"method": "a", "k": 1})
+    assert not tree.is_complete("cat", FRAMES)
+    fill(tree, inputs="abc")
+    again = ResultsTree(tmp_path / "out", settings={"k": 1, "method": "a"})
+    assert again.is_complete("cat", FRAMES, "abc")
+    record = again.record("cat")
+    assert record is not None
+    assert record["extra"] == {"seconds": 0.5}
+    assert record["settings"] == {"method": "a", "k": 1}
+
+
+def test_other_settings_or_inputs_or_a_lost_mask_make_it_incomplete(tmp_path: Path) -> None:
+    tree = ResultsTree(tmp_path, settings={"k": 1})
+    fill(tree, inputs="abc")
+    assert not ResultsTree(tmp_path, settings={"k": 2}).is_complete("cat", FRAMES, "abc")
+    assert not tree.is_complete("cat", FRAMES, "other")
+    assert not tree.is_complete("cat", (*FRAMES, "00003"), "abc")
+    (tmp_path / "cat" / "00001.png").unlink()
+    assert not tree.is_complete("cat", FRAMES, "abc")
+
+
+def test_masks_appear_together_at_the_end(tmp_path: Path) -> None:
+    tree = ResultsTree(tmp_path)
+    with tree.writer("cat", FRAMES) as writer:
+        for frame in FRAMES:
+            writer.write(frame, mask())
+            assert not tree.folder("cat").exists()
+    assert sorted(path.name for path in tree.folder("cat").iterdir()) == [f"{frame}.png" for frame in FRAMES]
+
+
+def test_a_failure_keeps_what_was_there(tmp_path: Path) -> None:
+    tree = ResultsTree(tmp_path)
+    fill(tree, value=1)
+    with pytest.raises(RuntimeError), tree.writer("cat", FRAMES) as writer:
+        writer.write("00000", mask(2))
+        raise RuntimeError
+    assert value_of(tree) == 1
+    assert tree.is_complete("cat", FRAMES)
+    assert not list((tmp_path / ".partial").iterdir())
+
+
+def test_new_masks_replace_the_old_ones_wholly(tmp_path: Path) -> None:
+    fill(ResultsTree(tmp_path, settings={"k": 1}), value=1)
+    tree = ResultsTree(tmp_path, settings={"k": 2})
+    with tree.writer("cat", ["00001"]) as writer:
+        writer.write("00001", mask(2))
+    assert [path.name for path in tree.folder("cat").iterdir()] == ["00001.png"]
+    assert value_of(tree) == 2
+    assert not list((tmp_path / ".partial").iterdir())
+
+
+def test_lacking_frames_are_all_named(tmp_path: Path) -> None:
+    tree = ResultsTree(tmp_path)
+    with pytest.raises(BadResults, match=r"2 of 3 .*00000, 00002"), tree.writer("cat", FRAMES) as writer:
+        writer.write("00001", mask())
+    assert not tree.folder("cat").exists()
+
+
+def test_frames_and_folders_of_others_are_never_replaced(tmp_path: Path) -> None:
+    """Think of `--output videos` for the frames in videos/cat."""
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "00000.png").write_text("a frame of somebody")
+    with pytest.raises(BadResults, match="not written as results"):
+        fill(ResultsTree(tmp_path))
+    assert (tmp_path / "cat" / "00000.png").read_text() == "a frame of somebody"
+
+
+@pytest.mark.parametrize("name", ["..", "../cat", "a/b", "a\\b", "", ".", ".hidden", "a..b", "nul\0"])
+def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
+    tree = ResultsTree(tmp_path / "out")
+    with pytest.raises(BadResults, match="cannot name a sequence"):
+        fill(tree, name)
+    with pytest.raises(BadResults, match="cannot name a sequence"):
+        tree.is_complete(name, FRAMES)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_mask_or_no_frame_is_refused(tmp_path: Path) -> None:
+    tree = ResultsTree(tmp_path)
+    with pytest.raises(BadResults, match="no frame 00009"), tree.writer("cat", FRAMES) as writer:
+        writer.write("00009", mask())
+    with pytest.raises(BadMask), tree.writer("cat", FRAMES) as writer:
+        writer.write("00000", mask().astype(np.int64))  # type: ignore[arg-type]
+
+
+def test_a_file_in_the_place_of_the_tree(tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    with pytest.raises(BadResults, match="a file, not a folder"):
+        ResultsTree(tmp_path / "out")
+
+
+def test_many_writers_share_a_tree(tmp_path: Path) -> None:
+    """Different sequences at once, and one that several write: the last wins, and it is whole."""
+    trees = [ResultsTree(tmp_path, settings={"k": k}) for k in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        for k, tree in enumerate(trees):
+            pool.submit(fill, tree, f"own{k}", k + 1)
+        shared = [pool.submit(fill, tree, "shared", k + 1) for k, tree in enumerate(trees)]
+    assert [future.exception() for future in shared] == [None] * 4
+    assert [value_of(tree, f"own{k}") for k, tree in enumerate(trees)] == [1, 2, 3, 4]
+    values = {int(read_mask(path)[0, 0]) for path in (tmp_path / "shared").iterdir()}
+    assert len(values) == 1
+
+
+def test_kill_loses_the_running_sequence_only(tmp_path: Path) -> None:
+    script = """
+        import sys, time, numpy as np
+        from vos_shared.results import ResultsTree
+        tree = ResultsTree(sys.argv[1])
+        for name in ("done", "half"):
+            with tree.writer(name, ["00000", "00001"]) as writer:
+                writer.write("00000", np.ones((4, 6), np.uint8))
+                if name == "half":
+                    print("now", flush=True)
+                    time.sleep(60)
+                writer.write("00001", np.ones((4, 6), np.uint8))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "now\n"
+        process.send_signal(signal.SIGKILL)
+    tree = ResultsTree(tmp_path)
+    assert tree.is_complete("done", FRAMES[:2])
+    assert not tree.is_complete("half", FRAMES[:2])
+    assert not tree.folder("half").exists()
+    fill(tree, "half")
+    assert tree.is_complete("half", FRAMES)
+
+
+def test_what_a_killed_run_left_is_swept_up_after_an_hour(tmp_path: Path) -> None:
+    for name, age in (("old.1a2b", 4000), ("running.3c4d", 10)):
+        folder = tmp_path / ".partial" / name
+        folder.mkdir(parents=True)
+        os.utime(folder, (time.time() - age,) * 2)
+    fill(ResultsTree(tmp_path))
+    assert [path.name for path in (tmp_path / ".partial").iterdir()] == ["running.3c4d"]
+
+
+def test_a_damaged_record_counts_as_none(tmp_path: Path) -> None:
+    tree = ResultsTree(tmp_path)
+    fill(tree)
+    for text in ("", "{", "[]", "null", json.dumps({"finished": None})):
+        (tmp_path / ".manifest" / "cat.json").write_text(text)
+        assert tree.record("cat") is None
+        assert not tree.is_complete("cat", FRAMES)
+    fill(tree, value=2)
+    assert value_of(tree) == 2
+
+
+def test_missing_frames_lists_all(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "00001.png").touch()
+    wanted = {"cat": FRAMES, "dog": ["00000"]}
+    assert missing_frames(tmp_path, wanted) == {"cat": ["00000", "00002"], "dog": ["00000"]}
+    assert missing_frames(tmp_path, {"cat": ["00001"]}, check=True) == {}
+    with pytest.raises(BadResults, match=r"lacks 3 masks: cat: 00000, 00002; dog: 00000"):
+        missing_frames(tmp_path, wanted, check=True)
+    with pytest.raises(BadResults, match="no such results folder"):
+        missing_frames(tmp_path / "nowhere", wanted)
+
+
+def test_fingerprint_ignores_the_order_of_keys_only() -> None:
+    assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
+    assert fingerprint({"a": 1, "b": [1, 2]}) != fingerprint({"a": 1, "b": [2, 1]})

@@ -1,0 +1,188 @@
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from vos_shared.errors import MissingExtra, UserError
+from vos_shared.runtime.background import BackgroundThread
+from vos_shared.runtime.device import autocast, choose_device, choose_precision, describe_device
+from vos_shared.runtime.distributed import fabric, shard
+from vos_shared.runtime.memory import peak_memory_bytes, reset_peak
+from vos_shared.runtime.seeding import seed_everything
+from vos_shared.runtime.timing import Stopwatch
+
+CPU = torch.device("cpu")
+
+
+def test_auto_is_the_best_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert choose_device("auto") == torch.device("cuda:0")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert choose_device("auto") == torch.device("cuda:3")
+    assert choose_device("cuda") == torch.device("cuda:3")
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(UserError, match="this machine has 4"):
+        choose_device("cuda:4")
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "mps", "gpu", "meta", ""])
+def test_devices_that_are_not_there(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UserError, match="choose"):
+        choose_device(name)
+    assert choose_device("auto") == CPU
+
+
+def test_precisions() -> None:
+    assert [choose_precision(name, CPU) for name in ("fp32", "bf16", "fp16")] == [
+        torch.float32,
+        torch.bfloat16,
+        torch.float16,
+    ]
+    with pytest.raises(UserError, match="fp32, bf16, fp16"):
+        choose_precision("half", CPU)
+
+
+def test_autocast_changes_matrix_products_only_when_asked() -> None:
+    matrix = torch.ones(2, 2)
+    with autocast(CPU, torch.bfloat16):
+        assert (matrix @ matrix).dtype == torch.bfloat16
+    with autocast(CPU, torch.float32):
+        assert (matrix @ matrix).dtype == torch.float32
+
+
+def test_describe_device_names_the_threads() -> None:
+    assert describe_device(CPU) == f"cpu ({torch.get_num_threads()} threads)"
+
+
+def test_seeds_reach_every_generator() -> None:
+    def draw() -> tuple[float, float, float]:
+        return random.random(), float(np.random.rand()), float(torch.rand(()))  # noqa: NPY002 - the one that is seeded
+
+    seed_everything(5)
+    first = draw()
+    seed_everything(5)
+    assert draw() == first
+    seed_everything(6)
+    assert draw() != first
+
+
+def test_a_stopwatch_adds_up_its_blocks() -> None:
+    watch = Stopwatch(CPU)
+    for _ in range(2):
+        with watch:
+            time.sleep(0.02)
+    time.sleep(0.05)
+    assert len(watch.laps) == 2
+    assert all(lap >= 0.02 for lap in watch.laps)
+    assert watch.seconds == sum(watch.laps)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_a_stopwatch_waits_for_the_device() -> None:
+    matrix = torch.rand(4096, 4096, device="cuda")
+    torch.mm(matrix, matrix)
+    torch.cuda.synchronize()
+    queued, done = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    with Stopwatch("cuda") as watch:
+        queued.record()
+        for _ in range(50):
+            torch.mm(matrix, matrix)
+        done.record()
+    assert 1000 * watch.seconds >= 0.9 * queued.elapsed_time(done)
+
+
+def test_peak_memory_sees_an_allocation_that_is_gone() -> None:
+    reset_peak()
+    before = peak_memory_bytes()
+    block = np.ones(200 << 20, np.uint8)
+    del block
+    assert peak_memory_bytes() - before > 150 << 20
+    reset_peak()
+    assert peak_memory_bytes() - before < 100 << 20
+
+
+def test_shares_are_everything_without_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = list(range(10))
+    assert shard(items) == items
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    shares = []
+    for rank in range(3):
+        monkeypatch.setenv("RANK", str(rank))
+        shares.append(shard(items))
+    assert sorted(sum(shares, [])) == items
+    assert {len(share) for share in shares} == {3, 4}
+    monkeypatch.setenv("RANK", "first")
+    with pytest.raises(UserError, match="RANK"):
+        shard(items)
+
+
+def test_fabric_takes_our_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("lightning_fabric")
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    built = fabric("cpu", "bf16")
+    built.launch()
+    assert built.device == CPU
+    assert built.world_size == 1
+    with built.autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+    with pytest.raises(UserError, match="no device"):
+        fabric("tpu")
+    with pytest.raises(UserError, match="no precision"):
+        fabric("cpu", "fp8")
+
+
+def test_without_fabric_the_install_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'vos-shared\[train\]'"):
+        fabric()
+
+
+def test_background_calls_run_in_order_and_are_done_at_the_end() -> None:
+    done: list[int] = []
+    with BackgroundThread(depth=2) as background:
+        for number in range(20):
+            background.submit(done.append, number)
+    assert done == list(range(20))
+    assert background.busy_seconds >= 0
+
+
+def test_background_waits_while_its_queue_is_full() -> None:
+    gate = threading.Event()
+    submitted: list[int] = []
+
+    def submit_all(background: BackgroundThread) -> None:
+        for number in range(6):
+            background.submit(gate.wait)
+            submitted.append(number)
+
+    with BackgroundThread(depth=3) as background:
+        thread = threading.Thread(target=submit_all, args=(background,))
+        thread.start()
+        thread.join(0.3)
+        assert len(submitted) == 3
+        gate.set()
+        thread.join()
+    assert len(submitted) == 6
+
+
+def test_a_background_failure_is_raised_in_the_foreground() -> None:
+    with pytest.raises(ZeroDivisionError), BackgroundThread() as background:
+        background.submit(lambda: 1 / 0)
+    with pytest.raises(KeyError), BackgroundThread() as background:
+        background.submit(lambda: 1 / 0)
+        raise KeyError
+
+
+def test_shares_need_no_torch() -> None:
+    code = "import sys, vos_shared.runtime.distributed; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env=dict(os.environ), check=False).returncode == 0
