@@ -33,7 +33,9 @@ def test_every_module_imports(package: str) -> None:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
             assert error.name is not None
-            assert error.name.partition(".")[0] in EXTRAS, f"{name} needs {error.name}, which {package} does not declare"
+            assert error.name.partition(".")[0] in EXTRAS, (
+                f"{name} needs {error.name}, which {package} does not declare"
+            )
 
 
 def test_discovery_does_not_import_torch() -> None:

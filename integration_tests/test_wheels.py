@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from email.message import Message
@@ -22,13 +23,17 @@ PACKAGES = ("vos-shared", *METHODS)
 GIT_FILES = ("git", "ls-files", "--cached", "--others", "--exclude-standard", ".")
 
 
+def folder(package: str) -> Path:
+    return ROOT / ("shared" if package == "vos-shared" else f"packages/{package}")
+
+
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Every package's wheel by the package's name: those in VOS_WHEELS, or new ones."""
-    folder = Path(os.environ.get("VOS_WHEELS") or tmp_path_factory.mktemp("wheels"))
+    output = Path(os.environ.get("VOS_WHEELS") or tmp_path_factory.mktemp("wheels"))
     if "VOS_WHEELS" not in os.environ:
-        subprocess.run([sys.executable, ROOT / "tools" / "build_wheels.py", "--output", folder], check=True)
-    return {name: next(folder.glob(f"{name.replace('-', '_')}-*.whl")) for name in PACKAGES}
+        subprocess.run([sys.executable, ROOT / "tools" / "build_wheels.py", "--output", output], check=True)
+    return {name: next(output.glob(f"{name.replace('-', '_')}-*.whl")) for name in PACKAGES}
 
 
 @pytest.fixture(params=PACKAGES)
@@ -56,8 +61,7 @@ def test_types_and_licence_are_shipped(wheel: zipfile.ZipFile) -> None:
 
 
 def test_wheel_holds_what_git_holds_and_nothing_else(wheel: zipfile.ZipFile) -> None:
-    name = metadata(wheel)["Name"]
-    source = ROOT / ("shared" if name == "vos-shared" else f"packages/{name}") / "src"
+    source = folder(metadata(wheel)["Name"]) / "src"
     listed = subprocess.run(GIT_FILES, cwd=source, capture_output=True, text=True, check=True).stdout
     shipped = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert shipped == set(listed.splitlines())
@@ -66,12 +70,12 @@ def test_wheel_holds_what_git_holds_and_nothing_else(wheel: zipfile.ZipFile) -> 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory, wheels: dict[str, Path]) -> Path:
     """An environment that holds the five methods, with vos-shared found in the folder of wheels."""
-    folder = tmp_path_factory.mktemp("environment") / "venv"
-    run_uv("venv", "--python", sys.executable, folder)
+    path = tmp_path_factory.mktemp("environment") / "venv"
+    run_uv("venv", "--python", sys.executable, path)
     methods = [f"{name} @ {wheels[name].as_uri()}" for name in METHODS]
     links = wheels["vos-shared"].parent
-    run_uv("pip", "install", "--python", folder, "--find-links", links, "--refresh-package", "vos-shared", *methods)
-    return folder / "bin"
+    run_uv("pip", "install", "--python", path, "--find-links", links, "--refresh-package", "vos-shared", *methods)
+    return path / "bin"
 
 
 def run_uv(*arguments: str | Path) -> None:
@@ -89,4 +93,6 @@ def test_released_wheels_install_from_a_folder(environment: Path) -> None:
 def test_released_methods_are_found(environment: Path) -> None:
     code = "from vos_shared.method import discover; found, broken = discover(); print(*found); print(broken)"
     shown = subprocess.run([environment / "python", "-c", code], capture_output=True, text=True, check=True)
-    assert shown.stdout.splitlines() == ["dense-ulearn videopca", "{}"]
+    registered = [tomllib.loads((folder(name) / "pyproject.toml").read_text())["project"] for name in METHODS]
+    names = {name for project in registered for name in project.get("entry-points", {}).get("vos.methods", {})}
+    assert shown.stdout.splitlines() == [" ".join(sorted(names)), "{}"]
