@@ -1,0 +1,150 @@
+"""The ``train`` command: four published configurations, and one for any videos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from dense_ulearn.presets import CUSTOM, KINETICS, OXUVA, TRACK, YTVOS, TrainingSettings
+
+if TYPE_CHECKING:
+    from vos_shared.video import Video
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainArguments:
+    """What every training run is told."""
+
+    output: Path
+    """Folder of the run: resume.pt, last.safetensors, best/, log.jsonl, tensorboard/."""
+    settings: Annotated[TrainingSettings, tyro.conf.arg(name="")] = CUSTOM
+    resume: bool = False
+    """Go on with the run in OUTPUT, exactly where its resume.pt was written."""
+    weights: Path | None = None
+    """Start from these weights instead of random ones."""
+    validation: Path | None = None
+    """DAVIS folder to validate on; without one there is no validation and no best/."""
+    validation_split: str = "train"
+    """Its list of sequences, by name or path. Do not choose weights by the set that they will be judged on."""
+    validation_sequences: tuple[str, ...] = ()
+    """Of the list, only these."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    precision: str = "fp32"
+    """fp32, or mixed precision with bf16 or fp16."""
+    devices: int = 1
+    """Processes (GPUs) on each machine, each with its own --batch clips."""
+    nodes: int = 1
+    """Machines."""
+    workers: int = 4
+    """Processes that read clips, for each GPU."""
+    minutes: float = 5.0
+    """Wall time between two writes of resume.pt and last.safetensors."""
+    keep: int = 3
+    """How many improved snapshots stay in best/."""
+
+    def start(self, find_videos: Callable[[], list[Video]], data: str) -> None:
+        """Train on the videos that `find_videos` finds; `data` says in words what they are."""
+        from dense_ulearn.data import ClipDataset
+        from dense_ulearn.sources import usable
+        from dense_ulearn.training import Run, train
+        from vos_shared.runtime.distributed import fabric
+
+        settings = self.settings
+        settings.augmentation.check()
+        lightning = fabric(self.device, self.precision, devices=self.devices, nodes=self.nodes)
+        lightning.launch()
+        with lightning.rank_zero_first():  # The first process decodes video files, the others find the frames there.
+            videos = usable(find_videos(), settings)
+        clips = ClipDataset(videos, settings.sampling, settings.augmentation, settings.seed)
+        run = Run(self.output, self.resume, self.minutes, self.workers, self.keep, data)
+        last = train(settings, clips, run, lightning, validation=self._validation(), weights=self._weights())
+        if lightning.is_global_zero:
+            print(last or f"stopped; go on with --resume --output {self.output}")
+
+    def _validation(self) -> Any:
+        from dense_ulearn.validation import Validation
+        from vos_shared.datasets import davis2017
+
+        if self.validation is None:
+            return None
+        only = self.validation_sequences or None
+        return Validation(davis2017(self.validation, self.validation_split, sequences=only))
+
+    def _weights(self) -> Any:
+        from dense_ulearn.checkpoints import load_weights
+
+        return None if self.weights is None else load_weights(self.weights).state
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOnList(TrainArguments):
+    """Train on a data set with the published settings, from the file list that its authors give."""
+
+    root: Path
+    """What the paths in the list are relative to."""
+    list: Path
+    """File list: one frame a line, or for Kinetics one folder a line."""
+
+    def run(self) -> None:
+        """Train."""
+        from dense_ulearn.sources import listed_videos
+
+        folders = self.settings.sampling.ordered
+        self.start(lambda: listed_videos(self.list, self.root, folders=folders), self.list.stem)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOnVideos(TrainArguments):
+    """Train on videos of your own; no masks are needed."""
+
+    videos: tuple[Path, ...]
+    """Folders of videos (video files, folders of frames), folders of frames, or video files."""
+
+    def run(self) -> None:
+        """Train."""
+        from dense_ulearn.sources import found_videos
+
+        longest = self.settings.augmentation.shorter_side[1]
+        cache = self.output / "frames"
+        self.start(lambda: found_videos(self.videos, cache, longest), ", ".join(place.name for place in self.videos))
+
+
+_LISTED: dict[str, Any] = {"output": tyro.MISSING, "root": tyro.MISSING, "list": tyro.MISSING}
+
+if TYPE_CHECKING:
+    TrainingData = TrainOnList | TrainOnVideos
+else:  # One subcommand for each configuration.
+    TrainingData = tyro.extras.subcommand_type_from_defaults(
+        {
+            "ytvos": TrainOnList(settings=YTVOS, **_LISTED),
+            "oxuva": TrainOnList(settings=OXUVA, **_LISTED),
+            "track": TrainOnList(settings=TRACK, **_LISTED),
+            "kinetics": TrainOnList(settings=KINETICS, **_LISTED),
+            "custom": TrainOnVideos(output=tyro.MISSING, videos=tyro.MISSING),
+        },
+        descriptions={
+            "ytvos": "YouTube-VOS, as published.",
+            "oxuva": "OxUvA, as published.",
+            "track": "TrackingNet, as published.",
+            "kinetics": "Kinetics-400, as published.",
+            "custom": "Videos of your own.",
+        },
+        prefix_names=False,
+    )
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train the features on unlabelled video: a published configuration, or `custom` for videos of your own."""
+
+    data: Annotated[TrainingData, tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes]
+    """What to train on."""
+
+    def run(self) -> None:
+        """Train."""
+        self.data.run()

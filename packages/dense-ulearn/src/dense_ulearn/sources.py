@@ -1,0 +1,133 @@
+"""Where training videos come from: the published file lists, or any folders and video files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from PIL import Image
+from tqdm import tqdm
+
+from dense_ulearn.presets import TrainingSettings
+from vos_shared.datasets.frame_lists import read_folder_list, read_video_list
+from vos_shared.errors import BadDataset
+from vos_shared.method import Frame
+from vos_shared.video import Video
+from vos_shared.video_sources import frame_files, naturally_sorted
+
+VIDEO_SUFFIXES: Final = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm"})
+JPEG_QUALITY: Final = 95
+
+
+def listed_videos(file: Path, root: Path, *, folders: bool = False) -> list[Video]:
+    """The videos of a published file list.
+
+    Args:
+        file: one image a line, grouped by folder; or one folder a line.
+        root: what the paths in it are relative to.
+        folders: the list names folders (Kinetics).
+
+    Raises:
+        BadDataset: no such list, an empty one, or one that names files which are not there.
+    """
+    found = read_folder_list(file, root) if folders else read_video_list(file, root)
+    return [Video.from_files(files, name=files[0].parent.name) for files in found if files]
+
+
+def found_videos(places: Sequence[Path], cache: Path, longest: int) -> list[Video]:
+    """All videos at some places; video files are decoded once into frames.
+
+    Args:
+        places: folders of videos (video files and folders of frames), folders of frames, or video files.
+        cache: folder for the frames of video files.
+        longest: length that the shorter side of cached frames is cut down to, in pixels; training needs no more.
+
+    Raises:
+        BadDataset: a place does not exist or holds no video.
+        BadVideo: a video file is damaged.
+    """
+    sources = [source for place in places for source in _sources_at(place)]
+    files = [source for source in sources if source.is_file()]
+    with tqdm(total=len(files), desc="decoding", unit="video", disable=None if files else True) as bar:
+        return [_open(source, cache, longest, bar) for source in sources]
+
+
+def _sources_at(place: Path) -> list[Path]:
+    """Video files and folders of frames at a place, in natural order."""
+    if not place.exists():
+        raise BadDataset(f"training: {place} does not exist; give a folder of videos")
+    if place.is_file() or frame_files(place):
+        return [place]
+    inside = [path for path in place.iterdir() if not path.name.startswith(".")]
+    videos = [
+        path for path in inside if (frame_files(path) if path.is_dir() else path.suffix.lower() in VIDEO_SUFFIXES)
+    ]
+    if not videos:
+        raise BadDataset(
+            f"training: {place} holds no videos; it must contain video files ({', '.join(sorted(VIDEO_SUFFIXES))}) "
+            "or folders of frames"
+        )
+    return naturally_sorted(videos)
+
+
+def _open(source: Path, cache: Path, longest: int, bar: tqdm[object]) -> Video:
+    video = Video.open(source)
+    if source.is_dir():
+        return video
+    frames = cache / f"{source.stem}-{video.fingerprint()[:8]}-{longest}"
+    if not frames.is_dir():
+        _decode(video, frames, longest)
+    bar.update()
+    return Video.open(frames, name=source.stem)
+
+
+def _decode(video: Video, frames: Path, longest: int) -> None:
+    """Write the frames to a folder that appears when all of them are there."""
+    frames.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=frames.parent, prefix=".") as temporary:
+        folder = Path(temporary) / frames.name
+        folder.mkdir()
+        for index, frame in enumerate(video):
+            _shrunk(frame, longest).save(folder / f"{index:05d}.jpg", quality=JPEG_QUALITY)
+        folder.rename(frames)
+
+
+def _shrunk(frame: Frame, longest: int) -> Image.Image:
+    image = Image.fromarray(frame)
+    scale = longest / min(image.size)
+    if scale >= 1:
+        return image
+    return image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
+
+
+def usable(videos: Iterable[Video], settings: TrainingSettings) -> list[Video]:
+    """Leave out what cannot be trained on, and say so on one line.
+
+    Raises:
+        BadDataset: nothing remains.
+    """
+    kept, left_out = [], []
+    for video in videos:
+        reason = _unusable(video, settings)
+        if reason:
+            left_out.append(f"{video.name} ({reason})")
+        else:
+            kept.append(video)
+    some = ", ".join(left_out[:3]) + (", .." if left_out[3:] else "")
+    if not kept:
+        raise BadDataset(f"training: none of the {len(left_out)} videos can be used: {some or 'there is none'}")
+    if left_out:
+        print(f"training: left out {len(left_out)} of {len(kept) + len(left_out)} videos: {some}", file=sys.stderr)
+    return kept
+
+
+def _unusable(video: Video, settings: TrainingSettings) -> str:
+    """Why a video cannot be used; empty if it can."""
+    if len(video) < settings.sampling.frames:
+        return f"{len(video)} frames, a clip has {settings.sampling.frames}"
+    height, width = video.size
+    crop = settings.augmentation.crop
+    return f"{width}x{height}, smaller than the crop of {crop}" if min(height, width) < crop else ""

@@ -1,0 +1,232 @@
+"""One training step, on Lightning Fabric: one process, or several that share their anchors."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Generator, Tensor, nn
+from torch.optim import SGD, Adam, Optimizer
+
+from dense_ulearn.augmentation import Views
+from dense_ulearn.collectives import Ranks
+from dense_ulearn.losses import Losses, Offsets, check_cells, draw_offsets, training_losses
+from dense_ulearn.networks import STRIDE, DenseNetwork, normalise_images
+from dense_ulearn.pictures import training_picture
+from dense_ulearn.presets import Optimisation, TrainingSettings
+from vos_shared.checkpoints import ours
+from vos_shared.errors import BadWeights, UserError
+from vos_shared.runtime.seeding import seed_everything
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+class Keys(NamedTuple):
+    """Unit-length keys of a batch, float32 [B, T, 128, h, w] each."""
+
+    main: Tensor
+    other: Tensor
+
+
+def parameter_groups(network: nn.Module, settings: Optimisation) -> list[dict[str, Any]]:
+    """Weights (with decay, BatchNorm's among them) and biases (twice the rate, no decay): 43 and 23 tensors."""
+    named = list(network.named_parameters())
+    return [
+        {
+            "params": [parameter for name, parameter in named if name.endswith("weight")],
+            "lr": settings.lr,
+            "weight_decay": settings.weight_decay,
+        },
+        {
+            "params": [parameter for name, parameter in named if name.endswith("bias")],
+            "lr": 2 * settings.lr,
+            "weight_decay": 0.0,
+        },
+    ]
+
+
+def make_optimiser(network: nn.Module, settings: Optimisation) -> Optimizer:
+    """The optimiser over `parameter_groups`; each group remembers its first rate as `base_lr`."""
+    groups = parameter_groups(network, settings)
+    for group in groups:
+        group["base_lr"] = group["lr"]
+    if settings.optimiser == "sgd":
+        return SGD(groups, lr=settings.lr, momentum=settings.momentum)
+    return Adam(groups, lr=settings.lr, betas=(settings.beta1, 0.999))
+
+
+def keys_of_views(
+    forward: Callable[[Tensor], Tensor], forward_plain: Callable[[Tensor], Tensor], main: Tensor, other: Tensor
+) -> Keys:
+    """Keys of both views with the published split of gradient and batch statistics.
+
+    One call with gradient takes the T frames of the main view and frame 0 of the other of every clip, so they share
+    BatchNorm's statistics; another without gradient takes the rest.
+
+    Args:
+        forward: images [N, 3, H, W] to keys [N, C, h, w], with gradient.
+        forward_plain: the same for the gradient-free pass.
+        main: normalised frames of the main view, [B, T, 3, H, W].
+        other: those of the regularising view.
+    """
+    clips, frames = main.shape[:2]
+    with_gradient = forward(torch.cat([main, other[:, :1]], 1).flatten(0, 1)).unflatten(0, (clips, frames + 1))
+    with torch.no_grad():
+        rest = forward_plain(other[:, 1:].flatten(0, 1)).unflatten(0, (clips, frames - 1))
+    return Keys(with_gradient[:, :frames], torch.cat([with_gradient[:, frames:], rest], 1))
+
+
+class Trainer:
+    """Network, optimiser and draws of one run; `step` does one update.
+
+    Args:
+        settings: what to compute.
+        fabric: launched.
+        weights: state dict to start from; None starts as torchvision does, from the settings' seed.
+
+    Attributes:
+        network: the network without Fabric's wrapping, for validation and snapshots.
+    """
+
+    def __init__(self, settings: TrainingSettings, fabric: Fabric, weights: dict[str, Tensor] | None = None) -> None:
+        cells = settings.augmentation.crop // STRIDE
+        settings.augmentation.check()
+        check_cells(cells, cells, settings.objective)
+        seed_everything(settings.seed)
+        self.settings, self.fabric = settings, fabric
+        self.ranks = Ranks(fabric.global_rank, fabric.world_size)
+        self.generator = Generator().manual_seed(settings.seed)
+        network = DenseNetwork().to(memory_format=torch.channels_last)
+        if weights is not None:
+            load_weights(network, weights)
+        if settings.sync_bn:
+            nn.SyncBatchNorm.convert_sync_batchnorm(network)  # In place, but for the outermost module.
+        self.network = network
+        self._wrapped, self.optimiser = fabric.setup(network, make_optimiser(network, settings.optimisation))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the learning rates of an epoch."""
+        factor = self.settings.optimisation.rate_factor(epoch, self.settings.epochs)
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["base_lr"] * factor
+
+    def step(self, views: Views[Tensor]) -> Losses:
+        """One update on a batch of views, uint8 [B, T, 3, S, S] twice and float32 [B, 2, 3]."""
+        self.network.train()
+        losses = self.losses(views, self.draw_offsets(len(views.main)))
+        self.optimiser.zero_grad()
+        self.fabric.backward(losses.main)
+        self.optimiser.step()
+        return losses
+
+    def draw_offsets(self, clips: int) -> Offsets:
+        """Offsets of this rank's clips; every rank draws those of all ranks, so that they are one stream."""
+        cells = self.settings.augmentation.crop // STRIDE
+        mine = slice(self.ranks.rank * clips, (self.ranks.rank + 1) * clips)
+        drawn = draw_offsets(clips * self.ranks.world, cells, cells, self.settings.objective, self.generator)
+        return Offsets(*(offset[mine] for offset in drawn))
+
+    def losses(self, views: Views[Tensor], offsets: Offsets, *, alone: bool = False) -> Losses:
+        """The objective in the network's present mode, with gradient where the caller records it.
+
+        Args:
+            views: uint8 [B, T, 3, S, S] twice and float32 [B, 2, 3].
+            offsets: of the grids.
+            alone: this process by itself, without the others; for validation.
+        """
+        keys = self.keys(views, alone=alone)
+        theta = views.theta.to(self.fabric.device)[:, None].expand(-1, keys.main.shape[1], -1, -1)
+        identity = torch.eye(2, 3, device=self.fabric.device).expand_as(theta)
+        ranks = Ranks() if alone else self.ranks
+        return training_losses(*keys, theta, identity, offsets, self.settings.objective, ranks)
+
+    def keys(self, views: Views[Tensor], *, alone: bool = False) -> Keys:
+        """Keys of both views, float32 [B, T, 128, h, w] each."""
+        main, other = (self._images(view) for view in (views.main, views.other))
+        # The second pass never goes through Fabric's wrapping: DDP would overwrite BatchNorm's buffers between the two.
+        forward = self._forward_plain if alone else self._forward
+        keys = keys_of_views(forward, self._forward_plain, main, other)
+        return Keys(*(key.float() for key in keys))
+
+    def _forward(self, images: Tensor) -> Tensor:
+        keys: Tensor = self._wrapped(images.contiguous(memory_format=torch.channels_last)).key
+        return keys
+
+    def _forward_plain(self, images: Tensor) -> Tensor:
+        training = self.network.training
+        self.network.train(training and not self.settings.block_bn)
+        with self.fabric.autocast():
+            keys: Tensor = self.network(images.contiguous(memory_format=torch.channels_last)).key
+        self.network.train(training)
+        return keys
+
+    def _images(self, view: Tensor) -> Tensor:
+        return normalise_images(view.to(self.fabric.device, non_blocking=True).float() / 255)
+
+    @torch.no_grad()
+    def pictures(self, views: Views[Tensor], clips: int = 2) -> npt.NDArray[np.uint8]:
+        """What the objective sees in the first clips of a batch; changes nothing: [H, W, 3], see `training_picture`."""
+        views = Views(*(part[:clips] for part in views))
+        training = self.network.training
+        self.network.eval()
+        cells = self.settings.augmentation.crop // STRIDE
+        generator = Generator().manual_seed(self.settings.seed)
+        offsets = draw_offsets(len(views.main), cells, cells, self.settings.objective, generator)
+        keys = self.keys(views, alone=True)
+        losses = self.losses(views, offsets, alone=True)
+        self.network.train(training)
+        return training_picture(views, keys.main, losses, self.settings.objective)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on, the global random generators apart."""
+        return {
+            "settings": json.dumps(dataclasses.asdict(self.settings)),
+            "model": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "offsets": self.generator.get_state(),
+            "scaler": self.fabric.strategy.precision.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Undo `state`.
+
+        Raises:
+            UserError: it comes from a run with other settings (the number of epochs may differ).
+        """
+        ours, theirs = dataclasses.asdict(self.settings), json.loads(state["settings"])
+        other = [name for name in ours if name != "epochs" and json.dumps(ours[name]) != json.dumps(theirs.get(name))]
+        if other:
+            raise UserError(
+                f"training: cannot resume with other settings than the run began with ({', '.join(other)}); "
+                "give the same ones or another --output"
+            )
+        load_weights(self.network, state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.generator.set_state(state["offsets"])
+        self.fabric.strategy.precision.load_state_dict(state["scaler"])
+
+    def save_snapshot(self, path: Path, **metadata: object) -> None:
+        """Write the weights in our format with `metadata` in words."""
+        ours.save(path, self.network.state_dict(), {name: str(value) for name, value in metadata.items()})
+
+
+def load_weights(network: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Load a state dict that fits exactly.
+
+    Raises:
+        BadWeights: it belongs to another network.
+    """
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise BadWeights(
+            "training: the weights belong to another network (they lack or add entries, or have other shapes); "
+            "give a snapshot of dense-ulearn"
+        ) from error

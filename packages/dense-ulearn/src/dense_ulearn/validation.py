@@ -1,0 +1,116 @@
+"""Validation during training: the losses on held-out clips, and label propagation with J and F."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import torch
+from torch import Generator
+
+from dense_ulearn.augmentation import Views
+from dense_ulearn.data import ClipDataset, clip_batches
+from dense_ulearn.inference import DenseSegmenter, NetworkFeatures
+from dense_ulearn.losses import draw_offsets
+from dense_ulearn.networks import STRIDE, DenseNetwork, Layer
+from dense_ulearn.trainer import Trainer
+from vos_shared.datasets.sequence import Sequence as VideoSequence
+from vos_shared.evaluation import evaluate
+from vos_shared.masks import write_mask
+from vos_shared.method import ModelInfo, ObjectMask, Supervision
+from vos_shared.sequence_loop import segment_sequence
+from vos_shared.training import RunningMeans
+
+LAYERS: Final[tuple[Layer, ...]] = ("key", "res4")
+"""Both are measured; the better one gives the score of a snapshot."""
+FRAME_GAP: Final = 2
+"""Gap of validation clips."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a validation found.
+
+    Attributes:
+        values: by TensorBoard tag.
+        layer: the better of `LAYERS`.
+        score: its J&F, 0..1.
+    """
+
+    values: Mapping[str, float]
+    layer: Layer
+    score: float
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Held-out sequences with masks (a DAVIS tree).
+
+    Best of all they are not those of a benchmark's validation set: choosing a snapshot by them is choosing by their
+    masks. (The published program uses five sequences of DAVIS-2017 val.)
+
+    Attributes:
+        sequences: what is segmented.
+    """
+
+    sequences: Sequence[VideoSequence]
+
+    def measure(self, trainer: Trainer) -> Measured:
+        """Measure the network as it is; its mode is evaluation afterwards."""
+        values = {f"val/{name}": value for name, value in self.losses(trainer).items()}
+        scores = {layer: self.segmentation(trainer.network, layer, trainer.fabric.device) for layer in LAYERS}
+        for layer, found in scores.items():
+            values.update({f"val/{layer}/{name}": value for name, value in found.items()})
+        layer = max(LAYERS, key=lambda name: scores[name]["J&F-Mean"])
+        return Measured(values, layer, scores[layer]["J&F-Mean"])
+
+    @torch.no_grad()
+    def losses(self, trainer: Trainer) -> dict[str, float]:
+        """The training losses with BatchNorm's running statistics, on one clip a sequence, the same clips each time."""
+        settings = trainer.settings
+        trainer.network.eval()
+        clips = ClipDataset(
+            [sequence.video for sequence in self.sequences],
+            replace(settings.sampling, gap=FRAME_GAP),
+            settings.augmentation,
+            settings.seed,
+        )
+        keys = [(0, index) for index in range(len(clips))]
+        batches = [keys[first : first + settings.batch] for first in range(0, len(keys), settings.batch)]
+        generator, means = Generator().manual_seed(settings.seed), RunningMeans()
+        for views in clip_batches(clips, batches, workers=0):
+            found = self._batch_losses(trainer, views, generator)
+            for _ in range(len(views.main)):
+                means.add(found)
+        return means.take()
+
+    def _batch_losses(self, trainer: Trainer, views: Views[torch.Tensor], generator: Generator) -> dict[str, float]:
+        cells = trainer.settings.augmentation.crop // STRIDE
+        offsets = draw_offsets(len(views.main), cells, cells, trainer.settings.objective, generator)
+        losses = trainer.losses(views, offsets, alone=True)
+        return {name: getattr(losses, name).item() for name in ("main", "temp", "cross_key")}
+
+    def segmentation(self, network: DenseNetwork, layer: Layer, device: torch.device) -> dict[str, float]:
+        """J and F, 0..1, of label propagation with one layer, each object by itself."""
+        features = NetworkFeatures(network, layer, device=device)
+        segmenter = DenseSegmenter(features, ModelInfo(0, "in training", trained=True))
+        with TemporaryDirectory() as results:
+            for sequence in self.sequences:
+                folder = Path(results) / sequence.name
+                folder.mkdir()
+                segment_sequence(
+                    segmenter, sequence, _Folder(folder), supervision=Supervision.FIRST_FRAME, device=device
+                )
+            scores = evaluate("davis2017", list(self.sequences), results, progress=False)
+        return dict(scores.summary)
+
+
+@dataclass(frozen=True)
+class _Folder:
+    path: Path
+
+    def write(self, frame_name: str, mask: ObjectMask, /) -> None:
+        write_mask(self.path / f"{frame_name}.png", mask)

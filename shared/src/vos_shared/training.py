@@ -1,0 +1,272 @@
+"""What training loops share: resume, checkpoint cadence, logs, best snapshots, progress; the loops are the methods'."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm import tqdm
+
+from vos_shared.atomic import atomic_path, write_json
+from vos_shared.checkpoints.torch_pickle import load_torch
+from vos_shared.errors import BadWeights, MissingExtra
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class ResumeFile:
+    """The one file from which a killed run goes on, rewritten every few minutes.
+
+    Args:
+        path: where it lies.
+        minutes: wall time between two writes that `due` asks for; 0 is always due.
+    """
+
+    def __init__(self, path: Path, minutes: float = 5.0) -> None:
+        self.path = path
+        self.minutes = minutes
+        self._written = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether the last write is long enough ago."""
+        return time.monotonic() - self._written >= 60 * self.minutes
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Replace the file in one step; a kill at any time leaves the old or the new one whole.
+
+        Args:
+            state: tensors, state dicts and plain values only: nothing that needs code to be read back.
+        """
+        with atomic_path(self.path) as temporary:
+            torch.save({**state, "random": random_state()}, temporary)
+        self._written = time.monotonic()
+
+    def load(self) -> dict[str, Any]:
+        """Read the state back and set the random generators as they were.
+
+        Raises:
+            BadWeights: the file is missing, damaged or no resume file.
+        """
+        state = load_torch(self.path)
+        if not isinstance(state, dict) or "random" not in state:
+            raise BadWeights(f"{self.path}: no resume file of a training run; give the one that the run itself wrote")
+        set_random_state(state.pop("random"))
+        return state
+
+
+def random_state() -> dict[str, Any]:
+    """The state of Python's, NumPy's and PyTorch's global generators, as tensors and plain values."""
+    name, words, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002 - the global one is meant
+    return {
+        "python": random.getstate(),
+        "numpy": [str(name), np.asarray(words).tolist(), int(position), int(has_gauss), float(gauss)],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Undo `random_state`. CUDA generators are set when there are as many devices as there were."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, words, *rest = state["numpy"]
+    np.random.set_state((name, np.array(words, np.uint32), *rest))  # noqa: NPY002 - the global one is meant
+    torch.set_rng_state(state["torch"].cpu())
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([device_state.cpu() for device_state in state["cuda"]])
+
+
+class TrainingLog:
+    """Numbers and pictures of a run: TensorBoard files and `log.jsonl` in one folder.
+
+    On resume, what was logged at or after the first step to come is dropped, so that the log reads as if the run had
+    never stopped. Use it as a context manager.
+
+    Args:
+        folder: of the run; made if missing.
+        first_step: the first step that will be logged.
+        enabled: False for the ranks that keep quiet.
+
+    Raises:
+        MissingExtra: TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: Path, first_step: int = 0, *, enabled: bool = True) -> None:
+        self.path = folder / "log.jsonl"
+        self._writer: SummaryWriter | None = None
+        if not enabled:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        self._writer = _summary_writer(folder / "tensorboard", first_step)
+        _drop_lines_from(self.path, first_step)
+
+    def scalars(self, step: int, values: Mapping[str, float], **context: float | str) -> None:
+        """Log numbers by tag ("train/temp"); `context` (epoch, seconds) goes into the JSON line only."""
+        if self._writer is None:
+            return
+        for tag, value in values.items():
+            self._writer.add_scalar(tag, value, step)
+        with self.path.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps({"step": step, **context, **values}) + "\n")
+
+    def picture(self, step: int, tag: str, image: npt.NDArray[np.uint8]) -> None:
+        """Log a picture, uint8 RGB [H, W, 3], to TensorBoard."""
+        if self._writer is not None:
+            self._writer.add_image(tag, image, step, dataformats="HWC")
+
+    def __enter__(self) -> TrainingLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:  # fmt: skip
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _summary_writer(folder: Path, first_step: int) -> SummaryWriter:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingExtra(
+            "training logs need TensorBoard, which is not installed; install the package with its `train` extra"
+        ) from error
+    return SummaryWriter(str(folder), purge_step=first_step or None)
+
+
+def _drop_lines_from(path: Path, first_step: int) -> None:
+    if not path.is_file():
+        return
+    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) < first_step]
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+def _step_of(line: str) -> float:
+    """The step of a JSON line; infinity for a line that a kill cut short."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
+
+
+class RunningMeans:
+    """Means of numbers over the steps since the last look; part of what a resumed run must remember.
+
+    Args:
+        state: of another one, from `state`.
+    """
+
+    def __init__(self, state: Mapping[str, Sequence[float]] | None = None) -> None:
+        self._sums = {name: (float(total), int(count)) for name, (total, count) in (state or {}).items()}
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """Count the numbers of one step."""
+        for name, value in values.items():
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = (total + value, count + 1)
+
+    def take(self) -> dict[str, float]:
+        """The means; counting begins anew."""
+        means = {name: total / count for name, (total, count) in self._sums.items()}
+        self._sums = {}
+        return means
+
+    def state(self) -> dict[str, list[float]]:
+        """Sum and count of each number."""
+        return {name: [total, count] for name, (total, count) in self._sums.items()}
+
+
+class BestSnapshots:
+    """Keeps the snapshots that improved the score, the last few of them.
+
+    Args:
+        folder: of the snapshots, with `scores.json` that lists them in order of time.
+        keep: how many; the oldest improvement is removed first.
+    """
+
+    def __init__(self, folder: Path, keep: int = 3) -> None:
+        self.folder = folder
+        self.keep = keep
+        self._list = folder / "scores.json"
+
+    def entries(self) -> list[tuple[str, float]]:
+        """File names and scores, each better than the one before."""
+        if not self._list.is_file():
+            return []
+        return [(str(name), float(score)) for name, score in json.loads(self._list.read_text(encoding="utf-8"))]
+
+    @property
+    def best(self) -> float | None:
+        """The best score so far."""
+        entries = self.entries()
+        return entries[-1][1] if entries else None
+
+    def drop_beyond(self, best: float | None) -> None:
+        """Forget improvements beyond `best`, the best score that a resumed run knows of: it will make them again."""
+        kept = [(name, score) for name, score in self.entries() if best is not None and score <= best]
+        if self._list.is_file():
+            write_json(self._list, kept)
+
+    def offer(self, score: float, name: str, write: Callable[[Path], None]) -> bool:
+        """Keep a snapshot if it beats the best so far.
+
+        Args:
+            score: larger is better.
+            name: file name inside the folder.
+            write: writes the file.
+
+        Returns:
+            Whether it was kept.
+        """
+        entries = self.entries()
+        if entries and score <= entries[-1][1]:
+            return False
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write(self.folder / name)
+        entries.append((name, score))
+        kept, removed = entries[-self.keep :], entries[: -self.keep]
+        write_json(self._list, kept)
+        for old, _ in removed:
+            (self.folder / old).unlink(missing_ok=True)
+        return True
+
+
+class StopRequest:
+    """Turns the first SIGTERM or Ctrl-C into a wish to stop after the running step; the second one acts as usual.
+
+    Use it as a context manager in the main thread and look at `wanted` between steps.
+    """
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:  # fmt: skip
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.wanted = True
+        signal.signal(number, self._before[number])
+
+
+def progress_bar(steps: int, first_step: int = 0, *, enabled: bool = True) -> tqdm[Any]:
+    """A bar over training steps with the time left, counted from `first_step` of `steps`."""
+    return tqdm(total=steps, initial=first_step, unit="step", disable=not enabled, dynamic_ncols=True, smoothing=0.05)
