@@ -118,7 +118,7 @@ def test_shares_are_everything_without_overlap(monkeypatch: pytest.MonkeyPatch) 
     for rank in range(3):
         monkeypatch.setenv("RANK", str(rank))
         shares.append(shard(items))
-    assert sorted(sum(shares, [])) == items
+    assert sorted(item for share in shares for item in share) == items
     assert {len(share) for share in shares} == {3, 4}
     monkeypatch.setenv("RANK", "first")
     with pytest.raises(UserError, match="RANK"):
@@ -178,9 +178,15 @@ def test_background_waits_while_its_queue_is_full() -> None:
 def test_a_background_failure_is_raised_in_the_foreground() -> None:
     with pytest.raises(ZeroDivisionError), BackgroundThread() as background:
         background.submit(lambda: 1 / 0)
-    with pytest.raises(KeyError), BackgroundThread() as background:
+
+
+def test_the_blocks_own_failure_comes_first() -> None:
+    def fail_twice(background: BackgroundThread) -> None:
         background.submit(lambda: 1 / 0)
         raise KeyError
+
+    with pytest.raises(KeyError), BackgroundThread() as background:
+        fail_twice(background)
 
 
 def test_shares_need_no_torch() -> None:

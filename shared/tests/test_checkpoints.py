@@ -1,0 +1,133 @@
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vos_shared.checkpoints import ours
+from vos_shared.checkpoints.torch_pickle import load_torch
+from vos_shared.errors import BadWeights
+
+
+def test_weights_come_back_with_their_metadata(tmp_path: Path) -> None:
+    weights = {"a.weight": torch.randn(3, 4).half(), "b": torch.arange(5), "turned": torch.randn(2, 3).T}
+    ours.save(tmp_path / "new" / "w.safetensors", weights, {"method": "test", "licence": "Apache-2.0"})
+    loaded, metadata = ours.load(tmp_path / "new" / "w.safetensors")
+    assert metadata == {"method": "test", "licence": "Apache-2.0"}
+    assert loaded.keys() == weights.keys()
+    for name, tensor in weights.items():
+        assert loaded[name].dtype == tensor.dtype
+        assert torch.equal(loaded[name], tensor)
+
+
+def test_tensors_that_share_memory_are_stored_each(tmp_path: Path) -> None:
+    whole = torch.arange(6.0)
+    ours.save(tmp_path / "w.safetensors", {"whole": whole, "again": whole, "part": whole[2:4]}, {})
+    loaded, _ = ours.load(tmp_path / "w.safetensors")
+    assert torch.equal(loaded["again"], whole)
+    assert torch.equal(loaded["part"], whole[2:4])
+
+
+def test_a_failed_save_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    ours.save(path, {"a": torch.ones(1)}, {})
+    with pytest.raises(TypeError):
+        ours.save(path, {"a": torch.zeros(1)}, {"number": 1})  # type: ignore[dict-item]
+    assert torch.equal(ours.load(path)[0]["a"], torch.ones(1))
+    assert os.listdir(tmp_path) == [path.name]  # noqa: PTH208 - hidden files too
+
+
+def test_our_files_missing_or_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    with pytest.raises(BadWeights, match="no weights file"):
+        ours.load(path)
+    ours.save(path, {"a": torch.ones(100)}, {})
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:20], whole[:-8], b"\xff" * 100):
+        path.write_bytes(damaged)
+        with pytest.raises(BadWeights, match=r"w\.safetensors"):
+            ours.load(path)
+
+
+@pytest.fixture
+def official(tmp_path: Path) -> Path:
+    """A snapshot as official training code leaves it."""
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimiser = torch.optim.Adam([weight])
+    weight.sum().backward()
+    optimiser.step()
+    snapshot = {
+        "model": {"weight": weight.data},
+        "opt": optimiser.state_dict(),
+        "score": np.float64(0.5),
+        "best": np.int64(7),
+        "epoch": 60,
+    }
+    torch.save(snapshot, tmp_path / "official.pth")
+    return tmp_path / "official.pth"
+
+
+def assert_is_official(snapshot: dict[str, object]) -> None:
+    assert snapshot["score"] == 0.5
+    assert snapshot["best"] == 7
+    assert snapshot["epoch"] == 60
+    assert isinstance(snapshot["opt"], dict)
+
+
+def test_official_snapshots_load_with_their_numpy_score(official: Path) -> None:
+    assert_is_official(load_torch(official))
+
+
+def test_official_snapshots_written_under_numpy_1(official: Path, tmp_path: Path) -> None:
+    """NumPy 2 renamed the module that a pickled scalar names."""
+    old = tmp_path / "old.pth"
+    with zipfile.ZipFile(official) as source, zipfile.ZipFile(old, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name.endswith("data.pkl"):
+                assert b"numpy._core.multiarray" in content
+                content = content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+            target.writestr(name, content)
+    assert_is_official(load_torch(old))
+
+
+class Payload:
+    """Unpickled, it would make a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "plain pickle"])
+def test_code_in_a_file_is_refused_and_never_run(tmp_path: Path, form: str) -> None:
+    trace, path = tmp_path / "was-here", tmp_path / "evil.pth"
+    if form == "plain pickle":
+        path.write_bytes(pickle.dumps(Payload(trace)))
+    else:
+        torch.save({"model": Payload(trace)}, path, _use_new_zipfile_serialization=form == "zip")
+    with pytest.raises(BadWeights, match="can run code") as caught:
+        load_torch(path)
+    assert "\n" not in str(caught.value)
+    assert not trace.exists()
+    with path.open("rb") as file:  # The file would do it: the test can fail.
+        (torch.load(file, weights_only=False) if form != "plain pickle" else pickle.load(file))
+    assert trace.exists()
+
+
+@pytest.mark.parametrize("kept", [0, 5, 200, 700])
+def test_torch_files_cut_short(official: Path, kept: int) -> None:
+    official.write_bytes(official.read_bytes()[:kept])
+    with pytest.raises(BadWeights, match=r"official\.pth") as caught:
+        load_torch(official)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_torch_file(tmp_path: Path) -> None:
+    with pytest.raises(BadWeights, match="no weights file"):
+        load_torch(tmp_path / "nowhere.pth")
