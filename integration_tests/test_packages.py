@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import shutil
 import subprocess
+import sysconfig
 import tomllib
 from importlib.metadata import distribution, version
 from pathlib import Path
@@ -47,7 +48,7 @@ def test_console_scripts_exist_and_say_what_they_do(project: dict[str, Any]) -> 
     scripts = {entry.name for entry in distribution(project["name"]).entry_points if entry.group == "console_scripts"}
     assert scripts == set(project.get("scripts", {}))
     for script in scripts:
-        path = shutil.which(script)
+        path = shutil.which(script, path=sysconfig.get_path("scripts"))
         assert path is not None, f"{script} is not installed"
         shown = subprocess.run([path, "--help"], capture_output=True, text=True, check=False)
         assert shown.returncode == 0, shown.stderr
