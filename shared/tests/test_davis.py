@@ -68,6 +68,16 @@ def test_2016_has_a_list_of_its_own(root: Path) -> None:
     assert len(davis2017(root)) == 2
 
 
+def test_lists_of_the_first_release_name_frames_and_masks(root: Path) -> None:
+    lines = [
+        f"/JPEGImages/480p/{name}/{t:05d}.jpg /Annotations/480p/{name}/{t:05d}.png"
+        for name in ("two-dogs", "bear")
+        for t in range(2)
+    ]
+    add_list(root, lines, year="480p")
+    assert [sequence.name for sequence in davis2016(root)] == ["two-dogs", "bear"]
+
+
 def test_split_may_be_a_file_or_names(root: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("two-dogs\n")
     assert [sequence.name for sequence in davis2017(root, tmp_path / "mine.txt")] == ["two-dogs"]

@@ -141,6 +141,19 @@ def test_black_and_white_is_object_1_only_when_asked(tmp_path: Path) -> None:
         read_mask(path)
 
 
+@pytest.mark.parametrize("soft", [False, True])
+def test_binary_masks_have_two_values(tmp_path: Path, soft: bool) -> None:
+    """Object 1 is whatever is not 0; in a soft map or a resized mask that would be far too much."""
+    y, x = np.mgrid[:64, :64] - 32.0
+    fading = np.clip(255 * (1 - np.hypot(y, x) / 40), 0, 255).astype(np.uint8)
+    Image.fromarray(fading if soft else (fading > 90).astype(np.uint8) * 200).save(tmp_path / "mask.png")
+    if soft:
+        with pytest.raises(BadMask, match="different values"):
+            read_mask(tmp_path / "mask.png", binary=True)
+    else:
+        assert np.array_equal(read_mask(tmp_path / "mask.png", binary=True), fading > 90)
+
+
 def test_prompt_keeps_ids(tmp_path: Path) -> None:
     write_mask(tmp_path / "mask.png", disk() * 3)
     assert np.array_equal(read_prompt(tmp_path / "mask.png"), disk() * 3)

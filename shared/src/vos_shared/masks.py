@@ -53,11 +53,9 @@ def read_mask(path: str | Path, *, binary: bool = False) -> ObjectMask:
     """
     path = Path(path)
     values = _stored_values(path)
-    if binary:
-        return np.minimum(values, np.uint8(1))
     if values.max() > _MANY_OBJECTS:
-        _check_large_ids(values, path)
-    return values
+        _check_large_values(values, path, binary)
+    return np.minimum(values, np.uint8(1)) if binary else values
 
 
 def read_prompt(path: str | Path) -> ObjectMask:
@@ -66,8 +64,7 @@ def read_prompt(path: str | Path) -> ObjectMask:
     Raises:
         BadMask: as `read_mask`.
     """
-    values = _stored_values(Path(path))
-    return read_mask(path, binary=set(np.unique(values)) <= {0, VOID})
+    return read_mask(path, binary=_is_black_and_white(_stored_values(Path(path))))
 
 
 def _stored_values(path: Path) -> ObjectMask:
@@ -109,8 +106,8 @@ def _narrow(values: npt.NDArray[np.integer], path: Path) -> ObjectMask:
     return values.astype(np.uint8)
 
 
-def _check_large_ids(values: ObjectMask, path: Path) -> None:
-    """Refuse grey files that are pictures of a mask: black and white, or with blended edges.
+def _check_large_values(values: ObjectMask, path: Path, binary: bool) -> None:
+    """Refuse grey files that are pictures of a mask: black and white where ids are wanted, or with blended edges.
 
     Ids fill regions. The values between black and white of a resized or JPEG-compressed mask do not: they line
     its edges, and few of them equal their neighbour.
@@ -118,21 +115,28 @@ def _check_large_ids(values: ObjectMask, path: Path) -> None:
     with open_image(path, "mask", BadMask) as image:
         if image.mode == "P":
             return
-    between = (values > 0) & (values < VOID)
-    if not between.any():
+    if _is_black_and_white(values):
+        if binary:
+            return
         raise BadMask(
             f"mask {path} is black and white (0 and 255); object masks hold ids 0..K, and 255 is void: "
             "store 1 in place of 255"
         )
+    between = (values > 0) & (values < VOID)
     if values[between].max() <= _MANY_OBJECTS:
         return
     different = len(np.unique(values))
     flat = (between[:, 1:] & (values[:, 1:] == values[:, :-1])).sum() / between.sum()
-    if different > 64 or flat < 0.5:
+    if different > 64 or (flat < 0.5 and not binary):
         raise BadMask(
             f"mask {path} has {different:,} different values (is it a JPEG or anti-aliased?); "
             "object masks hold ids 0..K"
         )
+
+
+def _is_black_and_white(values: ObjectMask) -> bool:
+    """Whether all are 0 or 255: adding 1 turns these, and no others, into 1 and 0."""
+    return bool((values + np.uint8(1)).max() <= 1)
 
 
 def write_mask(path: str | Path, mask: ObjectMask) -> None:
@@ -198,12 +202,18 @@ def overlay(frame: Frame, mask: ObjectMask, alpha: float = 0.5) -> Frame:
     check_mask(mask)
     if mask.shape != frame.shape[:2]:
         raise BadMask(f"mask is {describe_size(mask.shape)}, the frame {describe_size(frame.shape)}; they must agree")
-    drawn = np.where(mask == VOID, np.uint8(0), mask)
-    edge = _contour(drawn, width=max(1, round(mask.shape[0] / 300)))
-    fill = _VIVID_PALETTE[drawn].astype(np.float32)
-    blended = frame + (fill - frame) * (alpha * (drawn > 0))[..., None]
-    blended[edge] = _CONTOUR_PALETTE[drawn[edge]]
-    drawing: Frame = (blended + 0.5).astype(np.uint8)
+    drawing = frame.copy()
+    objects = np.where(mask == VOID, np.uint8(0), mask)
+    box = bounding_box(objects)
+    if box is None:
+        return drawing
+    width = max(1, round(mask.shape[0] / 300))
+    part = np.s_[max(0, box[0] - width) : box[2] + width, max(0, box[1] - width) : box[3] + width]
+    ids, canvas = objects[part], drawing[part]
+    inside, edge = ids > 0, _contour(ids, width)
+    blended = (1 - alpha) * canvas[inside] + alpha * _VIVID_PALETTE[ids[inside]]
+    canvas[inside] = (blended + 0.5).astype(np.uint8)
+    canvas[edge] = _CONTOUR_PALETTE[ids[edge]]
     return drawing
 
 

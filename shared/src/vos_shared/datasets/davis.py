@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ Split = str | Path | Iterable[str]
 
 _ANNOTATIONS: dict[Task, str] = {"semi-supervised": "Annotations", "unsupervised": "Annotations_unsupervised"}
 
+_FRAME_AND_MASK = re.compile(r"/?JPEGImages/[^/\s]+/(?P<sequence>[^/\s]+)/\S+\s+/?Annotations/\S+")
+
 
 def davis2016(
     root: str | Path,
@@ -30,7 +33,7 @@ def davis2016(
 
     Args:
         root: folder that holds `JPEGImages` and `Annotations`.
-        split: list of sequences: `ImageSets/2016/<split>.txt`, or that of 2017 where there is none.
+        split: list of sequences: `ImageSets/2016/<split>.txt`, else that of the resolution, else that of 2017.
         resolution: folder below `JPEGImages`; by default ``480p``, or the only one there is.
         sequences: of the split, only these.
 
@@ -39,7 +42,7 @@ def davis2016(
 
     """
     layout = _layout(root, "Annotations", resolution)
-    return _load(layout, _sequence_names(layout, split, ("2016", "2017"), sequences), binary=True)
+    return _load(layout, _sequence_names(layout, split, ("2016", layout.frames.name, "2017"), sequences), binary=True)
 
 
 def davis2017(
@@ -103,9 +106,9 @@ def _only_resolution(root: Path) -> str:
     )
 
 
-def _sequence_names(layout: _Layout, split: Split, years: tuple[str, ...], wanted: Iterable[str] | None) -> list[str]:
+def _sequence_names(layout: _Layout, split: Split, folders: tuple[str, ...], wanted: Iterable[str] | None) -> list[str]:
     if isinstance(split, (str, Path)):
-        names, where = _listed(layout, split, years)
+        names, where = _listed(layout, split, folders)
     else:
         names, where = list(split), "the sequences given"
     if not names:
@@ -121,9 +124,9 @@ def _sequence_names(layout: _Layout, split: Split, years: tuple[str, ...], wante
     return list(dict.fromkeys(wanted))
 
 
-def _listed(layout: _Layout, split: str | Path, years: tuple[str, ...]) -> tuple[list[str], str]:
-    candidates = [layout.root / "ImageSets" / year / f"{split}.txt" for year in years]
-    path = next((file for file in (Path(split), *candidates) if file.is_file()), None)
+def _listed(layout: _Layout, split: str | Path, folders: tuple[str, ...]) -> tuple[list[str], str]:
+    candidates = [layout.root / "ImageSets" / folder / f"{split}.txt" for folder in folders]
+    path = next((file for file in (*candidates, Path(split)) if file.is_file()), None)
     if path is None:
         there = sorted(str(file.relative_to(layout.root)) for file in layout.root.glob("ImageSets/*/*.txt"))
         raise BadDataset(
@@ -134,7 +137,13 @@ def _listed(layout: _Layout, split: str | Path, years: tuple[str, ...]) -> tuple
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
         raise BadDataset(f"{path} is no text file; a split lists one sequence name a line") from None
-    return [line.strip() for line in lines if line.strip()], str(path)
+    return [_sequence_named_in(line.strip()) for line in lines if line.strip()], str(path)
+
+
+def _sequence_named_in(line: str) -> str:
+    """A line is the sequence's name, or, as DAVIS-2016 was first published, the paths of a frame and of its mask."""
+    paths = _FRAME_AND_MASK.fullmatch(line)
+    return paths["sequence"] if paths else line
 
 
 def _refuse_paths(names: Iterable[str], where: str) -> None:
