@@ -1,6 +1,7 @@
 """Settings of all tests of vos-shared, and the small things that many of them work on."""
 
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,14 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
-@pytest.fixture
-def copying(monkeypatch: pytest.MonkeyPatch) -> Method:
+@pytest.fixture(scope="session")
+def copying() -> Iterator[Method]:
     """The method of `copying.py`, importable by its name."""
-    monkeypatch.syspath_prepend(Path(__file__).parent)
-    method = importlib.import_module("copying").COPYING
-    assert isinstance(method, Method)
-    return method
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parent)
+        method = importlib.import_module("copying").COPYING
+        assert isinstance(method, Method)
+        yield method
 
 
 @pytest.fixture

@@ -164,6 +164,17 @@ def test_workers_change_nothing(tree: Path, scores: Scores, start_method: str, m
     assert found.to_json() == scores.to_json()
 
 
+def _die(_: object) -> None:
+    os._exit(1)
+
+
+def test_a_dead_worker_is_an_error_not_a_wait(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vos_shared.evaluation._start_method", lambda: "fork")
+    monkeypatch.setattr("vos_shared.evaluation._score", _die)
+    with pytest.raises(UserError, match="one of 2 workers died"):
+        evaluate("davis2017", davis2017(tree / "truth", ["a", "b"]), tree / "results", workers=2)
+
+
 def test_json_and_csv_hold_the_scores(tmp_path: Path, scores: Scores) -> None:
     scores.write_json(tmp_path / "scores.json")
     stored = json.loads((tmp_path / "scores.json").read_text())

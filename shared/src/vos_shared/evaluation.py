@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -17,7 +18,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tqdm import tqdm
+from tqdm import TMonitor, tqdm
 
 from vos_shared.errors import BadDataset, BadMask, BadResults, UserError
 from vos_shared.masks import VOID, describe_size, ids_of, read_mask
@@ -148,15 +149,19 @@ def _score_in_processes(jobs: Sequence[_Job], workers: int, bar: Callable[[], tq
                 for done in as_completed(length):
                     done.result()
                     shown.update(length[done])
+        except BrokenProcessPool:
+            raise UserError(
+                f"a worker process died, perhaps for want of memory; use fewer workers than {workers}"
+            ) from None
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
         return [futures[job].result() for job in jobs]
 
 
 def _start_method() -> str:
     """Fork, which costs nothing, where no other thread (torch has some) could hold a lock; else fresh interpreters."""
-    alone = sys.platform == "linux" and threading.active_count() == 1 and "torch" not in sys.modules
-    return "fork" if alone else "spawn"
+    threads = [t for t in threading.enumerate() if t is not threading.main_thread() and not isinstance(t, TMonitor)]
+    return "fork" if sys.platform == "linux" and not threads and "torch" not in sys.modules else "spawn"
 
 
 def _leave_interrupts_to_parent() -> None:
