@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from vos_shared.method import Frame, ObjectMask, Segmentation, Segmenter
 from vos_shared.video import Video
@@ -82,8 +83,6 @@ def held_bytes() -> int:
 
 
 def _storages() -> Iterator[Any]:
-    import torch
-
     for thing in gc.get_objects():
         if type(thing) in {torch.Tensor, torch.nn.Parameter}:
             yield thing.untyped_storage()

@@ -5,7 +5,7 @@ In a method's own tests::
     from vos_shared.contract_tests import MethodContract
 
     class TestContract(MethodContract):
-        @pytest.fixture(scope="class")
+        @pytest.fixture
         def method(self):
             return MY_METHOD
 
@@ -21,49 +21,60 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
+import torch
 
 from vos_shared.contract_clips import SIZE, clip, held_bytes, masks_of, run, tracing
 from vos_shared.errors import UserError
 from vos_shared.method import ENTRY_POINT_GROUP, Method, Segmenter, Supervision
 from vos_shared.video import Video
 
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+
+_LOADED: WeakKeyDictionary[type, dict[str, Segmenter]] = WeakKeyDictionary()
+"""By test class and device: some methods take long to load."""
+
 
 class MethodContract:
     """What holds for every method; subclass it and override the fixtures."""
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def method(self) -> Method:
         """The method to be tested."""
         raise NotImplementedError("override the fixture `method`")
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def weights(self) -> str | Path | None:
         """Its weights; by default its own choice."""
         return None
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def options(self) -> Mapping[str, Any]:
         """Options that make it quick."""
         return {}
 
-    @pytest.fixture(scope="class", params=["cpu", "cuda"])
+    @pytest.fixture(params=DEVICES)
     def device(self, request: pytest.FixtureRequest) -> str:
         """Every device there is."""
-        import torch
-
-        if request.param == "cuda" and not torch.cuda.is_available():
-            pytest.skip("no CUDA device here")
         return str(request.param)
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def segmenter(
-        self, method: Method, weights: str | Path | None, options: Mapping[str, Any], device: str
+        self,
+        request: pytest.FixtureRequest,
+        method: Method,
+        weights: str | Path | None,
+        options: Mapping[str, Any],
+        device: str,
     ) -> Segmenter:
-        """The method, loaded once; each test resets it."""
-        return method.load(weights, device, **options)
+        """The method, loaded once a class and device; each test resets it."""
+        loaded = _LOADED.setdefault(request.cls, {})
+        if device not in loaded:
+            loaded[device] = method.load(weights, device, **options)
+        return loaded[device]
 
     @pytest.fixture
     def prompted(self, method: Method) -> bool:
