@@ -240,6 +240,8 @@ def test_too_many_proposals_name_the_file(small: Small) -> None:
 def test_nothing_to_score(small: Small, tmp_path: Path) -> None:
     sequence, results = small
     two_frames = dict(list(sequence.annotations.items())[:2])
+    with pytest.raises(BadDataset, match="no sequence"):
+        evaluate("davis2017", [], results)
     with pytest.raises(BadDataset, match="a has 2 annotated frames"):
         evaluate_sequence("davis2017", type(sequence)("a", sequence.video, two_frames), results)
     write_mask(tmp_path / "empty.png", np.zeros((96, 128), dtype=np.uint8))

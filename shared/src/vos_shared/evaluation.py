@@ -61,12 +61,14 @@ def evaluate(
         Items in the order of the sequences, whatever the number of workers.
 
     Raises:
-        BadResults: with every file that is lacking; or a mask of another size, or too many proposals.
+        BadResults: with every mask that is lacking; or a mask of another size, or too many proposals.
         BadMask: a mask that cannot be read.
-        BadDataset: a sequence with nothing to score.
+        BadDataset: no sequence, or one with nothing to score.
     """
     if workers < 1:
         raise UserError(f"workers must be at least 1, not {workers}")
+    if not sequences:
+        raise BadDataset("there is no sequence to evaluate")
     protocol = _protocol(dataset, task)
     jobs = [_job(protocol, sequence, Path(results)) for sequence in sequences]
     missing_frames(results, {job.sequence: [frame.name for frame in job.frames] for job in jobs}, check=True)
@@ -142,20 +144,18 @@ def _score_in_processes(jobs: Sequence[_Job], workers: int, bar: Callable[[], tq
     """Items of each job, in order; the longest is dealt out first, so that no worker is alone with it at the end."""
     longest_first = sorted(jobs, key=lambda job: len(job.frames), reverse=True)
     with ProcessPoolExecutor(workers, get_context(_start_method()), _leave_interrupts_to_parent) as pool:
-        futures = {job: pool.submit(_score, job) for job in longest_first}
-        length = {futures[job]: len(job.frames) for job in jobs}
         try:
+            futures = {pool.submit(_score, job): job for job in longest_first}
             with bar() as shown:
-                for done in as_completed(length):
+                for done in as_completed(futures):
                     done.result()
-                    shown.update(length[done])
+                    shown.update(len(futures[done].frames))
         except BrokenProcessPool:
-            raise UserError(
-                f"a worker process died, perhaps for want of memory; use fewer workers than {workers}"
-            ) from None
+            raise UserError(f"one of {workers} workers died, perhaps for want of memory; use fewer") from None
         finally:
             pool.shutdown(cancel_futures=True)
-        return [futures[job].result() for job in jobs]
+    items = {job: future.result() for future, job in futures.items()}
+    return [items[job] for job in jobs]
 
 
 def _start_method() -> str:
