@@ -1,26 +1,23 @@
-"""The command line of a comparison, and the order in which things happen."""
+"""The command line of a comparison."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 
 import tyro
 
 from comparison.options import Options, check_options
-from vos_shared.errors import UserError
+from vos_shared.cli import run_cli
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run a comparison; the exit code is described in `Options`."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a comparison; `Options` says what the exit code means."""
     options = tyro.cli(Options, prog="compare.py", args=arguments)
-    try:
-        check_options(options)
-        from comparison.run import compare  # Here: `--help` must not wait for PyTorch.
+    return run_cli(lambda: _compare(options), prog="compare")
 
-        return compare(options)
-    except UserError as error:
-        print(f"compare: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\ncompare: stopped; what is finished is in {options.output}, the same command goes on", file=sys.stderr)
-        return 130
+
+def _compare(options: Options) -> int:
+    check_options(options)
+    from comparison.run import compare  # Here, not above: `--help` must not wait for PyTorch.
+
+    return compare(options)

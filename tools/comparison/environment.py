@@ -14,25 +14,28 @@ from pathlib import Path
 DISTRIBUTIONS = ("vos-shared", "torch", "torchvision", "numpy", "scipy", "pillow", "av")
 
 
-def describe_environment(methods: Mapping[str, str]) -> dict[str, str]:
+def describe_environment(device: str, methods: Mapping[str, str]) -> dict[str, str]:
     """Versions, machine and command line, by name.
 
     Args:
+        device: as it was asked for.
         methods: distribution and version of each method that ran.
     """
-    import torch  # Here, not above: `--help` must not wait for it.
+    import torch  # Here, not above: it takes seconds to load.
+
+    from vos_shared.runtime.device import choose_device, describe_device
 
     environment = {
         "Date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "Command": shlex.join(["python", *sys.argv]),
         "System": platform.platform(),
         "Processor": _processor(),
+        "Device": describe_device(choose_device(device)),
         "Cores": f"{_usable_cores()} usable",
-        "PyTorch threads": str(torch.get_num_threads()),
+        "Python": platform.python_version(),
     }
     if torch.cuda.is_available():
-        environment["GPU"] = f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
-    environment["Python"] = platform.python_version()
+        environment["CUDA"] = str(torch.version.cuda)
     return environment | _versions() | dict(methods)
 
 

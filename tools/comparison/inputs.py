@@ -12,8 +12,8 @@ from tqdm import tqdm
 from comparison.options import Options, check_row_name
 from comparison.records import FOREGROUND, OBJECTS, Protocol
 from vos_shared.datasets import Sequence, load_dataset
-from vos_shared.errors import BadDataset, BadVideo
-from vos_shared.video import Video
+from vos_shared.errors import BadDataset
+from vos_shared.inputs import InputArguments
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ def open_inputs(options: Options) -> Inputs:
 
 
 def _open_video(path: Path, prompt: Path | None) -> Inputs:
-    video = Video.open(path)
-    check_row_name(video.name)
-    if not len(video):
-        raise BadVideo(f"{path} holds no frames")
-    annotations = {} if prompt is None else {video.frame_names[0]: prompt}
-    return Inputs(f"Video {video.name}", (Sequence(video.name, video, annotations),), ())
+    arguments = InputArguments(source=str(path))
+    if arguments.is_dataset:
+        raise BadDataset(f"{path} is a data set; give it as --dataset davis2017 --root {path}")
+    (sequence,) = arguments.load(prompt)
+    check_row_name(sequence.name)
+    return Inputs(f"Video {sequence.name}", (sequence,), ())
 
 
 def _open_demo(root: Path) -> Inputs:

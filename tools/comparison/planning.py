@@ -15,8 +15,9 @@ from comparison.options import Options, check_row_name, named_values
 from comparison.records import Given, Row
 from vos_shared.errors import UserError
 from vos_shared.method import ENTRY_POINT_GROUP, Method, Supervision, discover, find_variant
-from vos_shared.runtime.device import choose_device, choose_precision
 
+NEEDS_PROMPT = "it must be told the objects in the first frame: give --prompt MASK"
+BROKEN = "its package cannot be used"
 GIVEN = {Supervision.FIRST_FRAME: Given.FIRST_MASK, Supervision.NONE: Given.NOTHING}
 
 
@@ -25,7 +26,7 @@ class Plan:
     """What is run.
 
     Attributes:
-        jobs: one for each row that can run.
+        jobs: one for each row that can run; `inputs` is still empty.
         stillborn: rows that cannot, with the reason as their failure.
         versions: version of each distribution that brings a method of the plan.
     """
@@ -35,34 +36,39 @@ class Plan:
     versions: Mapping[str, str]
 
 
-def plan(options: Options, inputs: Inputs, digests: Mapping[str, str]) -> Plan:
+def plan(options: Options, inputs: Inputs) -> Plan:
     """Choose methods and weights.
 
     Args:
         options: the command line.
         inputs: what is segmented.
-        digests: fingerprint of each sequence.
 
     Raises:
         UserError: an unknown method, weights for a method that does not run, an unusable device or precision.
     """
-    device = choose_device(options.device)
-    choose_precision(options.precision, device)
     weights = named_values("--weights", options.weights)
     chosen, broken = _chosen(options.methods)
     if strangers := weights.keys() - {name for method, variant in chosen for name in (method.name, variant)}:
         raise UserError(f"--weights {min(strangers)}=..: no such method runs in this comparison")
-    jobs, stillborn = [], [_stillborn(name, reason, options) for name, reason in broken.items()]
+    device = _device(options)
+    jobs, stillborn = [], [_stillborn(name, f"{BROKEN}: {reason}", options) for name, reason in broken.items()]
     for method, variant in chosen:
         check_row_name(variant)
-        job = _job(
-            method, variant, weights.get(variant, weights.get(method.name)), str(device), options, inputs, digests
-        )
         if method.supervision is Supervision.FIRST_FRAME and not all(item.annotations for item in inputs.sequences):
-            stillborn.append(job.row("it must be told the objects in the first frame: give --prompt MASK"))
-        else:
-            jobs.append(job)
+            stillborn.append(_stillborn(variant, NEEDS_PROMPT, options, method))
+            continue
+        own_weights = weights.get(variant, weights.get(method.name))
+        jobs.append(_job(method, variant, own_weights, device, options, inputs))
     return Plan(tuple(jobs), tuple(stillborn), _versions(method for method, _ in chosen))
+
+
+def _device(options: Options) -> str:
+    """The device that ``auto`` stands for."""
+    from vos_shared.runtime.device import choose_device, choose_precision  # Here: it loads PyTorch, for seconds.
+
+    device = choose_device(options.device)
+    choose_precision(options.precision, device)
+    return str(device)
 
 
 def _chosen(names: Iterable[str] | None) -> tuple[list[tuple[Method, str]], dict[str, str]]:
@@ -77,21 +83,13 @@ def _chosen(names: Iterable[str] | None) -> tuple[list[tuple[Method, str]], dict
     )
 
 
-def _stillborn(name: str, reason: str, options: Options) -> Row:
+def _stillborn(name: str, failure: str, options: Options, method: Method | None = None) -> Row:
     check_row_name(name)
-    failure = f"its package cannot be used: {reason}"
-    return Row(name, name, "", Given.FIRST_MASK, options.output / "masks" / name, failure=failure)
+    title, paper = (method.title, method.paper) if method else (name, "")
+    return Row(name, title, paper, Given.FIRST_MASK, options.output / "masks" / name, failure=failure)
 
 
-def _job(
-    method: Method,
-    variant: str,
-    weights: str | None,
-    device: str,
-    options: Options,
-    inputs: Inputs,
-    digests: Mapping[str, str],
-) -> Job:
+def _job(method: Method, variant: str, weights: str | None, device: str, options: Options, inputs: Inputs) -> Job:
     settings: dict[str, str | int | None] = {
         "method": method.name,
         "variant": variant,
@@ -115,7 +113,7 @@ def _job(
         log=options.output / "logs" / f"{variant}.log",
         settings=settings,
         sequences=inputs.sequences,
-        inputs=digests,
+        inputs={},
     )
 
 

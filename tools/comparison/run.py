@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,14 +41,16 @@ def compare(options: Options) -> int:
         inputs = open_inputs(options)
         folders = {name: Path(folder) for name, folder in named_values("--results", options.results).items()}
         _check_complete(folders, inputs)
-        planned = plan(options, inputs, fingerprints(inputs))
+        planned = plan(options, inputs)
         check_names_differ([row.variant for row in planned.jobs], folders)
         if not planned.jobs and not folders:
             _nothing_to_do(planned)
+        digests = fingerprints(inputs)
+        jobs = [replace(job, inputs=digests) for job in planned.jobs]
         others = [_scored(_row_of_folder(name, folder), inputs, options) for name, folder in folders.items()]
-        for job in planned.jobs:
+        for job in jobs:
             _check_weights(job)
-        rows = [*planned.stillborn, *(_scored(_run(job), inputs, options) for job in planned.jobs), *others]
+        rows = [*planned.stillborn, *(_scored(_run(job), inputs, options) for job in jobs), *others]
         _write(rows, inputs, options, planned)
     return int(any(row.failure for row in rows))
 
@@ -97,9 +98,9 @@ def _scored(row: Row, inputs: Inputs, options: Options) -> Row:
 
 def _write(rows: list[Row], inputs: Inputs, options: Options, planned: Plan) -> None:
     """Tables to the terminal; metrics and report to the output folder."""
-    environment = describe_environment(planned.versions) | {
+    environment = describe_environment(options.device, planned.versions) | {
         "Input": _input_text(options, inputs),
-        "Device": f"{_devices(planned.jobs) or 'none used'}, {options.precision}",
+        "Precision": options.precision,
         "Seed": str(options.seed),
     }
     csv = metrics_csv(rows, inputs.protocols)
@@ -113,14 +114,12 @@ def _write(rows: list[Row], inputs: Inputs, options: Options, planned: Plan) -> 
     for table in (*(score_table(rows, protocol) for protocol in inputs.protocols), speed_table(rows)):
         if any(line.cells for line in table.lines):
             print(f"\n{table_text(table)}")
+    if any(scored.overall.intervals for row in rows for scored in row.scored.values()):
+        print("\n[..]: 95 % bootstrap interval over sequences")
     for row in rows:
         if row.failure is not None:
             print(f"\n{row.label} has no result: {row.failure}")
     print(f"\nreport: {report.resolve()}")
-
-
-def _devices(jobs: Iterable[Job]) -> str:
-    return ", ".join(sorted({job.device for job in jobs}))
 
 
 def _input_text(options: Options, inputs: Inputs) -> str:

@@ -63,11 +63,13 @@ SCORE_COLUMNS = {
 }
 SPEED = Column("ms/frame", "milliseconds a frame inside the method; reading frames and writing masks left out", "min")
 
+TOLD = Column("told", "what the method is told about the objects")
+
 
 def score_table(rows: Iterable[Row], protocol: Protocol) -> Table:
     """J and F of every row that the protocol can judge, best J&F first."""
     judged = [row for row in rows if row.given in protocol.takes]
-    columns = (*SCORE_COLUMNS.values(), SPEED)
+    columns = (*SCORE_COLUMNS.values(), SPEED, TOLD)
     lines = [_score_line(row, protocol) for row in judged]
     lines.sort(key=lambda line: _sort_key(line.cells[0].value if line.cells else None))
     return _finish(protocol.name, protocol.title, protocol.explanation, columns, lines)
@@ -79,7 +81,7 @@ def _score_line(row: Row, protocol: Protocol) -> Line:
         return Line(row.label, failure=row.failure or "not scored", remark=remark(row))
     measure = scored.overall
     cells = [score_cell(measure.values.get(name), measure.intervals.get(name)) for name in SCORE_COLUMNS]
-    return Line(row.label, (*cells, _number_cell(row.ms_per_frame, _ms_form(row.ms_per_frame))), remark=remark(row))
+    return Line(row.label, (*cells, _ms_cell(row), _told_cell(row)), remark=remark(row))
 
 
 def speed_table(rows: Iterable[Row]) -> Table:
@@ -89,7 +91,7 @@ def speed_table(rows: Iterable[Row]) -> Table:
         Column("frames/s", "frames a second, the reverse of the column before", "max"),
         Column("peak memory", "MiB: of the whole process on a CPU, of the device's tensors on CUDA", "min"),
         Column("parameters", "learned values in the networks", "min"),
-        Column("told", "what the method is told about the objects"),
+        TOLD,
         Column("weights", "where the weights come from"),
     )
     lines = [_speed_line(row) for row in rows if row.given is not Given.UNKNOWN]
@@ -98,7 +100,7 @@ def speed_table(rows: Iterable[Row]) -> Table:
         "Time inside the method, preparation included, divided by all frames of the finished sequences;"
         " reading frames and writing masks are left out."
     )
-    return _finish("speed", "Speed and size", explanation, columns, lines)
+    return _finish("speed", "Time, memory, size", explanation, columns, lines)
 
 
 def _speed_line(row: Row) -> Line:
@@ -108,11 +110,11 @@ def _speed_line(row: Row) -> Line:
     return Line(
         row.label,
         (
-            _number_cell(ms, _ms_form(ms)),
+            _ms_cell(row),
             _number_cell(1000 / ms if ms else None, ".1f"),
             _number_cell(memory / MIB if memory else None, ".0f"),
             Cell(count_text(model.parameters), model.parameters) if model else Cell("–"),
-            Cell(row.given.value, row.given.value),
+            _told_cell(row),
             Cell(model.weights, model.weights) if model else Cell("–"),
         ),
         remark=remark(row),
@@ -159,8 +161,13 @@ def _number_cell(value: float | None, form: str) -> Cell:
     return Cell(format(value, form).replace("-", "−"), value)
 
 
-def _ms_form(ms: float | None) -> str:
-    return ".2f" if ms is not None and ms < 10 else ".1f"
+def _ms_cell(row: Row) -> Cell:
+    ms = row.ms_per_frame
+    return _number_cell(ms, ".2f" if ms is not None and ms < 10 else ".1f")
+
+
+def _told_cell(row: Row) -> Cell:
+    return Cell("–") if row.given is Given.UNKNOWN else Cell(row.given.value, row.given.value)
 
 
 def _sort_key(value: float | str | None) -> float:

@@ -15,14 +15,10 @@ from pathlib import Path
 from types import FrameType
 
 from comparison.jobs import Job
-from comparison.records import Given, SequenceRun
-from vos_shared.datasets import Sequence
+from comparison.records import SequenceRun
 from vos_shared.errors import UserError
-from vos_shared.method import Segmenter, discover
-from vos_shared.results import SequenceWriter
-from vos_shared.runtime.memory import peak_memory_bytes, reset_peak
-from vos_shared.runtime.seeding import seed_everything
-from vos_shared.runtime.timing import Stopwatch
+from vos_shared.method import discover
+from vos_shared.sequence_loop import segment_sequence
 
 
 @dataclass(frozen=True)
@@ -77,36 +73,26 @@ def work(job: Job, connection: Connection) -> None:
 
 
 def _run(job: Job, connection: Connection) -> None:
-    methods, _ = discover()
-    seed_everything(job.seed)
-    segmenter = methods[job.method].load(job.weights, job.device, job.precision, variant=job.variant)
+    method = discover()[0][job.method]
+    segmenter = method.load(job.weights, job.device, job.precision, variant=job.variant)
     connection.send(Loaded())
     results = job.results()
     for sequence in job.pending():
         connection.send(Began(sequence.name))
-        reset_peak(job.device)
-        names = sequence.frame_names
-        with results.writer(sequence.name, names, job.inputs[sequence.name]) as writer:
-            seconds = _segment(segmenter, sequence, job, writer, connection)
-            run = SequenceRun(len(names), seconds, peak_memory_bytes(job.device))
-            writer.extra({"run": asdict(run), "model": asdict(segmenter.info)})
+        with results.writer(sequence.name, sequence.frame_names, job.inputs[sequence.name]) as writer:
+            timing = segment_sequence(
+                segmenter,
+                sequence,
+                writer,
+                supervision=method.supervision,
+                device=job.device,
+                seed=job.seed,
+                on_frame=lambda: connection.send(FrameDone()),
+            )
+            seconds = timing.prepare_seconds + sum(timing.frame_seconds)
+            run = SequenceRun(timing.frames, seconds, timing.peak_memory_bytes)
+            writer.extra({"run": asdict(run), "model": asdict(segmenter.info), "timing": timing.to_json()})
     connection.send(Finished())
-
-
-def _segment(
-    segmenter: Segmenter, sequence: Sequence, job: Job, writer: SequenceWriter, connection: Connection
-) -> float:
-    """Seconds spent inside the method."""
-    watch = Stopwatch(job.device)
-    with watch:
-        segmenter.reset()
-        segmenter.prepare(sequence.video)
-    for frame, (name, prompt) in zip(sequence.video, sequence.prompts(), strict=True):
-        with watch:
-            mask = segmenter.step(frame, prompt if job.given is Given.FIRST_MASK else None).mask
-        writer.write(name, mask)
-        connection.send(FrameDone())
-    return watch.seconds
 
 
 def _detach(log: Path) -> None:

@@ -20,6 +20,18 @@ from vos_shared.atomic import write_text
 HERE = Path(__file__).parent
 SCRIPTS = ("sorting.js", "charts.js", "pixels.js", "viewer.js", "main.js")
 COLOURS = 8
+SCORE_NOTES = (
+    "J is intersection over union; F compares boundaries within 0.8 % of the image diagonal. Recall counts frames"
+    " above 0.5; decay is the first quarter's mean less the last quarter's.",
+    "Intervals: 95 % percentile bootstrap, sequences drawn with replacement, each with all its objects. One sequence"
+    " alone gives none.",
+)
+SPEED_NOTES = (
+    "Milliseconds a frame: time inside the method, preparation included, device synchronised. Decoding frames and"
+    " writing masks are not in it; they go on beside the method on threads of their own.",
+    "Methods ran one after another, each in a process of its own.",
+    "Peak memory: of the whole process, Python and libraries included, on a CPU; of tensors on a CUDA device.",
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +81,8 @@ def render_report(contents: Contents) -> str:
         failures=[row for row in rows if row.failure is not None],
         row_count=len(rows),
         untrained=[row.label for row in finished if remark(row) == "untrained weights"],
+        has_scores=any(FOREGROUND.name in row.scored for row in finished),
+        chart_legend={row.label: colours[row.label] for row in finished if FOREGROUND.name in row.scored},
         has_scatter=any(FOREGROUND.name in row.scored and row.ms_per_frame for row in finished),
         has_pictures=bool(contents.pictures),
         picture_note=_picture_note(contents),
@@ -119,21 +133,7 @@ def _picture_note(contents: Contents) -> str:
 
 def _notes(contents: Contents) -> list[str]:
     notes = [f"{protocol.title}. {protocol.explanation}" for protocol in contents.protocols]
-    if contents.protocols:
-        notes.append(
-            "J is intersection over union; F compares boundaries within 0.8 % of the image diagonal. Recall counts"
-            " frames above 0.5; decay is the first quarter's mean less the last quarter's."
-        )
-        notes.append(
-            "Intervals: 95 % percentile bootstrap, sequences drawn with replacement, each with all its objects."
-            " One sequence alone gives none."
-        )
-    notes.append(
-        "Milliseconds a frame: time inside the method, preparation included, device synchronised; decoding frames and"
-        " writing masks are not in it. Methods ran one after another, each in a process of its own."
-    )
-    notes.append("Peak memory: of the whole process with Python and libraries on a CPU; of tensors on a CUDA device.")
-    return notes
+    return [*notes, *(SCORE_NOTES if contents.protocols else ()), *SPEED_NOTES]
 
 
 def _data(contents: Contents, colours: Mapping[str, int]) -> dict[str, Any]:
@@ -149,6 +149,7 @@ def _data(contents: Contents, colours: Mapping[str, int]) -> dict[str, Any]:
 
 def _row_data(row: Row, colour: int, turn: int) -> dict[str, Any]:
     scored = row.scored.get(FOREGROUND.name)
+    items = scored.items.items() if scored else ()
     accuracy = scored.overall.values["J&F-Mean"] if scored else math.nan
     return {
         "label": row.label,
@@ -158,6 +159,7 @@ def _row_data(row: Row, colour: int, turn: int) -> dict[str, Any]:
         "interval": scored.overall.intervals.get("J&F-Mean") if scored else None,
         "ms": row.ms_per_frame,
         "foreground": row.given is Given.NOTHING,
+        "items": {name: round(measure.values["J&F-Mean"], 4) for name, measure in items},
         "region": {
             sequence: [[i, round(score, 4)] for i, score in values if not math.isnan(score)]
             for sequence, values in (scored.region_over_time.items() if scored else ())

@@ -46,8 +46,8 @@ function roundTicks(low, high) {
 function drawScatter(holder, rows) {
   const [width, height] = [520, 360];
   const box = { left: 46, right: width - 18, top: 14, bottom: height - 44 };
-  const timed = rows.filter((row) => row.accuracy !== null && row.ms !== null);
-  const untimed = rows.filter((row) => row.accuracy !== null && row.ms === null);
+  const timed = rows.filter((row) => row.ms !== null);
+  const untimed = rows.filter((row) => row.ms === null);
   const times = timed.map((row) => row.ms);
   const [low, high] = [Math.min(...times) / 2.5, Math.max(...times) * 2.5];
   const x = (ms) => box.left + ((box.right - box.left) * Math.log(ms / low)) / Math.log(high / low);
@@ -88,6 +88,36 @@ function placeLabels(svg, labels, box) {
     placed.push({ from, to: from + span, y: label.y });
     draw("text", { class: "label", x: label.x, y: Math.min(label.y, box.bottom - 3), "text-anchor": label.anchor }, svg, label.text);
   }
+}
+
+// One line for each sequence, one dot for each row.
+function drawBySequence(holder, rows) {
+  const names = [...new Set(rows.flatMap((row) => Object.keys(row.items)))];
+  const mean = (name) => rows.reduce((sum, row) => sum + (row.items[name] ?? 0), 0) / rows.length;
+  names.sort((a, b) => mean(a) - mean(b));
+  const [width, step] = [520, 26];
+  const left = Math.min(170, 20 + 6.6 * Math.max(...names.map((name) => name.length)));
+  const box = { left, right: width - 14, top: 8, bottom: 8 + step * names.length };
+  const x = (score) => box.left + (box.right - box.left) * score;
+  const svg = newChart(holder, width, box.bottom + 38, "Foreground J and F of each sequence");
+  for (const tick of [0, 0.25, 0.5, 0.75, 1]) {
+    draw("line", { class: "grid", x1: x(tick), x2: x(tick), y1: box.top, y2: box.bottom }, svg);
+    draw("text", { x: x(tick), y: box.bottom + 18, "text-anchor": "middle" }, svg, tick.toFixed(2));
+  }
+  draw("text", { x: (box.left + box.right) / 2, y: box.bottom + 34, "text-anchor": "middle" }, svg, "J&F");
+  names.forEach((name, i) => {
+    const y = box.top + step * (i + 0.5);
+    const short = name.length > 22 ? `${name.slice(0, 21)}…` : name;
+    const label = draw("text", { x: box.left - 10, y: y + 4, "text-anchor": "end" }, svg, short);
+    draw("title", {}, label, name);
+    const scored = rows.filter((row) => name in row.items);
+    const scores = scored.map((row) => row.items[name]);
+    draw("line", { class: "grid", x1: x(Math.min(...scores)), x2: x(Math.max(...scores)), y1: y, y2: y, "stroke-width": 3 }, svg);
+    for (const row of scored) {
+      const dot = draw("circle", { cx: x(row.items[name]), cy: y, r: 5.5, fill: colourOf(row), class: "dot" }, svg);
+      draw("title", {}, dot, `${row.label}, ${name}: J&F ${row.items[name].toFixed(3)}`);
+    }
+  });
 }
 
 // J of every scored frame; `onPick` is told the frame that was clicked, the returned function moves the cursor.

@@ -88,7 +88,7 @@ class Viewer {
     this.sequence = this.report.sequences[index];
     this.at("sequence").value = String(index);
     this.slider.max = String(this.sequence.pictures.length - 1);
-    this.index = 0;
+    this.index = Math.floor(this.sequence.pictures.length / 2); // The first frame is given to most methods.
     this.layOut();
   }
 
