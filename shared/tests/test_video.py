@@ -185,6 +185,16 @@ def test_truncated_video_file(tmp_path: Path, movie: Path) -> None:
         list(Video.open(movie))
 
 
+def test_video_without_a_decodable_frame(tmp_path: Path) -> None:
+    """A stream that is announced but empty."""
+    with av.open(str(tmp_path / "empty.avi"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        container.start_encoding()
+    with pytest.raises(BadVideo, match=r"empty\.avi holds no frame that can be decoded"):
+        len(Video.open(tmp_path / "empty.avi"))
+
+
 def test_truncated_video_with_its_index_in_front(tmp_path: Path) -> None:
     """A download that broke off: FFmpeg alone would end the video early without a word."""
     noise = np.random.default_rng(0).integers(0, 256, (FRAMES, 48, 64, 3), dtype=np.uint8)

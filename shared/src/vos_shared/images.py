@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from PIL.BmpImagePlugin import BmpImageFile
+from PIL.Image import DecompressionBombError
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -25,7 +26,7 @@ _SIGNATURES: dict[bytes, type[ImageFile]] = {
     b"BM": BmpImageFile,
     b"RIFF": WebPImageFile,
 }
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error, DecompressionBombError)
 """What Pillow's decoders raise for damaged files; a SyntaxError is its word for a broken chunk."""
 
 
@@ -52,9 +53,7 @@ def open_image(path: Path, what: str, error: type[UserError]) -> Iterator[ImageF
             image = _image_class(start)(file)
             if max(image.size) > MAX_SIDE:
                 width, height = image.size
-                raise error(
-                    f"{what} {path} is {width} wide and {height} high; the limit is {MAX_SIDE} pixels a side"
-                )
+                raise error(f"{what} {path} is {width} wide and {height} high; the limit is {MAX_SIDE} pixels a side")
             yield image
     except FileNotFoundError:
         raise error(f"{what} {path} does not exist") from None

@@ -165,6 +165,7 @@ class VideoWriter:
         self._size: tuple[int, int] | None = None
 
     def __enter__(self) -> Self:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             temporary = stack.enter_context(atomic_path(self.path))
             self._container = stack.enter_context(av.open(str(temporary), "w", format="mp4"))

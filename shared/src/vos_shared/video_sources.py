@@ -126,17 +126,14 @@ class FileVideo:
     def size(self) -> tuple[int, int]:
         """Height and width of the first frame as it is shown, that is, rotated."""
         if self._size is None:
-            frame = next(self.frames(), None)
-            if frame is None:
-                raise BadVideo(f"video {self._path} holds no frame that can be decoded")
+            frame = next(self.frames())
             self._size = frame.shape[0], frame.shape[1]
         return self._size
 
     def names(self) -> Sequence[str]:
         """``00000``, ``00001``, ..; the first call decodes the file, since no header tells the number reliably."""
         if self._length is None:
-            with self._opened() as (container, stream):
-                self._length = sum(1 for _ in _decode(container, stream))
+            self._length = sum(1 for _ in self._decoded())
         return [f"{t:05d}" for t in range(self._length)]
 
     def fingerprint(self) -> str:
@@ -157,23 +154,34 @@ class FileVideo:
         """
         count = 0
         size: tuple[int, int] | None = None
-        with self._opened() as (container, stream):
-            for decoded in _decode(container, stream):
-                frame = _upright(decoded)
-                size = size or (frame.shape[0], frame.shape[1])
-                if frame.shape[:2] != size:
-                    raise BadVideo(
-                        f"video {self._path} changes from {size[1]} wide and {size[0]} high to {frame.shape[1]} wide "
-                        f"and {frame.shape[0]} high at frame {count}; all frames of a video need one size"
-                    )
-                yield frame
-                count += 1
+        for decoded in self._decoded():
+            frame = _upright(decoded)
+            size = size or (frame.shape[0], frame.shape[1])
+            if frame.shape[:2] != size:
+                raise BadVideo(
+                    f"video {self._path} changes from {size[1]} wide and {size[0]} high to {frame.shape[1]} wide "
+                    f"and {frame.shape[0]} high at frame {count}; all frames of a video need one size"
+                )
+            yield frame
+            count += 1
         self._length = count
+
+    def _decoded(self) -> Generator[av.VideoFrame, None, None]:
+        """At least one frame, as stored."""
+        frame = None
+        with self._opened() as (container, stream):
+            for packet in container.demux(stream):
+                if packet.is_corrupt:
+                    raise av.InvalidDataError(0, "a packet is cut short")
+                for frame in packet.decode():
+                    yield frame
+        if frame is None:
+            raise BadVideo(f"video {self._path} holds no frame that can be decoded; is it damaged?")
 
     @contextmanager
     def _opened(self) -> Generator[tuple[av.container.InputContainer, av.VideoStream], None, None]:
         try:
-            with av.open(str(self._path)) as container:
+            with av.open(str(self._path), metadata_errors="replace") as container:
                 if not container.streams.video:
                     raise BadVideo(f"{self._path} has no video in it")
                 stream = container.streams.video[0]
@@ -183,13 +191,6 @@ class FileVideo:
             raise BadVideo(
                 f"video {self._path} cannot be read: {reason.strerror}; is it damaged or cut short?"
             ) from reason
-
-
-def _decode(container: av.container.InputContainer, stream: av.VideoStream) -> Generator[av.VideoFrame, None, None]:
-    for packet in container.demux(stream):
-        if packet.is_corrupt:
-            raise av.InvalidDataError(0, "a packet is cut short")
-        yield from packet.decode()
 
 
 def _upright(frame: av.VideoFrame) -> Frame:
