@@ -1,6 +1,7 @@
 """Statistics over frames and the protocols of DAVIS."""
 
 from collections.abc import Sequence
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -111,6 +112,25 @@ def test_proposals_are_assigned_to_the_objects_they_cover_best() -> None:
         proposals.add(ours, theirs)
         given_ids.add(ours, renamed[theirs])
     assert proposals.result() == given_ids.result()
+
+
+@given(st.integers(0, 2**32))
+def test_no_other_assignment_of_proposals_is_better(seed: int) -> None:
+    noise = np.random.default_rng(seed)
+    truth = noise.choice(np.array([0, 1, 2, 255], dtype=np.uint8), (3, 12, 15))
+    prediction = noise.integers(0, 4, truth.shape, dtype=np.uint8)
+    evaluator = Unsupervised()
+    for ours, theirs in zip(truth, prediction, strict=True):
+        evaluator.add(ours, theirs)
+    found = sum(np.mean([scores.region, scores.contour]) for scores in evaluator.result().values())
+
+    def score(k: int, p: int) -> float:
+        pairs = [(ours == k, theirs == p, ours == 255) for ours, theirs in zip(truth, prediction, strict=True)]
+        values = [(region_similarity(a, b, void), contour_accuracy(a, b, void=void)) for a, b, void in pairs]
+        return float(np.mean(values))
+
+    best = max(score(1, p) + score(2, q) for p, q in permutations((1, 2, 3), 2))
+    assert found == pytest.approx(best, abs=1e-12)
 
 
 def test_an_object_without_proposal_is_scored_against_nothing() -> None:
