@@ -6,7 +6,7 @@ import gc
 import tracemalloc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +57,15 @@ def run(
     segmenter.reset()
     segmenter.prepare(Video.open(np.asarray(frames)))
     return [segmenter.step(frame, prompts.get(t), scores=scores) for t, frame in enumerate(frames)]
+
+
+class Segment(Protocol):
+    """How `run` is called."""
+
+    def __call__(
+        self, segmenter: Segmenter, frames: Frame, prompts: Prompts, *, scores: bool = False
+    ) -> list[Segmentation]:
+        """Segment a clip from a fresh start."""
 
 
 def masks_of(segmentations: Sequence[Segmentation]) -> npt.NDArray[np.uint8]:

@@ -27,9 +27,9 @@ import numpy as np
 import pytest
 import torch
 
-from vos_shared.contract_clips import SIZE, clip, held_bytes, masks_of, run, tracing
+from vos_shared.contract_clips import SIZE, Prompts, Segment, clip, held_bytes, masks_of, run, tracing
 from vos_shared.errors import UserError
-from vos_shared.method import ENTRY_POINT_GROUP, Method, Segmenter, Supervision
+from vos_shared.method import ENTRY_POINT_GROUP, Frame, Method, Segmentation, Segmenter, Supervision
 from vos_shared.video import Video
 
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
@@ -82,6 +82,17 @@ class MethodContract:
         return method.supervision is Supervision.FIRST_FRAME
 
     @pytest.fixture
+    def segment(self, prompted: bool) -> Segment:
+        """Segment a clip; a method that finds objects by itself is given no prompts."""
+
+        def run_with_what_it_is_told(
+            segmenter: Segmenter, frames: Frame, prompts: Prompts, *, scores: bool = False
+        ) -> list[Segmentation]:
+            return run(segmenter, frames, prompts if prompted else {}, scores=scores)
+
+        return run_with_what_it_is_told
+
+    @pytest.fixture
     def all_ids(self, prompted: bool) -> set[int]:
         """Ids that a mask of `clip` may hold."""
         return {0, 1, 2} if prompted else set(range(255))
@@ -103,150 +114,155 @@ class MethodContract:
         assert segmenter.info.weights
 
     def test_every_variant_runs(
-        self, method: Method, weights: str | Path | None, options: Mapping[str, Any], all_ids: set[int]
+        self,
+        segment: Segment,
+        method: Method,
+        weights: str | Path | None,
+        options: Mapping[str, Any],
+        all_ids: set[int],
     ) -> None:
         """A name that is offered can be used."""
         frames, truth = clip(2)
         for variant in method.variant_names:
             segmenter = method.load(weights, "cpu", variant=variant, **options)
-            assert set(np.unique(masks_of(run(segmenter, frames, {0: truth[0]})))) <= all_ids
+            assert set(np.unique(masks_of(segment(segmenter, frames, {0: truth[0]})))) <= all_ids
 
     @pytest.mark.parametrize("size", [SIZE, (37, 53), (53, 37)])
     def test_masks_are_ids_of_the_frames_size(
-        self, segmenter: Segmenter, all_ids: set[int], size: tuple[int, int]
+        self, segment: Segment, segmenter: Segmenter, all_ids: set[int], size: tuple[int, int]
     ) -> None:
         """Also where no stride divides the size."""
         frames, truth = clip(size=size)
-        for segmentation in run(segmenter, frames, {0: truth[0]}):
+        for segmentation in segment(segmenter, frames, {0: truth[0]}):
             assert segmentation.mask.dtype == np.uint8
             assert segmentation.mask.shape == size
             assert set(np.unique(segmentation.mask)) <= all_ids
             assert segmentation.scores is None
 
-    def test_a_video_of_one_frame(self, segmenter: Segmenter, all_ids: set[int]) -> None:
+    def test_a_video_of_one_frame(self, segment: Segment, segmenter: Segmenter, all_ids: set[int]) -> None:
         """There is no second frame to compare with."""
         frames, truth = clip(1)
-        assert set(np.unique(masks_of(run(segmenter, frames, {0: truth[0]})))) <= all_ids
+        assert set(np.unique(masks_of(segment(segmenter, frames, {0: truth[0]})))) <= all_ids
 
-    def test_given_objects_are_found_in_their_frame(self, segmenter: Segmenter, prompted: bool) -> None:
+    def test_given_objects_come_back(self, segment: Segment, segmenter: Segmenter, prompted: bool) -> None:
         """What is given is (nearly) what comes back."""
         if not prompted:
             pytest.skip("finds objects by itself")
         frames, truth = clip(1)
-        mask = run(segmenter, frames, {0: truth[0]})[0].mask
+        mask = segment(segmenter, frames, {0: truth[0]})[0].mask
         assert (mask == truth[0]).mean() > 0.9
 
-    def test_ids_are_kept_as_given(self, segmenter: Segmenter, prompted: bool) -> None:
+    def test_ids_are_kept_as_given(self, segment: Segment, segmenter: Segmenter, prompted: bool) -> None:
         """Ids need not be consecutive."""
         if not prompted:
             pytest.skip("finds objects by itself")
         frames, truth = clip()
         ids = np.array([0, 7, 3], np.uint8)
-        masks = masks_of(run(segmenter, frames, {0: ids[truth[0]]}))
+        masks = masks_of(segment(segmenter, frames, {0: ids[truth[0]]}))
         assert set(np.unique(masks)) <= {0, 3, 7}
         assert {3, 7} <= set(np.unique(masks[0]))
 
-    def test_the_same_again(self, segmenter: Segmenter) -> None:
+    def test_the_same_again(self, segment: Segment, segmenter: Segmenter) -> None:
         """Two runs agree, and a video in between changes nothing."""
         frames, truth = clip()
-        first = masks_of(run(segmenter, frames, {0: truth[0]}))
+        first = masks_of(segment(segmenter, frames, {0: truth[0]}))
         others, other_truth = clip(3, (48, 56), seed=1)
-        run(segmenter, others, {0: other_truth[0], 1: np.full((48, 56), 9, np.uint8)})
-        np.testing.assert_array_equal(masks_of(run(segmenter, frames, {0: truth[0]})), first)
+        segment(segmenter, others, {0: other_truth[0], 1: np.full((48, 56), 9, np.uint8)})
+        np.testing.assert_array_equal(masks_of(segment(segmenter, frames, {0: truth[0]})), first)
 
-    def test_masks_stay_as_they_were(self, segmenter: Segmenter) -> None:
+    def test_masks_stay_as_they_were(self, segmenter: Segmenter, prompted: bool) -> None:
         """A later step does not write into an earlier mask: it may still be on its way to a file."""
         frames, truth = clip()
         segmenter.reset()
         segmenter.prepare(Video.open(frames))
-        masks = [segmenter.step(frames[0], truth[0]).mask]
+        masks = [segmenter.step(frames[0], truth[0] if prompted else None).mask]
         copy = masks[0].copy()
         masks += [segmenter.step(frame).mask for frame in frames[1:]]
         np.testing.assert_array_equal(masks[0], copy)
 
-    def test_input_stays_as_it_was(self, segmenter: Segmenter) -> None:
+    def test_input_stays_as_it_was(self, segment: Segment, segmenter: Segmenter) -> None:
         """Frames and masks belong to the caller."""
         frames, truth = clip()
         frames_before, truth_before = frames.copy(), truth.copy()
-        run(segmenter, frames, {0: truth[0]})
+        segment(segmenter, frames, {0: truth[0]})
         np.testing.assert_array_equal(frames, frames_before)
         np.testing.assert_array_equal(truth, truth_before)
 
-    def test_an_object_of_one_pixel(self, segmenter: Segmenter, all_ids: set[int]) -> None:
+    def test_an_object_of_one_pixel(self, segment: Segment, segmenter: Segmenter, all_ids: set[int]) -> None:
         """It may get lost, but nothing breaks."""
         frames, _ = clip()
         prompt = np.zeros(SIZE, np.uint8)
         prompt[10, 12] = 1
-        assert set(np.unique(masks_of(run(segmenter, frames, {0: prompt})))) <= all_ids
+        assert set(np.unique(masks_of(segment(segmenter, frames, {0: prompt})))) <= all_ids
 
-    def test_an_object_that_fills_the_frame(self, segmenter: Segmenter, all_ids: set[int]) -> None:
+    def test_an_object_that_fills_the_frame(self, segment: Segment, segmenter: Segmenter, all_ids: set[int]) -> None:
         """There may be no background at all."""
         frames, _ = clip()
-        assert set(np.unique(masks_of(run(segmenter, frames, {0: np.ones(SIZE, np.uint8)})))) <= all_ids
+        assert set(np.unique(masks_of(segment(segmenter, frames, {0: np.ones(SIZE, np.uint8)})))) <= all_ids
 
-    def test_an_object_that_vanishes(self, segmenter: Segmenter, all_ids: set[int]) -> None:
+    def test_an_object_that_vanishes(self, segment: Segment, segmenter: Segmenter, all_ids: set[int]) -> None:
         """The run goes on without it."""
         frames, truth = clip(8, leaves=True)
-        masks = masks_of(run(segmenter, frames, {0: truth[0]}))
+        masks = masks_of(segment(segmenter, frames, {0: truth[0]}))
         assert masks.shape == truth.shape
         assert set(np.unique(masks)) <= all_ids
 
-    def test_frames_without_any_texture(self, segmenter: Segmenter, all_ids: set[int]) -> None:
+    def test_frames_without_any_texture(self, segment: Segment, segmenter: Segmenter, all_ids: set[int]) -> None:
         """Black frames, as at a fade, have neither contrast nor motion."""
         _, truth = clip()
-        masks = masks_of(run(segmenter, np.zeros((*truth.shape, 3), np.uint8), {0: truth[0]}))
+        masks = masks_of(segment(segmenter, np.zeros((*truth.shape, 3), np.uint8), {0: truth[0]}))
         assert set(np.unique(masks)) <= all_ids
 
-    def test_an_empty_prompt_is_none(self, segmenter: Segmenter, prompted: bool) -> None:
+    def test_an_empty_prompt_is_none(self, segment: Segment, segmenter: Segmenter, prompted: bool) -> None:
         """All zeros say nothing; with no object at all everything is background."""
         frames, truth = clip()
         empty = np.zeros(SIZE, np.uint8)
-        with_empty = masks_of(run(segmenter, frames, {0: truth[0], 2: empty}))
-        np.testing.assert_array_equal(with_empty, masks_of(run(segmenter, frames, {0: truth[0]})))
+        with_empty = masks_of(segment(segmenter, frames, {0: truth[0], 2: empty}))
+        np.testing.assert_array_equal(with_empty, masks_of(segment(segmenter, frames, {0: truth[0]})))
         if prompted:
-            assert not masks_of(run(segmenter, frames, {0: empty})).any()
+            assert not masks_of(segment(segmenter, frames, {0: empty})).any()
 
-    def test_an_object_that_comes_later(self, segmenter: Segmenter, prompted: bool) -> None:
+    def test_an_object_that_comes_later(self, segment: Segment, segmenter: Segmenter, prompted: bool) -> None:
         """It is prompted where it first appears, and not known before."""
         if not prompted:
             pytest.skip("finds objects by itself")
         frames, truth = clip(6)
         only_first, only_second = np.where(truth == 1, truth, 0), np.where(truth == 2, truth, 0)
-        masks = masks_of(run(segmenter, frames, {0: only_first[0], 3: only_second[3]}))
+        masks = masks_of(segment(segmenter, frames, {0: only_first[0], 3: only_second[3]}))
         assert set(np.unique(masks[:3])) <= {0, 1}
         assert 2 in masks[3]
 
-    def test_all_objects_may_come_later(self, segmenter: Segmenter, prompted: bool) -> None:
+    def test_all_objects_may_come_later(self, segment: Segment, segmenter: Segmenter, prompted: bool) -> None:
         """Nothing is known in the first frames."""
         if not prompted:
             pytest.skip("finds objects by itself")
         frames, truth = clip(4)
-        masks = masks_of(run(segmenter, frames, {2: truth[2]}))
+        masks = masks_of(segment(segmenter, frames, {2: truth[2]}))
         assert not masks[:2].any()
         assert {1, 2} <= set(np.unique(masks[2]))
 
-    def test_a_prompt_of_another_size_is_the_users_error(self, segmenter: Segmenter, prompted: bool) -> None:
-        """And is said so."""
+    def test_a_prompt_of_another_size_is_refused(self, segment: Segment, segmenter: Segmenter, prompted: bool) -> None:
+        """As something the user can mend."""
         if not prompted:
             pytest.skip("takes no prompt")
         frames, truth = clip(1)
         with pytest.raises(UserError):
-            run(segmenter, frames, {0: truth[0][:-1]})
+            segment(segmenter, frames, {0: truth[0][:-1]})
 
-    def test_a_frame_of_another_size_is_the_users_error(self, segmenter: Segmenter) -> None:
+    def test_a_frame_of_another_size_is_refused(self, segmenter: Segmenter, prompted: bool) -> None:
         """All frames of a video have one size."""
         frames, truth = clip(2)
         segmenter.reset()
         segmenter.prepare(Video.open(frames))
-        segmenter.step(frames[0], truth[0])
+        segmenter.step(frames[0], truth[0] if prompted else None)
         with pytest.raises(UserError):
             segmenter.step(frames[1][:-8])
 
-    def test_scores_are_soft_masks(self, segmenter: Segmenter, prompted: bool) -> None:
+    def test_scores_are_soft_masks(self, segment: Segment, segmenter: Segmenter, prompted: bool) -> None:
         """One plane for each id up to the largest, in 0..1; asking for them does not change the masks."""
         frames, truth = clip()
-        plain = masks_of(run(segmenter, frames, {0: truth[0]}))
-        scored = run(segmenter, frames, {0: truth[0]}, scores=True)
+        plain = masks_of(segment(segmenter, frames, {0: truth[0]}))
+        scored = segment(segmenter, frames, {0: truth[0]}, scores=True)
         np.testing.assert_array_equal(masks_of(scored), plain)
         for segmentation in scored:
             scores = segmentation.scores
@@ -261,6 +277,7 @@ class MethodContract:
     @pytest.mark.parametrize("precision", ["bf16", "fp16"])
     def test_half_precision_runs(
         self,
+        segment: Segment,
         method: Method,
         weights: str | Path | None,
         options: Mapping[str, Any],
@@ -272,11 +289,11 @@ class MethodContract:
         if (device, precision) == ("cpu", "fp16"):
             pytest.skip("fp16 is for GPUs")
         frames, truth = clip(3)
-        masks = masks_of(run(method.load(weights, device, precision, **options), frames, {0: truth[0]}))
+        masks = masks_of(segment(method.load(weights, device, precision, **options), frames, {0: truth[0]}))
         assert masks.shape == truth[:3].shape
         assert set(np.unique(masks)) <= all_ids
 
-    def test_memory_is_bounded(self, segmenter: Segmenter) -> None:
+    def test_memory_is_bounded(self, segmenter: Segmenter, prompted: bool) -> None:
         """After 45 frames a method holds what it will hold after 90; a live stream has no end."""
         frames, truth = clip(90, (32, 40))
         segmenter.reset()
@@ -284,7 +301,7 @@ class MethodContract:
         with tracing():
             held = []
             for t, frame in enumerate(frames):
-                segmenter.step(frame, truth[0] if t == 0 else None)
+                segmenter.step(frame, truth[0] if prompted and t == 0 else None)
                 if t in {44, 89}:
                     held.append(held_bytes())
         frame_bytes = frames[0].nbytes

@@ -1,0 +1,273 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vos_shared.datasets import davis2017
+from vos_shared.errors import BadDataset, BadMask, BadResults, BadVideo, UserError
+from vos_shared.masks import read_mask, write_mask
+from vos_shared.method import Frame, Method, ModelInfo, ObjectMask, Segmentation, Segmenter, Supervision
+from vos_shared.segment import SegmentArguments, run_segment, segment_sequence
+from vos_shared.video import Video, VideoWriter
+
+TESTS = Path(__file__).parent
+
+
+class Sink(dict[str, ObjectMask]):
+    def write(self, frame_name: str, mask: ObjectMask) -> None:
+        self[frame_name] = mask
+
+
+class Witness(Segmenter):
+    """Writes down what it is told."""
+
+    info = ModelInfo(0, "none", True)
+
+    def reset(self) -> None:
+        self.told: list[object] = ["reset", np.random.rand()]  # noqa: NPY002 - the one that is seeded
+
+    def prepare(self, video: Video) -> None:
+        self.told.append("prepare")
+
+    def step(self, frame: Frame, prompt: ObjectMask | None = None, *, scores: bool = False) -> Segmentation:
+        self.told.append(None if prompt is None else sorted(np.unique(prompt)))
+        return Segmentation(np.zeros(frame.shape[:2], np.uint8))
+
+
+def arguments(source: Path | str, output: Path, **others: object) -> SegmentArguments:
+    return SegmentArguments(source=str(source), output=output, device="cpu", **others)  # type: ignore[arg-type]
+
+
+def test_the_loop_resets_prepares_and_prompts_once(davis: Path) -> None:
+    cat, _ = davis2017(davis)
+    witness, sink = Witness(), Sink()
+    timing = segment_sequence(witness, cat, sink, supervision=Supervision.FIRST_FRAME, seed=3)
+    seeded = np.random.RandomState(3).rand()
+    assert witness.told == ["reset", seeded, "prepare", [0, 1, 2], None, None, None, None]
+    assert list(sink) == ["00000", "00001", "00002", "00003", "00004"]
+    assert timing.frames == 5
+    assert timing.seconds >= sum(timing.frame_seconds) > 0
+    assert timing.peak_memory_bytes > 1 << 20
+
+
+def test_a_method_that_is_told_nothing_sees_no_mask(davis: Path) -> None:
+    cat, _ = davis2017(davis)
+    for path in (davis / "Annotations" / "480p" / "cat").iterdir():
+        path.write_bytes(b"not to be read")
+    witness = Witness()
+    segment_sequence(witness, cat, Sink(), supervision=Supervision.NONE)
+    assert witness.told[2:] == ["prepare", *[None] * 5]
+
+
+def test_a_data_set_is_segmented_into_a_results_tree(davis: Path, copying: Method, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_segment(copying, arguments(davis, out, timing=tmp_path / "t.json"))
+    for name, frames in (("cat", 5), ("dog", 3)):
+        given = read_mask(davis / "Annotations" / "480p" / name / "00000.png")
+        written = sorted((out / name).iterdir())
+        assert len(written) == frames
+        for path in written:
+            np.testing.assert_array_equal(read_mask(path), given)
+    times = json.loads((tmp_path / "t.json").read_text())
+    assert times["method"] == "copying"
+    assert times["sequences"]["cat"]["frames"] == 5
+    assert set(times["sequences"]["cat"]["seconds"]) == {"total", "prepare", "decode", "model", "encode"}
+
+
+def test_finished_sequences_are_not_computed_again(
+    davis: Path, copying: Method, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[str] = []
+
+    def run(**others: object) -> list[str]:
+        computed.clear()
+        run_segment(copying, arguments(davis, tmp_path / "out", **others), layer=others.get("variant"))
+        return list(computed)
+
+    original = segment_sequence
+
+    def counting(segmenter: Segmenter, sequence: object, writer: object, **others: object) -> object:
+        computed.append(sequence.name)  # type: ignore[attr-defined]
+        return original(segmenter, sequence, writer, **others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("vos_shared.segment.segment_sequence", counting)
+    assert run() == ["cat", "dog"]
+    assert run() == []
+    assert run(resume=False) == ["cat", "dog"]
+    assert run(seed=1) == ["cat", "dog"]
+    assert run(seed=1) == []
+    write_mask(davis / "Annotations" / "480p" / "dog" / "00000.png", np.ones((40, 56), np.uint8))
+    assert run(seed=1) == ["dog"]
+    (tmp_path / "out" / "cat" / "00002.png").unlink()
+    assert run(seed=1) == ["cat"]
+
+
+def test_torchrun_deals_the_sequences_out(
+    davis: Path, copying: Method, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, there in (("0", {"cat"}), ("1", {"cat", "dog"})):
+        monkeypatch.setenv("RANK", rank)
+        run_segment(copying, arguments(davis, tmp_path / "out", timing=tmp_path / "t.json"))
+        assert {path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")} == there
+    assert json.loads((tmp_path / "t-rank1.json").read_text())["sequences"].keys() == {"dog"}
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    """A video file of four frames, 40 high, 56 wide."""
+    with VideoWriter(tmp_path / "film.mp4", fps=10) as writer:
+        for t in range(4):
+            writer.write(np.full((40, 56, 3), 50 * t, np.uint8))
+    return tmp_path / "film.mp4"
+
+
+def first_mask(path: Path, value: int = 2, size: tuple[int, int] = (40, 56)) -> Path:
+    mask = np.zeros(size, np.uint8)
+    mask[5:15, 6:20] = value
+    write_mask(path, mask)
+    return path
+
+
+def test_a_video_file_with_a_first_mask(film: Path, copying: Method, tmp_path: Path) -> None:
+    prompt = first_mask(tmp_path / "prompt.png")
+    run_segment(copying, arguments(film, tmp_path / "out", prompt=prompt, overlay=True))
+    masks = sorted((tmp_path / "out" / "film").iterdir())
+    assert [path.name for path in masks] == ["00000.png", "00001.png", "00002.png", "00003.png"]
+    np.testing.assert_array_equal(read_mask(masks[3]), read_mask(prompt))
+    drawn = Video.open(tmp_path / "out" / "film.mp4")
+    assert len(drawn) == 4
+    assert drawn.fps == 10
+    last = list(drawn)[-1].astype(int)
+    assert abs(last[30, 40] - 150).max() < 20, "background as it was"
+    assert abs(last[10, 12] - 150).max() > 30, "the object coloured"
+
+
+def test_a_folder_and_a_glob_of_frames(davis: Path, copying: Method, tmp_path: Path) -> None:
+    frames = davis / "JPEGImages" / "480p" / "cat"
+    prompt = first_mask(tmp_path / "prompt.png")
+    for source, count in ((frames, 5), (f"{frames}/0000[0-2].jpg", 3)):
+        run_segment(copying, arguments(source, tmp_path / "out", prompt=prompt))
+        assert len(list((tmp_path / "out" / "cat").iterdir())) == count
+
+
+def test_masks_of_a_folder_prompt_objects_where_they_appear(film: Path, copying: Method, tmp_path: Path) -> None:
+    (tmp_path / "prompts").mkdir()
+    first_mask(tmp_path / "prompts" / "00000.png", 1)
+    late = np.zeros((40, 56), np.uint8)
+    late[30:, 40:] = 2
+    write_mask(tmp_path / "prompts" / "00002.png", late)
+    run_segment(copying, arguments(film, tmp_path / "out", prompt=tmp_path / "prompts"))
+    present = [set(np.unique(read_mask(path))) for path in sorted((tmp_path / "out" / "film").iterdir())]
+    assert present == [{0, 1}, {0, 1}, {0, 1, 2}, {0, 1, 2}]
+    write_mask(tmp_path / "prompts" / "00009.png", late)
+    with pytest.raises(BadMask, match=r"00009\.png.*no frame of this name"):
+        run_segment(copying, arguments(film, tmp_path / "out", prompt=tmp_path / "prompts"))
+
+
+def test_a_black_and_white_prompt_is_object_1(film: Path, copying: Method, tmp_path: Path) -> None:
+    drawn = np.zeros((40, 56), np.uint8)
+    drawn[10:20] = 255
+    Image.fromarray(drawn).save(tmp_path / "drawn.png")
+    run_segment(copying, arguments(film, tmp_path / "out", prompt=tmp_path / "drawn.png"))
+    np.testing.assert_array_equal(read_mask(tmp_path / "out" / "film" / "00001.png"), drawn // 255)
+
+
+def test_bad_prompts_are_told_apart(film: Path, copying: Method, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    small = first_mask(tmp_path / "small.png", size=(30, 56))
+    empty = first_mask(tmp_path / "empty.png", 0)
+    Image.fromarray(random.integers(0, 256, (40, 56, 3), np.uint8)).save(tmp_path / "rgb.png")
+    Image.fromarray(random.integers(0, 256, (40, 56), np.uint8)).save(tmp_path / "blended.png")
+    Image.fromarray(np.full((40, 56), 300, np.uint16)).save(tmp_path / "large.png")
+    for prompt, message in (
+        (small, "56 wide and 30 high"),
+        (empty, "holds no object"),
+        (tmp_path / "rgb.png", "different colours"),
+        (tmp_path / "blended.png", "different values"),
+        (tmp_path / "large.png", "above 255"),
+        (tmp_path / "nowhere.png", "does not exist"),
+        (film, "mask"),
+    ):
+        with pytest.raises(BadMask, match=message) as caught:
+            run_segment(copying, arguments(film, tmp_path / "out", prompt=prompt))
+        assert str(prompt) in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_prompts_where_there_must_and_must_not_be_one(davis: Path, film: Path, copying: Method, tmp_path: Path) -> None:
+    prompt = first_mask(tmp_path / "prompt.png")
+    with pytest.raises(UserError, match="add --prompt"):
+        run_segment(copying, arguments(film, tmp_path / "out"))
+    with pytest.raises(UserError, match="leave out --prompt"):
+        run_segment(copying, arguments(davis, tmp_path / "out", prompt=prompt))
+    alone = Method("alone", "", "", Supervision.NONE, "copying:load")
+    with pytest.raises(UserError, match="takes no mask"):
+        run_segment(alone, arguments(film, tmp_path / "out", prompt=prompt))
+    run_segment(alone, arguments(film, tmp_path / "out"))
+
+
+def test_bad_input_is_named_before_any_work(davis: Path, copying: Method, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(BadVideo, match="nowhere"):
+        run_segment(copying, arguments(tmp_path / "nowhere", out))
+    with pytest.raises(BadDataset, match="not a path"):
+        run_segment(copying, arguments(davis, out, sequences=("../cat",)))
+    with pytest.raises(UserError, match="device"):
+        run_segment(copying, arguments(davis, out).__class__(source=str(davis), output=out, device="gpu"))
+    out.touch()
+    with pytest.raises(BadResults, match="a file, not a folder"):
+        run_segment(copying, arguments(davis, out))
+
+
+def test_a_broken_frame_costs_its_own_sequence_only(davis: Path, copying: Method, tmp_path: Path) -> None:
+    broken = davis / "JPEGImages" / "480p" / "dog" / "00002.jpg"
+    broken.write_bytes(broken.read_bytes()[:400])
+    with pytest.raises(BadVideo, match=r"dog/00002\.jpg"):
+        run_segment(copying, arguments(davis, tmp_path / "out"))
+    assert len(list((tmp_path / "out" / "cat").iterdir())) == 5
+    assert not (tmp_path / "out" / "dog").exists()
+
+
+def test_frames_are_never_replaced_by_masks(davis: Path, copying: Method) -> None:
+    """The folder above the frames is given as output by mistake."""
+    frames = davis / "JPEGImages" / "480p" / "cat"
+    before = sorted(frames.iterdir())
+    prompt = davis / "Annotations" / "480p" / "cat" / "00000.png"
+    with pytest.raises(BadResults, match="choose another output folder"):
+        run_segment(copying, arguments(frames, frames.parent, prompt=prompt))
+    assert sorted(frames.iterdir()) == before
+
+
+def command_line(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(TESTS / "copying.py"), *map(str, words)]
+    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_command_line_ends_with_2_and_one_line(davis: Path, tmp_path: Path) -> None:
+    done = command_line(tmp_path / "nowhere", "--output", tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stderr == f"copying: no such video: {tmp_path / 'nowhere'} is neither a file nor a folder\n"
+    assert command_line(davis, "--output", tmp_path / "out", "--no-such-option").returncode == 2
+    good = command_line(davis, "--output", tmp_path / "out", "--sequences", "dog", "--device", "cpu")
+    assert good.returncode == 0, good.stderr
+    assert len(list((tmp_path / "out" / "dog").iterdir())) == 3
+
+
+def test_help_is_quick_because_torch_stays_out(davis: Path) -> None:
+    code = (
+        "import sys, tyro\n"
+        "from vos_shared.segment import SegmentArguments\n"
+        "try: tyro.cli(SegmentArguments, args=['--help'])\n"
+        "except SystemExit: sys.exit('torch' in sys.modules or 'av' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "--prompt" in done.stdout
