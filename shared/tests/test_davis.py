@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,8 +21,10 @@ from vos_shared.video import Video
 
 SIZE = (6, 8)
 
+Mask = npt.NDArray[np.uint8]
 
-def add_sequence(root: Path, name: str, masks: list[np.ndarray], resolution: str = "480p") -> None:
+
+def add_sequence(root: Path, name: str, masks: list[Mask], resolution: str = "480p") -> None:
     frames, annotations = root / "JPEGImages" / resolution / name, root / "Annotations" / resolution / name
     frames.mkdir(parents=True)
     annotations.mkdir(parents=True)
@@ -35,10 +38,16 @@ def add_list(root: Path, names: list[str], year: str = "2017", split: str = "val
     (root / "ImageSets" / year / f"{split}.txt").write_text("\n".join(names) + "\n")
 
 
-def mask_of(*ids: int) -> np.ndarray:
+def mask_of(*ids: int) -> Mask:
     mask = np.zeros(SIZE, dtype=np.uint8)
     for k in ids:
         mask[k % SIZE[0]] = k
+    return mask
+
+
+def mask_in(sequence: Sequence, frame_name: str = "00000") -> Mask:
+    mask = sequence.annotation(frame_name)
+    assert mask is not None
     return mask
 
 
@@ -56,10 +65,9 @@ def test_sequences_come_in_the_order_of_the_list(root: Path) -> None:
 
 
 def test_2017_keeps_objects_and_2016_joins_them(root: Path) -> None:
-    assert [ids_of(sequence.annotation("00000")) for sequence in davis2017(root)] == [[1], [1, 2]]
-    assert [ids_of(sequence.annotation("00000")) for sequence in davis2016(root)] == [[1], [1]]
-    both = davis2017(root)[1].annotation("00000")
-    assert np.array_equal(davis2016(root)[1].annotation("00000"), np.minimum(both, 1))
+    assert [ids_of(mask_in(sequence)) for sequence in davis2017(root)] == [[1], [1, 2]]
+    assert [ids_of(mask_in(sequence)) for sequence in davis2016(root)] == [[1], [1]]
+    assert np.array_equal(mask_in(davis2016(root)[1]), np.minimum(mask_in(davis2017(root)[1]), 1))
 
 
 def test_2016_has_a_list_of_its_own(root: Path) -> None:
@@ -168,7 +176,7 @@ def test_some_frames_may_lack_masks(root: Path) -> None:
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(masks=arrays(np.uint8, (4, *SIZE), elements=st.sampled_from([0, 1, 2, 3, 255])))
 def test_each_object_is_prompted_once_where_it_first_appears(
-    tmp_path_factory: pytest.TempPathFactory, masks: np.ndarray
+    tmp_path_factory: pytest.TempPathFactory, masks: Mask
 ) -> None:
     folder = tmp_path_factory.mktemp("prompts")
     files = {f"{t:05d}": folder / f"{t:05d}.png" for t in range(len(masks))}
@@ -201,7 +209,7 @@ def test_each_object_is_prompted_once_where_it_first_appears(
 )
 def test_real_sequences(name: str, folder: str, split: str, objects: dict[str, int]) -> None:
     sequences = load_dataset(name, Path(os.environ["VOS_DATA"], folder), split)
-    first = {sequence.name: len(ids_of(sequence.annotation(sequence.frame_names[0]))) for sequence in sequences}
+    first = {sequence.name: len(ids_of(mask_in(sequence, sequence.frame_names[0]))) for sequence in sequences}
     assert first == objects
     for sequence in sequences:
         assert len(sequence.annotations) == len(sequence.video)

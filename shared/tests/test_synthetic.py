@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,13 +17,9 @@ from vos_shared.datasets.synthetic_textures import GROUNDS, cells, noise, sample
 from vos_shared.errors import UserError
 from vos_shared.masks import ids_of
 
-SMALL = {"frames": 4, "size": (48, 80)}
-
 
 def test_equal_seeds_give_equal_clips_and_others_do_not() -> None:
-    frames, masks = clip(3, **SMALL)
-    again, masks_again = clip(3, **SMALL)
-    other, _ = clip(4, **SMALL)
+    (frames, masks), (again, masks_again), (other, _) = (clip(seed, frames=4, size=(48, 80)) for seed in (3, 3, 4))
     assert np.array_equal(frames, again)
     assert np.array_equal(masks, masks_again)
     assert not np.array_equal(frames, other)
@@ -37,8 +34,9 @@ def test_equal_seeds_give_equal_clips_and_others_do_not() -> None:
 )
 def test_shapes_and_ids(seed: int, frames: int, size: tuple[int, int], objects: int) -> None:
     pictures, masks = clip(seed, frames=frames, size=size, objects=objects)
-    assert (pictures.shape, pictures.dtype) == ((frames, *size, 3), np.uint8)
-    assert (masks.shape, masks.dtype) == ((frames, *size), np.uint8)
+    assert pictures.shape == (frames, *size, 3)
+    assert masks.shape == (frames, *size)
+    assert pictures.dtype == masks.dtype == np.uint8
     assert ids_of(masks[0]) == list(range(1, objects + 1))
     assert set(np.unique(masks)) <= set(range(objects + 1))
 
@@ -106,7 +104,7 @@ def test_late_objects_come_and_leaving_ones_go() -> None:
     ],
     ids=str,
 )
-def test_impossible_clips_are_refused(settings: dict) -> None:
+def test_impossible_clips_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(UserError):
         clip(0, **settings)
 
@@ -117,7 +115,8 @@ def test_tree_is_a_davis_data_set(tmp_path: Path) -> None:
     assert [sequence.name for sequence in davis2016(tmp_path, "train")] == names[2:]
     frames, masks = clip(50_001, frames=3, size=(40, 64), objects=2, ground=names[1].split("-")[0])
     sequence = davis2017(tmp_path)[1]
-    assert np.array_equal(np.stack([sequence.annotation(name) for name in sequence.frame_names]), masks)
+    for name, mask in zip(sequence.frame_names, masks, strict=True):
+        assert np.array_equal(np.asarray(sequence.annotation(name)), mask)
     assert np.abs(np.stack(list(sequence.video)).astype(int) - frames).mean() < 6  # JPEG.
     assert (tmp_path / "JPEGImages" / "40p").is_dir()
 

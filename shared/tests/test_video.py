@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import struct
 import threading
-import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -16,7 +16,6 @@ import pytest
 from PIL import Image
 
 from vos_shared.errors import BadVideo
-from vos_shared.readahead import read_ahead
 from vos_shared.video import Video, VideoWriter
 
 FRAMES = 11
@@ -104,7 +103,8 @@ def test_single_image_is_a_video_of_one_frame(folder: Path, frames: np.ndarray) 
 def test_frames_of_any_8_bit_kind_come_as_rgb(tmp_path: Path, frames: np.ndarray, mode: str) -> None:
     Image.fromarray(frames[0]).convert(mode).save(tmp_path / ("0.jpg" if mode == "CMYK" else "0.png"))
     (frame,) = Video.open(tmp_path)
-    assert (frame.dtype, frame.shape) == (np.uint8, (48, 64, 3))
+    assert frame.dtype == np.uint8
+    assert frame.shape == (48, 64, 3)
 
 
 def damage(path: Path, keep: float) -> None:
@@ -155,7 +155,7 @@ def test_what_is_no_video_is_refused_at_once(tmp_path: Path, folder: Path) -> No
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.mp4").write_text("no video")
     Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(folder / "00000.jpg")
-    for source, says in [
+    cases: list[tuple[Any, str]] = [
         (tmp_path / "nowhere", "no such video"),
         (tmp_path / "empty", "holds no frames"),
         (tmp_path / "text.mp4", r"text\.mp4 cannot be read"),
@@ -163,7 +163,8 @@ def test_what_is_no_video_is_refused_at_once(tmp_path: Path, folder: Path) -> No
         (folder, "more than one frame called 00000"),
         (np.zeros((3, 8, 8, 3), np.float32), "float32"),
         (np.zeros((8, 8, 3), np.uint8), r"uint8 \[T, H, W, 3\]"),
-    ]:
+    ]
+    for source, says in cases:
         with pytest.raises(BadVideo, match=says):
             Video.open(source)
 
@@ -263,53 +264,6 @@ def test_failed_writing_leaves_the_old_file(tmp_path: Path) -> None:
         pass
     assert [file.name for file in tmp_path.iterdir()] == ["out.mp4"]
     assert path.read_text() == "the old one"
-
-
-def test_stopping_early_ends_the_thread_and_closes_the_source() -> None:
-    closed = []
-
-    def endless() -> Iterator[int]:
-        try:
-            yield from iter(int, 1)
-        finally:
-            closed.append(True)
-
-    for _ in read_ahead(endless()):
-        break
-    assert closed == [True]
-
-
-def test_reader_stays_a_bounded_number_of_frames_ahead() -> None:
-    produced = []
-
-    def count() -> Iterator[int]:
-        for number in range(1000):
-            produced.append(number)
-            yield number
-
-    ahead = read_ahead(count(), depth=3)
-    assert next(ahead) == 0
-    deadline = time.monotonic() + 5
-    while len(produced) < 5 and time.monotonic() < deadline:
-        time.sleep(0.001)
-    assert len(produced) <= 5  # One delivered, three on the queue, one in the producer's hand.
-    ahead.close()
-
-
-def test_failure_reaches_the_consumer_after_the_good_items() -> None:
-    def failing() -> Iterator[int]:
-        yield from (1, 2)
-        raise BadVideo("frame 2 is broken")
-
-    received = []
-
-    def consume() -> None:
-        for item in read_ahead(failing()):
-            received.append(item)
-
-    with pytest.raises(BadVideo, match="frame 2 is broken"):
-        consume()
-    assert received == [1, 2]
 
 
 @pytest.mark.skipif("VOS_DATA" not in os.environ, reason="VOS_DATA is not set")
