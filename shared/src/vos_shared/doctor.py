@@ -200,10 +200,8 @@ def _compare_sizes(report: Report, where: str, frames: Sequence[_Picture], masks
     pictures = [*frames, *masks]
     odd = [picture.name for picture in pictures if picture.size != pictures[0].size]
     if odd:
-        expected = describe_size(pictures[0].size)
-        report.problems.append(
-            f"{where}: not all are {expected} as {pictures[0].name} is: {', '.join(dict.fromkeys(odd))}"
-        )
+        listed = ", ".join(dict.fromkeys(odd))
+        report.problems.append(f"{where}: {pictures[0].name} is {describe_size(pictures[0].size)}, but not {listed}")
 
 
 def _strays(report: Report, folder: Path, belongs: Callable[[Path], bool]) -> None:

@@ -1,0 +1,152 @@
+import csv
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from vos_shared.cli import main, run_cli
+from vos_shared.datasets import davis2017
+from vos_shared.errors import BadMask
+from vos_shared.masks import read_mask, write_mask
+from vos_shared.video import Video
+
+
+def vos(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    """Run the command in this process; its exit code."""
+    monkeypatch.setattr(sys, "argv", ["vos", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def truth_of(davis: Path) -> Path:
+    return davis / "Annotations" / "480p"
+
+
+def test_errors_of_the_user_become_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise BadMask("mask a.png is blue; make it green")
+
+    assert run_cli(fail, prog="osmn") == 2
+    assert capsys.readouterr().err == "osmn: mask a.png is blue; make it green\n"
+
+
+def test_other_exit_codes() -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    assert run_cli(stop, prog="osmn") == 130
+    assert run_cli(lambda: None) == 0
+    assert run_cli(lambda: 1) == 1
+    with pytest.raises(ZeroDivisionError):
+        run_cli(lambda: 1 / 0)
+
+
+def test_ctrl_c_ends_with_130_and_no_traceback() -> None:
+    script = """
+        import sys, time
+        from vos_shared.cli import run_cli
+        def work():
+            print("now", flush=True)
+            time.sleep(60)
+        sys.exit(run_cli(work, prog="osmn"))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "now\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+    assert process.returncode == 130
+    assert errors == "osmn: stopped; what is finished stays\n"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from vos_shared.cli import main; sys.argv = ['vos', '--help']\n"
+        "try: main()\n"
+        "except SystemExit: sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'av', 'scipy')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert {"evaluate", "demo-data", "overlay", "doctor"} <= set(done.stdout.split())
+
+
+def test_the_truth_scores_one(
+    davis: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ("--json", tmp_path / "s.json", "--csv", tmp_path / "s.csv")
+    words = ("--dataset", "davis2017", "--root", davis, "--split", "val", "--results", truth_of(davis), *files)
+    assert vos(monkeypatch, "evaluate", *words, "--workers", 1) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert table[0].split()[:3] == ["davis2017", "J&F-Mean", "J-Mean"]
+    assert [line.split()[0] for line in table[2:]] == ["cat_1", "cat_2", "dog_1", "mean"]
+    assert table[-1].split()[1:3] == ["100.0", "100.0"]
+    scores = json.loads((tmp_path / "s.json").read_text())
+    assert scores["summary"]["J&F-Mean"] == 1
+    assert scores["objects"]["cat_2"] == {"J": 1, "F": 1}
+    with (tmp_path / "s.csv").open() as file:
+        assert len(list(csv.reader(file))) >= 4
+
+
+def test_evaluating_does_not_load_torch(davis: Path) -> None:
+    code = (
+        "import sys; from vos_shared.cli import main\n"
+        f"sys.argv = ['vos', 'evaluate', '--root', {str(davis)!r}, '--results', {str(truth_of(davis))!r}]\n"
+        "try: main()\n"
+        "except SystemExit as end: sys.exit(end.code or 'torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_evaluating_incomplete_results_names_every_frame(
+    davis: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    assert vos(monkeypatch, "evaluate", "--root", davis, "--results", tmp_path / "out") == 2
+    assert "cat: 00001, 00002, 00003; dog: 00001" in capsys.readouterr().err
+
+
+def test_demo_data_can_be_read_and_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("demo-data", tmp_path / "demo", "--clips", 2, "--frames", 3, "--size", 48, 64)
+    assert vos(monkeypatch, *words) == 0
+    sequences = davis2017(tmp_path / "demo")
+    assert [len(sequence.frame_names) for sequence in sequences] == [3, 3]
+    assert sequences[0].video.size == (48, 64)
+    assert vos(monkeypatch, *words) == 2
+    assert "choose another folder" in capsys.readouterr().err
+
+
+def test_overlay_of_a_data_set_and_of_frames(
+    davis: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert vos(monkeypatch, "overlay", davis, "--output", tmp_path / "films") == 0
+    assert {path.name: len(Video.open(path)) for path in (tmp_path / "films").iterdir()} == {"cat.mp4": 5, "dog.mp4": 3}
+    frames = davis / "JPEGImages" / "480p" / "dog"
+    words = ("overlay", frames, "--masks", truth_of(davis), "--output", tmp_path / "new" / "dog.mp4", "--fps", 5)
+    assert vos(monkeypatch, *words) == 0
+    assert Video.open(tmp_path / "new" / "dog.mp4").fps == 5
+    assert vos(monkeypatch, "overlay", frames, "--output", tmp_path / "none.mp4") == 2
+    assert "add --masks" in capsys.readouterr().err
+    (truth_of(davis) / "dog" / "00001.png").unlink()
+    assert vos(monkeypatch, *words) == 2
+    assert "lacks 1 masks: dog: 00001" in capsys.readouterr().err
+
+
+def test_doctors_exit_code_tells_the_finding(
+    davis: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert vos(monkeypatch, "doctor", davis) == 0
+    assert "no problems found" in capsys.readouterr().out
+    assert vos(monkeypatch, "doctor", truth_of(davis), "--root", davis) == 0
+    write_mask(truth_of(davis) / "cat" / "00007.png", read_mask(truth_of(davis) / "cat" / "00000.png"))
+    assert vos(monkeypatch, "doctor", davis) == 1
+    assert "00007.png belongs to no frame" in capsys.readouterr().out
+    assert vos(monkeypatch, "doctor", tmp_path / "nowhere") == 2
+    assert capsys.readouterr().err == f"vos: no such folder: {tmp_path / 'nowhere'}\n"
