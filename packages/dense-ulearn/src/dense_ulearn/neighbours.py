@@ -19,7 +19,7 @@ from torch import Tensor
 
 TILE_QUERIES = 48  # what one matrix product compares at once; vendor kernels for AVX-512 work on 48 columns
 GROUP = 20  # cells of a reference frame that the search treats as one group
-SCORES_AT_ONCE = 2**21  # similarities of a reference frame held at once: 8 MiB
+SCORES_AT_ONCE = 2**20  # similarities to a reference frame held at once: 4 MiB
 
 
 class Candidates(NamedTuple):
@@ -53,7 +53,7 @@ class Tiling:
         self.height, self.width, self.radius = height, width, radius
         self.reach = math.ceil(min(radius, height + width)) - 1
         # Half the reach: a window is hardly wider than it must be, and a tile's products are still large.
-        columns = min(max(1, math.ceil(self.reach / 2)), 12, width)
+        columns = min(max(4, math.ceil(self.reach / 2)), 12, width)
         self.strips = math.ceil(width / columns)
         self.columns = math.ceil(width / self.strips)
         self.rows = max(1, TILE_QUERIES // self.columns)
@@ -63,13 +63,13 @@ class Tiling:
         """Number of cells of a map."""
         return self.height * self.width
 
-    def arrange(self, features: Tensor) -> Tensor:
-        """Features [h, w, D] as strips [S, h, b, D]; the last strip is filled up with zeros."""
-        filled = F.pad(features, (0, 0, 0, self.strips * self.columns - self.width))
-        return filled.view(self.height, self.strips, self.columns, -1).transpose(0, 1)
+    def strip(self, features: Tensor, number: int) -> Tensor:
+        """One strip of features [h, w, D]: [h, b, D]; the last is filled up with zeros."""
+        strip = features[:, number * self.columns : (number + 1) * self.columns]
+        return F.pad(strip, (0, 0, 0, self.columns - strip.shape[1]))
 
     def restore(self, strips: Tensor) -> Tensor:
-        """Undo `arrange`: [S, h, b, M] to [h, w, M]."""
+        """Put strips together again: [S, h, b, M] to [h, w, M]."""
         return strips.transpose(0, 1).flatten(1, 2)[:, : self.width]
 
     def tiles(self, strip: int) -> Iterator[Tile]:
@@ -112,17 +112,19 @@ class ContextFrames:
         self.tiling, self.dtype = tiling, dtype
         self._bank: Tensor | None = None  # [S, h, b, slots, D]
 
-    def put(self, slot: int, strips: Tensor, capacity: int) -> None:
-        """Store a frame's strips [S, h, b, D]; the room grows by doubling up to ``capacity`` slots."""
+    def put(self, slot: int, features: Tensor, capacity: int) -> None:
+        """Store a frame's features [h, w, D]; the room grows by doubling up to ``capacity`` slots."""
         held = 0 if self._bank is None else self._bank.shape[3]
         if slot >= held:
-            size = min(capacity, max(slot + 1, 2 * held))
-            bank = strips.new_zeros((*strips.shape[:3], size, strips.shape[3]), dtype=self.dtype)
+            tiling, size = self.tiling, min(capacity, max(slot + 1, 2 * held))
+            shape = (tiling.strips, tiling.height, tiling.columns, size, features.shape[2])
+            bank = features.new_zeros(shape, dtype=self.dtype)
             if self._bank is not None:
                 bank[..., :held, :] = self._bank
             self._bank = bank
         assert self._bank is not None
-        self._bank[..., slot, :] = strips
+        for number in range(self.tiling.strips):
+            self._bank[number, :, :, slot] = self.tiling.strip(features, number)
 
     def nearest(self, strip: int, queries: Tensor, slot_sets: Sequence[tuple[int, ...]], k: int) -> list[Candidates]:
         """For each set of slots the k most similar cells that a query reaches.
@@ -177,7 +179,8 @@ class ReferenceFrame:
         at_once = max(TILE_QUERIES, SCORES_AT_ONCE // len(self._groups))
         found = [self._search(part, k) for part in queries.split(at_once)]
         similarity, cell = map(torch.cat, zip(*found, strict=True))
-        return Candidates(similarity, cell + slot * self.cells)
+        # Where a map has fewer than k cells, cells behind its end fill up; they weigh nothing, but must exist.
+        return Candidates(similarity, cell.clamp(max=self.cells - 1) + slot * self.cells)
 
     def _search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         scores = self._groups.float() @ queries.T.contiguous()

@@ -140,10 +140,9 @@ class LabelPropagation:
         """Put the frame into the slot of the oldest."""
         if not self._references or not self.settings.context:
             return
-        assert self._tiling is not None
         assert self._context is not None
         slot = self._slot(self._time)
-        self._context.put(slot, self._tiling.arrange(features), self.settings.context)
+        self._context.put(slot, features, self.settings.context)
         self._labels[slot : slot + 1] = [labels]
 
     def _slot(self, frame: int) -> int:
@@ -153,14 +152,15 @@ class LabelPropagation:
         """Labels of the new frame from all references and the context: [h, w, D] -> [h * w, M]."""
         assert self._tiling is not None
         table = torch.cat([*self._labels, *(reference.labels for reference in self._references)])
-        strips = self._tiling.arrange(features.float()).flatten(1, 2)  # [S, h * b, D]
-        labels = [self._propagate_strip(number, queries, table) for number, queries in enumerate(strips)]
+        labels = [self._propagate_strip(number, features, table) for number in range(self._tiling.strips)]
         grid = torch.stack(labels).unflatten(1, (-1, self._tiling.columns))  # [S, h, b, M]
         return self._tiling.restore(grid).flatten(0, 1)
 
-    def _propagate_strip(self, strip: int, queries: Tensor, table: Tensor) -> Tensor:
-        """Labels of the cells of one strip: queries [q, D], label table [slots * h * w, M] -> [q, M]."""
+    def _propagate_strip(self, strip: int, features: Tensor, table: Tensor) -> Tensor:
+        """Labels of one strip from the label table [slots * h * w, M]: [h, w, D] -> [h * b, M]."""
+        assert self._tiling is not None
         assert self._context is not None
+        queries = self._tiling.strip(features, strip).flatten(0, 1).float()  # [h * b, D]
         k = self.settings.neighbours
         sources = {reference.frame: self._sources(reference.frame) for reference in self._references}
         slot_sets = sorted({slots for source in sources.values() for slots, _ in source})
