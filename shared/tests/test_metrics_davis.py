@@ -142,6 +142,12 @@ def test_an_object_without_proposal_is_scored_against_nothing() -> None:
     assert result[2].region == [1, 1]
 
 
+def test_without_objects_there_is_nothing_to_assign() -> None:
+    evaluator = Unsupervised()
+    evaluator.add(EMPTY, boxes(k1=0))
+    assert evaluator.result() == {}
+
+
 def test_void_does_not_count_for_proposals() -> None:
     evaluator = Unsupervised()
     evaluator.add(boxes(k1=0, k255=15), boxes(k1=8))

@@ -127,6 +127,8 @@ class Unsupervised:
     def result(self) -> dict[int | None, FrameScores]:
         """Scores by object id, each of the proposal that was assigned to it."""
         objects = sorted(self._objects)
+        if not objects:
+            return {}
         # As in the official tool every id up to the highest is a proposal, though it may be empty, and there are
         # empty ones enough for all objects.
         count = max(max(self._proposals, default=0), len(objects))
@@ -181,8 +183,13 @@ def _counted(truth: ObjectMask) -> Bits | None:
 
 
 def _assign(values: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
-    """Column of each row, all different, so that the sum of values is highest."""
-    from scipy.optimize import linear_sum_assignment  # 30 MiB that only this protocol needs.
+    """Column of each row, all different, so that the sum of values is highest; values are not negative."""
+    # Imported here because only this protocol needs it; scipy.optimize would take another 16 MiB.
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
-    columns: npt.NDArray[np.intp] = linear_sum_assignment(values, maximize=True)[1]
-    return columns
+    # A sparse matrix takes 0 for no edge. Adding 1 changes every full assignment alike.
+    rows, columns = min_weight_full_bipartite_matching(csr_array(values + 1), maximize=True)
+    assigned = np.empty(len(values), dtype=np.intp)
+    assigned[rows] = columns
+    return assigned
