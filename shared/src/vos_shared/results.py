@@ -12,7 +12,7 @@ import json
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -29,8 +29,9 @@ _ABANDONED: Final = 3600
 class SequenceWriter:
     """Takes the masks of one sequence; made by `ResultsTree.writer`."""
 
-    def __init__(self, folder: Path, frame_names: Sequence[str]) -> None:
+    def __init__(self, folder: Path, frame_names: Sequence[str], encode: Callable[[Path, ObjectMask], object]) -> None:
         self._folder = folder
+        self._encode = encode
         self._frame_names = frozenset(frame_names)
         self._written: set[str] = set()
         self._extra: dict[str, Any] = {}
@@ -47,7 +48,7 @@ class SequenceWriter:
             raise BadResults(f"{self._folder.name}: there is no frame {frame_name} in this sequence")
         # Made at the first mask: a method may think about the whole video for long before that.
         self._folder.mkdir(parents=True, exist_ok=True)
-        write_mask(self._folder / f"{frame_name}.png", mask)
+        self._encode(self._folder / f"{frame_name}.png", mask)
         self._written.add(frame_name)
 
     def extra(self, record: Mapping[str, Any]) -> None:
@@ -79,13 +80,21 @@ class ResultsTree:
         return not _missing(self.folder(sequence_name), frame_names)
 
     @contextmanager
-    def writer(self, sequence_name: str, frame_names: Sequence[str], inputs: str = "") -> Iterator[SequenceWriter]:
+    def writer(
+        self,
+        sequence_name: str,
+        frame_names: Sequence[str],
+        inputs: str = "",
+        *,
+        encode: Callable[[Path, ObjectMask], object] = write_mask,
+    ) -> Iterator[SequenceWriter]:
         """Write one sequence; its masks appear together when the block ends, and not if it raises.
 
         Args:
             sequence_name: a folder name.
             frame_names: every frame of the sequence.
             inputs: a fingerprint of what the masks are made from.
+            encode: writes one file; by default a palette PNG of object ids.
 
         Raises:
             BadResults: not a folder name; the sequence is there already, but from somebody else, such as frames or
@@ -95,7 +104,7 @@ class ResultsTree:
         target = self._ours(sequence_name)
         self._sweep()
         partial = self.root / ".partial" / f"{sequence_name}.{secrets.token_hex(4)}"
-        writer = SequenceWriter(partial, frame_names)
+        writer = SequenceWriter(partial, frame_names, encode)
         try:
             yield writer
             lacking = [name for name in frame_names if name not in writer._written]
