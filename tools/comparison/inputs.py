@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from tqdm import tqdm
 from comparison.options import Options, check_row_name
 from comparison.records import FOREGROUND, OBJECTS, Protocol
 from vos_shared.datasets import Sequence, load_dataset
+from vos_shared.datasets.synthetic import write_davis_tree
 from vos_shared.errors import BadDataset
 from vos_shared.inputs import InputArguments
 
@@ -58,8 +58,6 @@ def _open_video(path: Path, prompt: Path | None) -> Inputs:
 
 def _open_demo(root: Path) -> Inputs:
     """The built-in clips, the same ones each time; written once to a folder of the output."""
-    from vos_shared.datasets.synthetic import write_davis_tree
-
     if not (root / "ImageSets").is_dir():
         write_davis_tree(root)
     return Inputs("Built-in synthetic clips", tuple(load_dataset("davis2017", root)), (OBJECTS, FOREGROUND))
@@ -97,6 +95,8 @@ def _fingerprint(sequence: Sequence) -> str:
     return digest.hexdigest()
 
 
-def frame_names(sequences: Iterable[Sequence]) -> Mapping[str, tuple[str, ...]]:
-    """Names of the frames of each sequence."""
-    return {sequence.name: tuple(sequence.frame_names) for sequence in sequences}
+def required_masks(inputs: Inputs) -> dict[str, tuple[str, ...]]:
+    """Names of the frames that masks from elsewhere must cover, by sequence: those that are scored, if any are."""
+    if not inputs.protocols:
+        return {sequence.name: tuple(sequence.frame_names) for sequence in inputs.sequences}
+    return {sequence.name: tuple(sequence.annotations)[1:-1] for sequence in inputs.sequences}

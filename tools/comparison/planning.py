@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import Distribution, entry_points
 from importlib.util import find_spec
@@ -22,44 +22,73 @@ GIVEN = {Supervision.FIRST_FRAME: Given.FIRST_MASK, Supervision.NONE: Given.NOTH
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is run.
+class Choice:
+    """What the user wants to run.
 
     Attributes:
-        jobs: one for each row that can run; `inputs` is still empty.
-        stillborn: rows that cannot, with the reason as their failure.
-        versions: version of each distribution that brings a method of the plan.
+        methods: each method with the name of its variant.
+        broken: why a method that was asked for, or is installed, cannot even be imported.
+        weights: by name of a method or variant.
     """
 
-    jobs: tuple[Job, ...]
-    stillborn: tuple[Row, ...]
-    versions: Mapping[str, str]
+    methods: tuple[tuple[Method, str], ...]
+    broken: Mapping[str, str]
+    weights: Mapping[str, str]
+
+    @property
+    def names(self) -> list[str]:
+        """The rows' names."""
+        return [variant for _, variant in self.methods]
+
+    def versions(self) -> dict[str, str]:
+        """Version of each distribution that brings one of the methods."""
+        names = {method.name for method, _ in self.methods}
+        found = [entry.dist for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name in names]
+        return {dist.name: dist.version for dist in found if isinstance(dist, Distribution)}
 
 
-def plan(options: Options, inputs: Inputs) -> Plan:
-    """Choose methods and weights.
-
-    Args:
-        options: the command line.
-        inputs: what is segmented.
+def choose_methods(options: Options) -> Choice:
+    """Find the methods that the options name.
 
     Raises:
-        UserError: an unknown method, weights for a method that does not run, an unusable device or precision.
+        UserError: an unknown method, or weights for one that does not run.
     """
+    methods, broken = discover()
+    if options.methods is None:
+        chosen = [(method, method.name) for method in methods.values()]
+    else:
+        wanted = list(dict.fromkeys(options.methods))
+        chosen = [find_variant(name, methods.values()) for name in wanted if name not in broken]
+        broken = {name: broken[name] for name in wanted if name in broken}
+    for name in (*broken, *(variant for _, variant in chosen)):
+        check_row_name(name)
     weights = named_values("--weights", options.weights)
-    chosen, broken = _chosen(options.methods)
     if strangers := weights.keys() - {name for method, variant in chosen for name in (method.name, variant)}:
         raise UserError(f"--weights {min(strangers)}=..: no such method runs in this comparison")
+    return Choice(tuple(chosen), broken, weights)
+
+
+def plan(choice: Choice, options: Options, inputs: Inputs, digests: Mapping[str, str]) -> tuple[list[Job], list[Row]]:
+    """Make a job for each method that can run, and a row that says why for each that cannot.
+
+    Args:
+        choice: what to run.
+        options: device, precision, output.
+        inputs: what is segmented.
+        digests: fingerprint of each sequence.
+
+    Raises:
+        UserError: an unusable device or precision.
+    """
     device = _device(options)
-    jobs, stillborn = [], [_stillborn(name, f"{BROKEN}: {reason}", options) for name, reason in broken.items()]
-    for method, variant in chosen:
-        check_row_name(variant)
+    jobs, stillborn = [], [_stillborn(name, f"{BROKEN}: {why}", options) for name, why in choice.broken.items()]
+    for method, variant in choice.methods:
         if method.supervision is Supervision.FIRST_FRAME and not all(item.annotations for item in inputs.sequences):
             stillborn.append(_stillborn(variant, NEEDS_PROMPT, options, method))
             continue
-        own_weights = weights.get(variant, weights.get(method.name))
-        jobs.append(_job(method, variant, own_weights, device, options, inputs))
-    return Plan(tuple(jobs), tuple(stillborn), _versions(method for method, _ in chosen))
+        weights = choice.weights.get(variant, choice.weights.get(method.name))
+        jobs.append(_job(method, variant, weights, device, options, inputs, digests))
+    return jobs, stillborn
 
 
 def _device(options: Options) -> str:
@@ -71,25 +100,20 @@ def _device(options: Options) -> str:
     return str(device)
 
 
-def _chosen(names: Iterable[str] | None) -> tuple[list[tuple[Method, str]], dict[str, str]]:
-    """Methods with their variants, and the reason for each that was asked for and cannot even be imported."""
-    methods, broken = discover()
-    if names is None:
-        return [(method, method.name) for method in methods.values()], broken
-    wanted = list(dict.fromkeys(names))
-    return (
-        [find_variant(name, methods.values()) for name in wanted if name not in broken],
-        {name: broken[name] for name in wanted if name in broken},
-    )
-
-
 def _stillborn(name: str, failure: str, options: Options, method: Method | None = None) -> Row:
-    check_row_name(name)
     title, paper = (method.title, method.paper) if method else (name, "")
     return Row(name, title, paper, Given.FIRST_MASK, options.output / "masks" / name, failure=failure)
 
 
-def _job(method: Method, variant: str, weights: str | None, device: str, options: Options, inputs: Inputs) -> Job:
+def _job(
+    method: Method,
+    variant: str,
+    weights: str | None,
+    device: str,
+    options: Options,
+    inputs: Inputs,
+    digests: Mapping[str, str],
+) -> Job:
     settings: dict[str, str | int | None] = {
         "method": method.name,
         "variant": variant,
@@ -113,7 +137,7 @@ def _job(method: Method, variant: str, weights: str | None, device: str, options
         log=options.output / "logs" / f"{variant}.log",
         settings=settings,
         sequences=inputs.sequences,
-        inputs={},
+        inputs=digests,
     )
 
 
@@ -143,9 +167,3 @@ def _package_files(module: str) -> Iterator[Path]:
     for folder in spec.submodule_search_locations or ():
         files = (path for path in Path(folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
         yield from sorted(files)
-
-
-def _versions(methods: Iterable[Method]) -> dict[str, str]:
-    names = {method.name for method in methods}
-    found = [entry.dist for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name in names]
-    return {dist.name: dist.version for dist in found if isinstance(dist, Distribution)}

@@ -8,11 +8,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from comparison.environment import describe_environment
-from comparison.inputs import Inputs, fingerprints, frame_names, open_inputs
+from comparison.inputs import Inputs, fingerprints, open_inputs, required_masks
 from comparison.jobs import Job
 from comparison.options import Options, check_names_differ, named_values
 from comparison.outputs import metrics_csv, metrics_json
-from comparison.planning import Plan, plan
+from comparison.planning import Choice, choose_methods, plan
 from comparison.records import Given, Row
 from comparison.report import Contents, write_report
 from comparison.report.pictures import take_pictures
@@ -41,28 +41,27 @@ def compare(options: Options) -> int:
         inputs = open_inputs(options)
         folders = {name: Path(folder) for name, folder in named_values("--results", options.results).items()}
         _check_complete(folders, inputs)
-        planned = plan(options, inputs)
-        check_names_differ([row.variant for row in planned.jobs], folders)
-        if not planned.jobs and not folders:
-            _nothing_to_do(planned)
-        digests = fingerprints(inputs)
-        jobs = [replace(job, inputs=digests) for job in planned.jobs]
+        choice = choose_methods(options)
+        check_names_differ(choice.names, folders)
+        jobs, stillborn = plan(choice, options, inputs, fingerprints(inputs))
+        if not jobs and not folders:
+            _nothing_to_do(stillborn)
         others = [_scored(_row_of_folder(name, folder), inputs, options) for name, folder in folders.items()]
         for job in jobs:
             _check_weights(job)
-        rows = [*planned.stillborn, *(_scored(_run(job), inputs, options) for job in jobs), *others]
-        _write(rows, inputs, options, planned)
+        rows = [*stillborn, *(_scored(_run(job), inputs, options) for job in jobs), *others]
+        _write(rows, inputs, options, choice)
     return int(any(row.failure for row in rows))
 
 
 def _check_complete(folders: dict[str, Path], inputs: Inputs) -> None:
-    names = frame_names(inputs.sequences)
+    names = required_masks(inputs)
     for folder in folders.values():
         missing_frames(folder, names, check=True)
 
 
-def _nothing_to_do(planned: Plan) -> None:
-    reasons = "; ".join(f"{row.label}: {row.failure}" for row in planned.stillborn)
+def _nothing_to_do(stillborn: list[Row]) -> None:
+    reasons = "; ".join(f"{row.label}: {row.failure}" for row in stillborn)
     raise UserError(f"there is nothing to compare: {reasons or 'no method is installed and no --results are given'}")
 
 
@@ -96,9 +95,9 @@ def _scored(row: Row, inputs: Inputs, options: Options) -> Row:
     return replace(row, scored=scored)
 
 
-def _write(rows: list[Row], inputs: Inputs, options: Options, planned: Plan) -> None:
+def _write(rows: list[Row], inputs: Inputs, options: Options, choice: Choice) -> None:
     """Tables to the terminal; metrics and report to the output folder."""
-    environment = describe_environment(options.device, planned.versions) | {
+    environment = describe_environment(options.device, choice.versions()) | {
         "Input": _input_text(options, inputs),
         "Precision": options.precision,
         "Seed": str(options.seed),

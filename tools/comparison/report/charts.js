@@ -122,14 +122,14 @@ function drawBySequence(holder, rows) {
 
 // J of every scored frame; `onPick` is told the frame that was clicked, the returned function moves the cursor.
 function drawOverTime(holder, sequence, rows, onPick) {
-  const [width, height] = [1100, 260];
+  const [width, height] = [Math.max(360, holder.clientWidth), 260];
   const box = { left: 46, right: width - 12, top: 12, bottom: height - 38 };
   const last = Math.max(1, sequence.length - 1);
   const x = (frame) => box.left + ((box.right - box.left) * frame) / last;
   const y = (score) => box.bottom - (box.bottom - box.top) * score;
   const svg = newChart(holder, width, height, `J over time in ${sequence.name}`);
   scoreAxis(svg, box, y);
-  const step = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000].find((size) => last / size <= 12) ?? last;
+  const step = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000].find((size) => last / size <= width / 90) ?? last;
   for (let frame = 0; frame <= last; frame += step) {
     draw("text", { x: x(frame), y: box.bottom + 18, "text-anchor": "middle" }, svg, String(frame));
   }
