@@ -136,7 +136,7 @@ def test_overlay_of_a_data_set_and_of_frames(
     assert "add --masks" in capsys.readouterr().err
     (truth_of(davis) / "dog" / "00001.png").unlink()
     assert vos(monkeypatch, *words) == 2
-    assert "lacks 1 masks: dog: 00001" in capsys.readouterr().err
+    assert "lacks 1 mask: dog: 00001" in capsys.readouterr().err
 
 
 def test_doctors_exit_code_tells_the_finding(

@@ -74,16 +74,16 @@ def test_black_and_white_masks_and_gaps_are_no_problems(davis: Path) -> None:
 def test_results_are_compared_with_the_data_set(davis: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with ResultsTree(out).writer("cat", ["00000", "00001", "00004", "00009"]) as writer:
-        for t, shape in ((0, (40, 56)), (1, (20, 28)), (4, (40, 56)), (9, (40, 56))):
+        for t, shape in ((0, (40, 56)), (1, (20, 28)), (4, (40, 56)), (9, (20, 28))):
             writer.write(f"{t:05d}", np.full(shape, 3, np.uint8))
     report = examine(out, davis2017(davis))
     assert report.rows[0][:4] == ("cat", "4", "56x40, 28x20", "1")
     assert report.rows[0][4] != "-"
     assert report.problems == [
-        "cat: 00000 is 56 wide and 40 high, but not 00001",
+        "cat: 00000 is 56 wide and 40 high, but not 00001, 00009",
         "cat lacks 2 of 5 masks: 00002-00003",
         "cat: masks for no frame of the data set: 00009",
-        "cat: 1 masks are not 56 wide and 40 high like the frames",
+        "cat: not 56 wide and 40 high like the frames: 00001, 00009",
         "dog lacks 3 of 3 masks: 00000-00002",
     ]
     assert report.notes == ["cat: ids that the data set does not have: [3]"]

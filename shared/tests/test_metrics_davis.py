@@ -54,10 +54,9 @@ def test_a_straight_line_decays_by_three_quarters_of_its_fall(frames: int) -> No
     assert statistics_of(falling).decay == pytest.approx(0.75, abs=2 / frames)
 
 
-def test_frames_without_a_score_do_not_count() -> None:
-    assert statistics_of([np.nan, np.nan, 0.2, 0.6]) == statistics_of([0.2, 0.6])
+def test_no_frames_have_no_statistics() -> None:
     with pytest.raises(ValueError, match="no frame"):
-        statistics_of([np.nan])
+        statistics_of([])
 
 
 def test_foreground_is_the_union_of_all_ids_outside_void() -> None:
@@ -91,15 +90,16 @@ def test_scores_of_an_object_are_those_of_its_masks_alone() -> None:
         assert scores.contour == [contour_accuracy(truth == k, prediction == k)]
 
 
-def test_an_object_that_enters_later_counts_after_the_frame_in_which_it_is_given() -> None:
+def test_an_object_that_enters_later_is_right_where_nobody_has_it() -> None:
     evaluator = SemiSupervised(boxes(k1=0))
     evaluator.add(boxes(k1=0), boxes(k1=0))
-    evaluator.add(boxes(k1=0, k2=20), boxes(k1=0, k2=20))
-    evaluator.add(boxes(k1=0, k2=20, k3=40), boxes(k1=0, k2=25))
+    evaluator.add(boxes(k1=0), boxes(k1=0, k2=20))  # Predicted before it is there.
+    evaluator.add(boxes(k1=0, k2=20), boxes(k1=0, k2=25, k3=45))
     result = evaluator.result()
-    assert list(result) == [1, 2]  # 3 is given in the last frame and never scored.
-    assert np.isnan(result[2].region[:2]).all()
-    assert result[2].region[2] == 0.5
+    assert list(result) == [1, 2]
+    assert result[1].region == [1, 1, 1]
+    assert result[2].region == [1, 0, 0.5]
+    assert result[2].contour[:2] == [1, 0]
 
 
 def test_proposals_are_assigned_to_the_objects_they_cover_best() -> None:

@@ -77,6 +77,21 @@ def test_a_data_set_is_segmented_into_a_results_tree(davis: Path, copying: Metho
     assert times["method"] == "copying"
     assert times["sequences"]["cat"]["frames"] == 5
     assert set(times["sequences"]["cat"]["seconds"]) == {"total", "prepare", "decode", "model", "encode"}
+    assert times["total"]["frames"] == 8
+    assert times["total"]["frames_per_second"] == pytest.approx(8 / times["total"]["seconds"]["total"], rel=1e-3)
+
+
+def test_films_are_drawn_again_only_for_new_masks(davis: Path, copying: Method, tmp_path: Path) -> None:
+    def drawn() -> list[int]:
+        run_segment(copying, arguments(davis, tmp_path / "out", overlay=True))
+        return [(tmp_path / "out" / f"{name}.mp4").stat().st_mtime_ns for name in ("cat", "dog")]
+
+    first = drawn()
+    assert drawn() == first
+    write_mask(davis / "Annotations" / "480p" / "dog" / "00000.png", np.ones((40, 56), np.uint8))
+    again = drawn()
+    assert again[0] == first[0]
+    assert again[1] > first[1]
 
 
 def test_finished_sequences_are_not_computed_again(

@@ -160,8 +160,9 @@ def _compare_with(
             report.problems.append(f"{sequence.name}: masks for no frame of the data set: {', '.join(surplus)}")
         wrong = [mask.name for mask in masks if mask.size != sequence.video.size]
         if wrong:
+            listed = _ranges(wrong, [mask.name for mask in masks])
             report.problems.append(
-                f"{sequence.name}: {len(wrong)} masks are not {describe_size(sequence.video.size)} like the frames"
+                f"{sequence.name}: not {describe_size(sequence.video.size)} like the frames: {listed}"
             )
         known = {k for _, prompt in sequence.prompts() if prompt is not None for k in ids_of(prompt)}
         strange = sorted({k for mask in masks for k in mask.ids} - known)

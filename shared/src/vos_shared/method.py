@@ -51,6 +51,7 @@ class Segmentation:
     Attributes:
         mask: object ids, uint8 [H, W].
         scores: soft masks float32 [K, H, W] in 0..1, only when they were asked for.
+
     """
 
     mask: ObjectMask
@@ -65,6 +66,7 @@ class ModelInfo:
         parameters: number of learned values in the networks; 0 for a method without a network.
         weights: what the weights are, in words ("official ytvos_e060_res4", "untrained, seed 0", "none needed").
         trained: False where no training of any kind stands behind the result.
+
     """
 
     parameters: int
@@ -84,7 +86,7 @@ class Segmenter(ABC):
     def reset(self) -> None:
         """Forget the current video; the next `step` is the first frame of a new one."""
 
-    def prepare(self, video: Video) -> None:
+    def prepare(self, video: Video) -> None:  # noqa: B027 - most methods need nothing of it
         """See the whole video before the first `step`, for methods that must; call it after `reset`.
 
         Does nothing by default. A method that needs it raises `UserError` from `step` when it was not called.
@@ -102,6 +104,7 @@ class Segmenter(ABC):
 
         Raises:
             UserError: the frame or the prompt cannot be used (its size, its type).
+
         """
 
 
@@ -116,6 +119,7 @@ class Method:
         supervision: what the method is told about the objects.
         loader: ``module:function`` of ``load(weights, device, precision, **options) -> Segmenter``; imported on use.
         variants: variant name to the options that make it; the method's own name is the plain variant.
+
     """
 
     name: str
@@ -150,6 +154,7 @@ class Method:
 
         Raises:
             UserError: unknown variant, unusable weights, device or precision.
+
         """
         if variant is not None and variant not in self.variant_names:
             raise UserError(f"{self.name}: no variant {variant!r}; there is {', '.join(self.variant_names)}")
@@ -164,6 +169,7 @@ def discover() -> tuple[dict[str, Method], dict[str, str]]:
 
     Returns:
         Methods by name in alphabetical order, and for entry points that could not be used the reason by their name.
+
     """
     methods: dict[str, Method] = {}
     broken: dict[str, str] = {}
@@ -185,6 +191,7 @@ def find_variant(name: str, methods: Iterable[Method]) -> tuple[Method, str]:
 
     Raises:
         UserError: no installed method has it.
+
     """
     available = list(methods)
     for method in available:

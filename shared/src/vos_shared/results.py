@@ -198,7 +198,7 @@ def missing_frames(
     if check and lacking:
         count = sum(map(len, lacking.values()))
         listed = "; ".join(f"{name}: {', '.join(frames)}" for name, frames in lacking.items())
-        raise BadResults(f"{root} lacks {count} masks: {listed}")
+        raise BadResults(f"{root} lacks {count} {'mask' if count == 1 else 'masks'}: {listed}")
     return lacking
 
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tqdm import tqdm
+
 from vos_shared.errors import UserError
 from vos_shared.inputs import InputArguments, inputs_fingerprint, require_prompts
 from vos_shared.method import ENTRY_POINT_GROUP, Method, Segmenter, Supervision
-from vos_shared.sequence_loop import MaskSink, SequenceTiming, segment_sequence
+from vos_shared.sequence_loop import MaskSink, SequenceTiming, segment_sequence, total_timing
 
 if TYPE_CHECKING:
     import torch
-    from tqdm import tqdm
 
     from vos_shared.datasets import Sequence
     from vos_shared.results import ResultsTree
@@ -62,11 +63,9 @@ def run_segment(method: Method, arguments: SegmentArguments, **options: Any) -> 
         UserError: with whatever is wrong, before or at the sequence it concerns; finished sequences stay.
 
     """
-    from tqdm import tqdm
-
     from vos_shared.results import ResultsTree
     from vos_shared.runtime.device import choose_device
-    from vos_shared.runtime.distributed import rank, shard
+    from vos_shared.runtime.distributed import shard
 
     if arguments.prompt is not None and method.supervision is Supervision.NONE:
         raise UserError(f"{method.name} finds the foreground by itself and takes no mask; leave out --prompt")
@@ -76,12 +75,12 @@ def run_segment(method: Method, arguments: SegmentArguments, **options: Any) -> 
     segmenter = method.load(arguments.weights, str(device), arguments.precision, variant=arguments.variant, **options)
     settings = run_settings(method, segmenter, arguments, options)
     run = _Run(ResultsTree(arguments.output, settings=settings), method, segmenter, arguments, device)
-    frames = sum(len(sequence.frame_names) for sequence in sequences)
-    with tqdm(total=frames, unit="frame", disable=None if rank() == 0 else True) as bar:
-        for sequence in sequences:
-            bar.set_description(sequence.name)
-            run.segment(sequence, bar)
-    run.conclude(sequences)
+    run.compute(sequences)
+    if arguments.overlay:
+        run.draw(sequences)
+    if arguments.timing is not None and sequences:  # With more processes than sequences some have none.
+        run.write_timing(sequences, arguments.timing)
+    print(f"{len(sequences)} {'sequence' if len(sequences) == 1 else 'sequences'} in {arguments.output}")
 
 
 def run_settings(
@@ -116,19 +115,22 @@ class _Run:
     arguments: SegmentArguments
     device: torch.device
 
-    def segment(self, sequence: Sequence, bar: tqdm[Any]) -> None:
-        """Segment a sequence unless it is finished; draw it if that is wanted."""
-        from vos_shared.overlay_video import write_overlay
+    def compute(self, sequences: list[Sequence]) -> None:
+        """Segment the sequences that are not finished."""
+        inputs = {sequence.name: inputs_fingerprint(sequence, self.method.supervision) for sequence in sequences}
+        pending = [sequence for sequence in sequences if not self._is_finished(sequence, inputs[sequence.name])]
+        frames = sum(len(sequence.frame_names) for sequence in pending)
+        with tqdm(total=frames, unit="frame", disable=_hidden()) as bar:
+            for sequence in pending:
+                bar.set_description(sequence.name)
+                self._segment(sequence, inputs[sequence.name], bar.update)
 
-        inputs = inputs_fingerprint(sequence, self.method.supervision)
-        if self.arguments.resume and self.tree.is_complete(sequence.name, sequence.frame_names, inputs):
-            bar.update(len(sequence.frame_names))
-        else:
-            self._compute(sequence, inputs, bar)
-        if self.arguments.overlay:
-            write_overlay(sequence.video, self.tree.folder(sequence.name), self.tree.root / f"{sequence.name}.mp4")
+    def _is_finished(self, sequence: Sequence, inputs: str) -> bool:
+        return self.arguments.resume and self.tree.is_complete(sequence.name, sequence.frame_names, inputs)
 
-    def _compute(self, sequence: Sequence, inputs: str, bar: tqdm[Any]) -> None:
+    def _segment(self, sequence: Sequence, inputs: str, on_frame: Callable[[], object]) -> None:
+        from vos_shared.runtime.device import describe_device
+
         with self.tree.writer(sequence.name, sequence.frame_names, inputs) as writer:
             timing = segment_sequence(
                 self.segmenter,
@@ -137,22 +139,33 @@ class _Run:
                 supervision=self.method.supervision,
                 device=self.device,
                 seed=self.arguments.seed,
-                on_frame=bar.update,
+                on_frame=on_frame,
             )
-            writer.extra({"timing": timing.to_json()})
+            writer.extra({"timing": {"device": describe_device(self.device), **timing.to_json()}})
 
-    def conclude(self, sequences: list[Sequence]) -> None:
-        """Write the times, of this run and of those before it, and say where the masks are."""
+    def draw(self, sequences: list[Sequence]) -> None:
+        """Draw the objects over the frames, unless a film is there that is younger than its masks."""
+        from vos_shared.overlay_video import write_overlay
+
+        for sequence in tqdm(sequences, desc="drawing", unit="sequence", disable=_hidden()):
+            masks, film = self.tree.folder(sequence.name), self.tree.root / f"{sequence.name}.mp4"
+            if not film.exists() or film.stat().st_mtime < masks.stat().st_mtime:
+                write_overlay(sequence.video, masks, film)
+
+    def write_timing(self, sequences: list[Sequence], path: Path) -> None:
+        """Write the times of this run and of those before it; under torchrun a file for each process."""
         from vos_shared.atomic import write_json
-        from vos_shared.runtime.device import describe_device
         from vos_shared.runtime.distributed import rank, world_size
 
-        print(f"{len(sequences)} {'sequence' if len(sequences) == 1 else 'sequences'} in {self.tree.root}")
-        path = self.arguments.timing
-        if path is None:
-            return
         records = {sequence.name: self.tree.record(sequence.name) or {} for sequence in sequences}
-        times = {name: record.get("extra", {}).get("timing", {}) for name, record in records.items()}
+        times = {name: record["extra"]["timing"] for name, record in records.items()}
         if world_size() > 1:
             path = path.with_name(f"{path.stem}-rank{rank()}{path.suffix}")
-        write_json(path, {**self.tree.settings, "device": describe_device(self.device), "sequences": times})
+        write_json(path, {**self.tree.settings, "total": total_timing(times.values()), "sequences": times})
+
+
+def _hidden() -> bool | None:
+    """For tqdm: only the first process shows a bar, and only in a terminal."""
+    from vos_shared.runtime.distributed import rank
+
+    return None if rank() == 0 else True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any, Protocol
@@ -66,6 +66,20 @@ class SequenceTiming:
             "peak_memory_bytes": self.peak_memory_bytes,
             "frame_milliseconds": [round(1000 * seconds, 3) for seconds in self.frame_seconds],
         }
+
+
+def total_timing(timings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """All sequences together, from what `SequenceTiming.to_json` gave for each; at least one."""
+    rows = list(timings)
+    frames = sum(row["frames"] for row in rows)
+    seconds = {part: round(sum(row["seconds"][part] for row in rows), 4) for part in rows[0]["seconds"]}
+    return {
+        "frames": frames,
+        "frames_per_second": round(frames / seconds["total"], 3),
+        "milliseconds_per_frame": round(1000 * seconds["model"] / frames, 3),
+        "seconds": seconds,
+        "peak_memory_bytes": max(row["peak_memory_bytes"] for row in rows),
+    }
 
 
 def segment_sequence(

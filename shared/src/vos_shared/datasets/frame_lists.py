@@ -1,12 +1,15 @@
-"""The file lists with which official training programs name their frames."""
+"""The file lists with which official programs name their frames."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from vos_shared.datasets.sequence import Sequence
 from vos_shared.errors import BadDataset
+from vos_shared.video import Video
 from vos_shared.video_sources import frame_files
 
 
@@ -43,15 +46,76 @@ def read_folder_list(path: str | Path, root: str | Path) -> list[list[Path]]:
     return [frame_files(folder) for folder in folders]
 
 
+@dataclass(frozen=True)
+class ListedSequence:
+    """A sequence of an inference list.
+
+    Attributes:
+        sequence: all its frames, and the masks that exist.
+        wanted: names of the frames whose masks are to be written.
+
+    """
+
+    sequence: Sequence
+    wanted: frozenset[str]
+
+
+def read_inference_list(path: str | Path, root: str | Path) -> list[ListedSequence]:
+    """Read a list with one frame a line: ``flag image mask``.
+
+    The flag is 0 where no mask is to be written. The mask need not exist and may be left out: YouTube-VOS has masks
+    only where an object appears. Neighbouring lines whose images lie in one folder are a sequence of this name.
+
+    Args:
+        path: the list.
+        root: what the paths in it are relative to; a leading ``/`` in them does not matter.
+
+    Raises:
+        BadDataset: no such list, an empty one, a line of another form, images that are not there, or two sequences of
+            one name.
+
+    """
+    path, root = Path(path), Path(root)
+    rows = [_inference_row(line, path) for line in _lines(path)]
+    _require([root / image for _, image, _ in rows], path, "frames", Path.is_file)
+    found = []
+    for folder, members in groupby(rows, key=lambda row: (root / row[1]).parent):
+        frames = list(members)
+        masks = {Path(image).stem: root / mask for _, image, mask in frames if mask and (root / mask).is_file()}
+        video = Video.from_files([root / image for _, image, _ in frames], name=folder.name)
+        wanted = frozenset(Path(image).stem for flag, image, _ in frames if flag)
+        found.append(ListedSequence(Sequence(folder.name, video, masks), wanted))
+    names = [listed.sequence.name for listed in found]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise BadDataset(
+            f"file list {path} names sequence {', '.join(doubled)} more than once; keep its lines together"
+        )
+    return found
+
+
+def _inference_row(line: str, path: Path) -> tuple[bool, str, str]:
+    """Whether the mask is wanted, image, and mask or an empty text."""
+    flag, *files = line.split()
+    if not flag.isdigit() or not 1 <= len(files) <= 2:
+        raise BadDataset(f"file list {path}: {line.strip()!r} is not 'flag image mask', with flag 0 or 1")
+    image, mask = (file.lstrip("/") for file in (*files, "")[:2])
+    return int(flag) != 0, image, mask
+
+
 def _entries(path: Path) -> list[str]:
+    return [line.split()[0].lstrip("/") for line in _lines(path)]
+
+
+def _lines(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as reason:
         raise BadDataset(f"file list {path} cannot be read: {reason}") from reason
-    entries = [line.split()[0].lstrip("/") for line in lines if line.strip()]
-    if not entries:
+    lines = [line for line in lines if line.strip()]
+    if not lines:
         raise BadDataset(f"file list {path} is empty; it must name one frame or folder a line")
-    return entries
+    return lines
 
 
 def _require(paths: list[Path], path: Path, what: str, exists: Callable[[Path], bool]) -> None:

@@ -26,7 +26,7 @@ MAX_PROPOSALS: Final = 20
 
 @dataclass(frozen=True)
 class FrameScores:
-    """J and F of one object, frame by frame; NaN where the object was not scored."""
+    """J and F of one object, frame by frame."""
 
     region: list[float] = field(default_factory=list)
     contour: list[float] = field(default_factory=list)
@@ -68,32 +68,34 @@ class Foreground:
 class SemiSupervised:
     """DAVIS-2017 with the first mask given: each object by its own id.
 
-    An object without prediction is scored against an empty mask; predicted ids that the truth does not hold are
-    ignored. Void is background, as in the official tool (the semi-supervised annotations of DAVIS hold none). An object
-    that enters later (in no DAVIS sequence) is scored from the frame after the one in which it enters.
+    An object without prediction is scored against an empty mask; predicted ids that the truth never holds are ignored.
+    Void is background, as in the official tool (the semi-supervised annotations of DAVIS hold none). An object that
+    enters later (in no DAVIS sequence) is scored in all frames, as in the official tool: 1 where neither has it yet.
     """
 
     def __init__(self, given: ObjectMask, bound_th: float = BOUND_TH) -> None:
         """Start with the truth of the first frame, which is given to the method and not scored."""
         self._bound_th = bound_th
         self._frames = 0
-        self._scores = {k: FrameScores() for k in ids_of(given)}
+        self._objects = set(ids_of(given))
+        self._scores: dict[int, FrameScores] = {}
 
     def add(self, truth: ObjectMask, prediction: ObjectMask) -> None:
         """Score one frame."""
         distance = tolerance(truth.shape, self._bound_th)
-        for k, scores in self._scores.items():
+        self._objects.update(ids_of(truth))
+        # Predicted ids are followed too: the truth may hold them later.
+        for k in self._objects.union(ids_of(prediction), self._scores):
             ours, theirs = (outline(mask == k, distance) for mask in (truth, prediction))
-            scores.add(region(ours, theirs), contour(ours, theirs))
+            self._of(k).add(region(ours, theirs), contour(ours, theirs))
         self._frames += 1
-        for k in ids_of(truth):
-            if k not in self._scores:
-                not_yet = [np.nan] * self._frames
-                self._scores[k] = FrameScores(not_yet, not_yet.copy())
+
+    def _of(self, k: int) -> FrameScores:
+        return self._scores.setdefault(k, FrameScores([1.0] * self._frames, [1.0] * self._frames))
 
     def result(self) -> dict[int | None, FrameScores]:
-        """Scores by object id, of the objects that were scored in any frame."""
-        return {k: scores for k, scores in sorted(self._scores.items()) if not np.isnan(scores.region).all()}
+        """Scores by object id."""
+        return {k: self._scores[k] for k in sorted(self._objects & self._scores.keys())}
 
 
 class Unsupervised:

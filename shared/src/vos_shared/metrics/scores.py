@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from math import isnan
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +25,7 @@ class Item:
         sequence: its name.
         object_id: in the truth; None for the foreground of the sequence.
         frame_names: names of the scored frames.
-        frames: J and F of these frames; NaN before the object has entered.
+        frames: J and F of these frames.
     """
 
     sequence: str
@@ -82,7 +81,7 @@ class Scores:
 
     @property
     def per_frame(self) -> dict[str, dict[str, list[float]]]:
-        """J and F of each item frame by frame; NaN where it was not scored."""
+        """J and F of each item frame by frame."""
         return {name: {"J": item.frames.region, "F": item.frames.contour} for name, item in self.items.items()}
 
     def _means(self, *, of_objects: bool) -> dict[str, dict[str, float]]:
@@ -100,12 +99,7 @@ class Scores:
             "summary": self.summary,
             **{kind: rows for kind, rows in means.items() if rows},
             "frame_names": {item.sequence: list(item.frame_names) for item in self.items.values()},
-            "per_frame": {
-                name: {
-                    measure: [None if isnan(value) else value for value in values] for measure, values in row.items()
-                }
-                for name, row in self.per_frame.items()
-            },
+            "per_frame": self.per_frame,
         }
 
     def write_json(self, path: str | Path) -> None:

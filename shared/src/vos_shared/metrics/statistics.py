@@ -26,16 +26,15 @@ class Statistics(NamedTuple):
 
 
 def statistics_of(values: Sequence[float]) -> Statistics:
-    """Mean, recall and decay of the values of consecutive frames; NaN marks frames that were not scored.
+    """Mean, recall and decay of the values of consecutive frames.
 
     The quarters of decay end at the frames nearest to four equal parts of 1..n, halves rounded up; neighbouring
     quarters share a frame, as in DAVIS.
 
     Raises:
-        ValueError: no frame was scored.
+        ValueError: there are no values.
     """
     scored = np.asarray(values, dtype=np.float64)
-    scored = scored[~np.isnan(scored)]
     if not len(scored):
         raise ValueError("no frame was scored")
     limits = np.round(np.linspace(1, len(scored), DECAY_BINS + 1) + 1e-10).astype(np.int64) - 1
