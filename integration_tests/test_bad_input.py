@@ -1,0 +1,235 @@
+"""Bad input through the real command lines: one clear line, exit code 2, and nothing that was finished is lost."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import pickle
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+Compare = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@dataclass(frozen=True)
+class Spoiled:
+    """A data set with something wrong in it, and what the message must say."""
+
+    arguments: tuple[str, ...]
+    words: tuple[str, ...]
+
+
+def frame_of(root: Path, sequence: str, number: int) -> Path:
+    return root / "JPEGImages" / "480p" / sequence / f"{number:05d}.jpg"
+
+
+def mask_of(root: Path, sequence: str, number: int) -> Path:
+    return root / "Annotations" / "480p" / sequence / f"{number:05d}.png"
+
+
+def halve(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def no_such_folder(root: Path) -> Spoiled:
+    return Spoiled(("--dataset", "davis2017", "--root", str(root / "nowhere")), ("nowhere", "no such folder"))
+
+
+def no_such_video(root: Path) -> Spoiled:
+    return Spoiled(("--video", str(root / "nowhere.mp4")), ("nowhere.mp4", "no such video"))
+
+
+def sequence_without_masks(root: Path) -> Spoiled:
+    shutil.rmtree(mask_of(root, "moving", 0).parent)
+    return data_set(root, "masks of moving")
+
+
+def sequence_with_empty_masks(root: Path) -> Spoiled:
+    for number in range(6):
+        Image.new("P", (64, 48)).save(mask_of(root, "moving", number))
+    return data_set(root, "moving", "no object")
+
+
+def mask_of_another_size(root: Path) -> Spoiled:
+    Image.new("P", (60, 40), 1).save(mask_of(root, "moving", 3))
+    return data_set(root, str(mask_of(root, "moving", 3)), "60 wide and 40 high", "64 wide and 48 high")
+
+
+def rgb_mask(root: Path) -> Spoiled:
+    Image.new("RGB", (64, 48), (128, 0, 0)).save(mask_of(root, "moving", 3))
+    return data_set(root, str(mask_of(root, "moving", 3)), "RGB")
+
+
+def anti_aliased_mask(root: Path) -> Spoiled:
+    path = mask_of(root, "moving", 3)
+    small = Image.fromarray((np.array(Image.open(path)) > 0).astype(np.uint8) * 255)
+    small.resize((640, 480), Image.Resampling.BICUBIC).resize((64, 48), Image.Resampling.BICUBIC).save(path)
+    return data_set(root, str(path), "anti-aliased")
+
+
+def truncated_jpeg(root: Path) -> Spoiled:
+    halve(frame_of(root, "moving", 3))
+    return data_set(root, str(frame_of(root, "moving", 3)))
+
+
+def truncated_png_frame(root: Path) -> Spoiled:
+    path = frame_of(root, "moving", 3)
+    Image.open(path).save(path.with_suffix(".png"))
+    path.unlink()
+    halve(path.with_suffix(".png"))
+    return data_set(root, str(path.with_suffix(".png")))
+
+
+def truncated_mask(root: Path) -> Spoiled:
+    halve(mask_of(root, "moving", 3))
+    return data_set(root, str(mask_of(root, "moving", 3)))
+
+
+def huge_mask(root: Path) -> Spoiled:
+    Image.new("1", (13000, 13000)).save(mask_of(root, "moving", 3))
+    return data_set(root, str(mask_of(root, "moving", 3)), "13000")
+
+
+def huge_frame(root: Path) -> Spoiled:
+    path = frame_of(root, "moving", 0)
+    Image.new("1", (13000, 13000)).save(path.with_suffix(".png"))
+    path.unlink()
+    return data_set(root, str(path.with_suffix(".png")), "13000")
+
+
+def mask_id_above_255(root: Path) -> Spoiled:
+    ids = np.zeros((48, 64), np.uint16)
+    ids[10:20, 10:20] = 300
+    Image.fromarray(ids).save(mask_of(root, "moving", 3))
+    return data_set(root, str(mask_of(root, "moving", 3)), "300", "255")
+
+
+def sequence_name_that_leads_out(root: Path) -> Spoiled:
+    spoiled = data_set(root, "'../moving'")
+    return Spoiled((*spoiled.arguments, "--sequences", "../moving"), spoiled.words)
+
+
+def listed_name_that_leads_out(root: Path) -> Spoiled:
+    (root / "ImageSets" / "2017" / "val.txt").write_text("still\n../../still\n")
+    return data_set(root, "'../../still'", "val.txt")
+
+
+def results_that_lack_frames(root: Path) -> Spoiled:
+    folder = root / "results"
+    shutil.copytree(root / "Annotations" / "480p", folder)
+    lacking = [folder / "still" / "00002.png", folder / "moving" / "00001.png", folder / "moving" / "00004.png"]
+    for path in lacking:
+        path.unlink()
+    spoiled = data_set(root, str(folder), "lacks 3", "still", "00002", "moving", "00001", "00004")
+    return Spoiled((*spoiled.arguments, "--results", f"old={folder}"), spoiled.words)
+
+
+def results_of_another_size(root: Path) -> Spoiled:
+    folder = root / "results"
+    shutil.copytree(root / "Annotations" / "480p", folder)
+    Image.new("P", (60, 40), 1).save(folder / "still" / "00002.png")
+    spoiled = data_set(root, str(folder / "still" / "00002.png"), "60 wide")
+    return Spoiled((*spoiled.arguments, "--results", f"old={folder}"), spoiled.words)
+
+
+def prompt_of_another_size(root: Path) -> Spoiled:
+    prompt = root / "prompt.png"
+    Image.new("P", (60, 40), 1).save(prompt)
+    video = str(frame_of(root, "moving", 0).parent)
+    return Spoiled(("--video", video, "--prompt", str(prompt)), (str(prompt), "60 wide and 40 high"))
+
+
+def unknown_method(root: Path) -> Spoiled:
+    spoiled = data_set(root, "'magic'", "copy", "middle")
+    return Spoiled((*spoiled.arguments[:-2], "--methods", "magic"), spoiled.words)
+
+
+def data_set(root: Path, *words: str) -> Spoiled:
+    return Spoiled(("--dataset", "davis2017", "--root", str(root), "--methods", "copy"), words)
+
+
+SPOILERS = (
+    no_such_folder,
+    no_such_video,
+    sequence_without_masks,
+    sequence_with_empty_masks,
+    mask_of_another_size,
+    rgb_mask,
+    anti_aliased_mask,
+    truncated_jpeg,
+    truncated_png_frame,
+    truncated_mask,
+    huge_mask,
+    huge_frame,
+    mask_id_above_255,
+    sequence_name_that_leads_out,
+    listed_name_that_leads_out,
+    results_that_lack_frames,
+    results_of_another_size,
+    prompt_of_another_size,
+    unknown_method,
+)
+
+
+@pytest.mark.parametrize("spoil", SPOILERS, ids=lambda spoil: spoil.__name__)
+def test_compare(spoil: Callable[[Path], Spoiled], compare: Compare, davis_root: Path, tmp_path: Path) -> None:
+    spoiled = spoil(davis_root)
+    finished = tmp_path / "out" / "masks" / "copy" / "still" / "00000.png"
+    finished.parent.mkdir(parents=True)
+    finished.write_bytes(b"of an earlier run")
+    is_one_clear_line(compare(*spoiled.arguments), "compare", spoiled.words)
+    assert finished.read_bytes() == b"of an earlier run"
+    assert not (tmp_path / "out" / "report.html").exists()
+
+
+def is_one_clear_line(done: subprocess.CompletedProcess[str], program: str, words: tuple[str, ...]) -> None:
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"{program}: ")
+    for word in words:
+        assert word in line
+
+
+class Malice:
+    """Runs a command when it is unpickled carelessly."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[Path, str]]:
+        return Path.write_text, (self.trace, "executed")
+
+
+@pytest.fixture
+def malicious_weights(tmp_path: Path) -> Path:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(pickle.dumps({"model": Malice(tmp_path / "trace")}, protocol=2))
+    return path
+
+
+def test_pickle_with_code_as_weights(
+    compare: Compare, davis_root: Path, malicious_weights: Path, tmp_path: Path
+) -> None:
+    if not is_installed("dense-ulearn"):
+        pytest.skip("dense-ulearn is not installed")
+    data = ("--dataset", "davis2017", "--root", davis_root)
+    done = compare(*data, "--methods", "copy", "dense-ulearn", "--weights", f"dense-ulearn={malicious_weights}")
+    is_one_clear_line(done, "compare", (str(malicious_weights),))
+    assert not (tmp_path / "trace").exists()
+    assert not (tmp_path / "out" / "masks").exists(), "no method has started"
+
+
+def is_installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
