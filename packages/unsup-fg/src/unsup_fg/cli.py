@@ -1,0 +1,100 @@
+"""The ``unsup-fg`` command."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from vos_shared.cli import run_cli
+from vos_shared.errors import UserError
+from vos_shared.inputs import InputArguments
+
+if TYPE_CHECKING:
+    from vos_shared.datasets import Sequence
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoPCACommand(InputArguments):
+    """Find the moving foreground of videos without any training.
+
+    Give --output for object masks, --soft for soft masks, or both. Sequences that are finished there, from the same
+    input with the same settings, are not redone. Each sequence counts as one shot: cut videos at their cuts first.
+    """
+
+    output: Path | None = None
+    """Folder for object masks: OUTPUT/<sequence>/<frame>.png, palette PNGs of the frames' size, 1 is foreground."""
+    soft: Path | None = None
+    """Folder for soft masks: SOFT/<sequence>/<frame>.png, grey PNGs of the working size, 255 is surely foreground."""
+    size: int = 300
+    """Working size: frames are resized to such a square; 0 works on them as they are."""
+    components: int = 3
+    """Principal components that explain the background."""
+    longest_run: int = 300
+    """Longer videos are split into runs of at most so many frames; 300 frames of 300x300 take 270 MB."""
+    threshold: float = 0.5
+    """Soft mask at and above which a pixel is foreground in the object masks."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps. Under torchrun each process takes its GPU and its share of the sequences."""
+    overlay: bool = False
+    """Also write OUTPUT/<sequence>.mp4, the foreground drawn over the frames."""
+    timing: Path | None = None
+    """Write a JSON file: frames a second, milliseconds a frame, decode / model / encode time, peak memory."""
+
+    def run(self) -> None:
+        """Label what is not labelled yet, draw it, write the times."""
+        from tqdm import tqdm
+
+        from unsup_fg.inference import SegmenterSettings
+        from unsup_fg.labelling import Labeller
+        from vos_shared.atomic import write_json
+        from vos_shared.overlay_video import write_overlay
+        from vos_shared.runtime.device import choose_device, describe_device
+        from vos_shared.runtime.distributed import rank, shard
+
+        if self.overlay and self.output is None:
+            raise UserError("--overlay draws object masks; add --output FOLDER for them")
+        settings = SegmenterSettings(self.components, self.size or None, self.longest_run, self.threshold)
+        device = choose_device(self.device)
+        labeller = Labeller(settings, device, masks=self.output, soft=self.soft)
+        sequences = shard(self._worth_labelling(self.load()))
+        times = {}
+        with tqdm(sequences, unit="sequence", disable=None if rank() == 0 else True) as bar:
+            for sequence in bar:
+                bar.set_description(sequence.name)
+                times[sequence.name] = labeller.label(sequence)
+                if self.overlay and self.output is not None:
+                    folder = self.output / sequence.name
+                    write_overlay(sequence.video, folder, folder.with_name(f"{sequence.name}.mp4"))
+        if self.timing is not None:
+            write_json(self.timing, {"method": "videopca", "device": describe_device(device), "sequences": times})
+
+    def _worth_labelling(self, sequences: list[Sequence]) -> list[Sequence]:
+        """Leave out, and say so, what is too short to tell background from foreground."""
+        from unsup_fg.videopca import SHORTEST_SHOT
+
+        short = [sequence for sequence in sequences if len(sequence.frame_names) < SHORTEST_SHOT]
+        if sequences and len(short) == len(sequences):
+            raise UserError(
+                f"{self.source} has no sequence of {SHORTEST_SHOT} or more frames, which VideoPCA needs to tell a "
+                "background"
+            )
+        for sequence in short:
+            print(f"{sequence.name} is left out: {len(sequence.frame_names)} frames, less than {SHORTEST_SHOT}")
+        return [sequence for sequence in sequences if sequence not in short]
+
+
+def main() -> None:
+    """Run the ``unsup-fg`` command."""
+
+    def command() -> None:
+        tyro.extras.subcommand_cli_from_dict(
+            {"videopca": VideoPCACommand},
+            prog="unsup-fg",
+            description="Unsupervised learning of foreground from video.",
+        ).run()
+
+    sys.exit(run_cli(command, prog="unsup-fg"))

@@ -1,0 +1,196 @@
+"""VideoPCA on videos: soft masks of whole videos, and the segmenter of the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from unsup_fg.videopca import VideoPCASettings, soft_masks
+from vos_shared.errors import BadVideo, UserError
+from vos_shared.masks import describe_size
+from vos_shared.method import Frame, ModelInfo, ObjectMask, Segmentation, Segmenter
+from vos_shared.readahead import read_ahead
+from vos_shared.runtime.device import choose_device, choose_precision
+from vos_shared.video import Video
+
+SoftMask = npt.NDArray[np.uint8]
+"""How much of an object each pixel is, uint8 [h, w]: 255 times the soft mask, rounded."""
+
+
+@dataclass(frozen=True)
+class SegmenterSettings(VideoPCASettings):
+    """Settings of `VideoPCASegmenter`.
+
+    Attributes:
+        threshold: soft mask at and above which a pixel is object 1.
+    """
+
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.threshold <= 1:
+            raise UserError(f"videopca: threshold {self.threshold}; choose above 0, up to 1")
+
+
+def video_soft_masks(
+    video: Video, settings: VideoPCASettings | None = None, device: torch.device | None = None
+) -> Iterator[SoftMask]:
+    """Soft masks of a video at the working size, in order. The video is taken for one shot and decoded once.
+
+    A long video is worked on in runs of equal length. Beside them nothing grows with its length; a run takes about
+    10 bytes for each pixel and frame (270 MB for 300 frames of 300 x 300).
+
+    Args:
+        video: better `SHORTEST_SHOT` frames or more, see `soft_masks`.
+        settings: the paper's by default.
+        device: where to compute; the CPU by default.
+
+    Raises:
+        BadVideo: a frame cannot be read.
+    """
+    settings = settings or VideoPCASettings()
+    frames = read_ahead(_working_frames(video, settings.size))
+    for length in _run_lengths(len(video), settings.longest_run):
+        run = torch.from_numpy(_stack(frames, length, video)).to(device)
+        for masks in soft_masks(run, settings.components):
+            yield from masks.mul_(255).add_(0.5).byte().cpu().numpy()
+
+
+def _working_frames(video: Video, size: int | None) -> Generator[Frame, None, None]:
+    for frame in video:
+        yield (
+            frame if size is None else np.asarray(Image.fromarray(frame).resize((size, size), Image.Resampling.BICUBIC))
+        )
+
+
+def _run_lengths(frames: int, longest: int) -> list[int]:
+    """Lengths of the fewest runs that are nearly equal and not longer than `longest`."""
+    runs = -(-frames // longest)
+    return [frames // runs + (index < frames % runs) for index in range(runs)]
+
+
+def _stack(frames: Iterator[Frame], length: int, video: Video) -> npt.NDArray[np.uint8]:
+    """The next frames of a video as uint8 [T, 3, H, W]."""
+    run: npt.NDArray[np.uint8] | None = None
+    for index in range(length):
+        frame = next(frames, None)
+        if frame is None:
+            raise BadVideo(f"video {video.name} ended early; it was counted to have {len(video)} frames")
+        if run is None:
+            run = np.empty((length, 3, *frame.shape[:2]), np.uint8)
+        run[index] = frame.transpose(2, 0, 1)
+    assert run is not None
+    return run
+
+
+class VideoPCASegmenter(Segmenter):
+    """Finds the moving foreground of a video, object 1, once it has seen the whole video.
+
+    Soft masks of all frames are kept from `prepare` on at the working size, in 8 bits: 90 kB a frame at 300 x 300.
+
+    Example:
+        segmenter = unsup_fg.inference.load()
+        segmenter.prepare(video)
+        masks = [segmenter.step(frame).mask for frame in video]
+    """
+
+    def __init__(self, settings: SegmenterSettings | None = None, device: torch.device | None = None) -> None:
+        self.settings = settings or SegmenterSettings()
+        self.device = device or torch.device("cpu")
+        self.reset()
+
+    @property
+    def info(self) -> ModelInfo:
+        """Nothing is learned before the video itself."""
+        return ModelInfo(parameters=0, weights="none needed", trained=False)
+
+    @property
+    def soft_masks(self) -> list[SoftMask]:
+        """Of each frame of the prepared video, at the working size."""
+        if self._masks is None:
+            raise UserError("videopca must see the whole video first; call prepare(video) before the first step")
+        return self._masks
+
+    def reset(self) -> None:
+        """Forget the video."""
+        self._masks: list[SoftMask] | None = None
+        self._next = 0
+
+    def prepare(self, video: Video) -> None:
+        """Compute the soft masks of all frames.
+
+        Raises:
+            BadVideo: a frame cannot be read.
+        """
+        self.reset()
+        self._size = video.size
+        self._name = video.name
+        self._masks = list(video_soft_masks(video, self.settings, self.device))
+
+    def step(self, frame: Frame, prompt: ObjectMask | None = None, *, scores: bool = False) -> Segmentation:
+        """The mask of the next frame of the prepared video; see `vos_shared.method.Segmenter.step`.
+
+        Args:
+            frame: uint8 RGB [H, W, 3]; only its size is looked at.
+            prompt: None or all zero.
+            scores: also return the soft mask, float32 [1, H, W].
+
+        Raises:
+            UserError: not prepared, a frame beyond the prepared video or of another size, or a prompted object.
+        """
+        masks = self.soft_masks
+        self._check(frame, prompt)
+        soft = np.asarray(Image.fromarray(masks[self._next]).resize(frame.shape[1::-1], Image.Resampling.BILINEAR))
+        self._next += 1
+        mask = (soft >= 255 * self.settings.threshold).astype(np.uint8)
+        return Segmentation(mask, np.divide(soft[None], 255, dtype=np.float32) if scores else None)
+
+    def _check(self, frame: Frame, prompt: ObjectMask | None) -> None:
+        if self._next >= len(self.soft_masks):
+            raise BadVideo(
+                f"video {self._name} was prepared with {len(self.soft_masks)} frames and this is one more; "
+                "call reset and prepare for another video"
+            )
+        if frame.dtype != np.uint8 or frame.shape != (*self._size, 3):
+            raise BadVideo(
+                f"a frame is {frame.dtype} {list(frame.shape)}; the prepared video {self._name} has frames of "
+                f"{describe_size(self._size)}, uint8 RGB [H, W, 3]"
+            )
+        if prompt is not None and prompt.any():
+            raise UserError("videopca finds the foreground by itself and takes no objects; leave out the prompt")
+
+
+def load(
+    weights: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    **options: Any,
+) -> VideoPCASegmenter:
+    """Build the segmenter.
+
+    Args:
+        weights: None; there are none.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        precision: of networks, of which there is none: any, all is computed in float32, on which the colour bins rely.
+        options: fields of `SegmenterSettings`.
+
+    Raises:
+        UserError: weights given, unusable device or option.
+    """
+    if weights is not None:
+        raise UserError(f"videopca has no weights; leave out {weights}")
+    known = [field.name for field in fields(SegmenterSettings)]
+    unknown = sorted(options.keys() - set(known))
+    if unknown:
+        raise UserError(f"videopca has no option {', '.join(unknown)}; it has {', '.join(known)}")
+    place = choose_device(device)
+    choose_precision(precision, place)
+    return VideoPCASegmenter(replace(SegmenterSettings(), **options), place)
