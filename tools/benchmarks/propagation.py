@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dense_ulearn.networks import STRIDE
-from dense_ulearn.propagation import LabelPropagation, PropagationSettings
+from dense_ulearn.propagation import LabelPropagation
+from dense_ulearn.settings import PropagationSettings
 from vos_shared.runtime.memory import peak_memory_bytes, reset_peak
 from vos_shared.runtime.timing import synchronise
 

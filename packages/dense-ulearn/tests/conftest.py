@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dense_ulearn.networks import DenseNetwork
 from torch import Tensor
+
+from dense_ulearn.networks import DenseNetwork
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +24,7 @@ def parity() -> Path:
 
 def recipe_value(key: str, shape: tuple[int, ...]) -> Tensor:
     """The weights of the parity recipe: pseudo-random numbers that follow from each entry's name."""
-    noise = np.random.RandomState(zlib.crc32(key.encode()) & 0xFFFFFFFF).standard_normal(shape)  # noqa: NPY002
+    noise = np.random.RandomState(zlib.crc32(key.encode()) & 0xFFFFFFFF).standard_normal(shape)
     leaf = key.rsplit(".", 1)[1]
     if leaf == "num_batches_tracked":
         return torch.tensor(0)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,9 +10,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from dense_ulearn.inference import DenseSegmenter, InferenceSettings, NetworkFeatures, load
+from dense_ulearn.inference import DenseSegmenter, NetworkFeatures, load
 from dense_ulearn.networks import DenseNetwork, Layer
-from dense_ulearn.propagation import LabelPropagation, PropagationSettings
+from dense_ulearn.propagation import LabelPropagation
+from dense_ulearn.settings import InferenceSettings, PropagationSettings
 from vos_shared.errors import BadMask, BadVideo, UserError
 from vos_shared.method import Frame, ModelInfo, ObjectMask
 from vos_shared.runtime.memory import peak_memory_bytes, reset_peak
@@ -32,7 +34,7 @@ def moving_square(frames: int = 6, size: tuple[int, int] = (64, 96)) -> tuple[li
     for time in range(frames):
         mask = np.zeros(size, np.uint8)
         mask[16:40, 8 + 4 * time : 32 + 4 * time] = 1
-        image = np.where(mask[..., None], np.uint8([230, 30, 30]), np.uint8([30, 230, 30]))
+        image = np.where(mask[..., None], np.array([230, 30, 30], np.uint8), np.array([30, 230, 30], np.uint8))
         images.append(image)
         masks.append(mask)
     return images, masks
@@ -77,7 +79,7 @@ def test_soft_masks_equal_the_official_ones_before_merging(
 
 @pytest.mark.parametrize("option", [{}, {"layer": "key"}, {"layer": "res3"}, {"input_size": 40}])
 @pytest.mark.parametrize("size", [(37, 53), (64, 48), (8, 8)])
-def test_masks_have_the_size_of_the_frames(size: tuple[int, int], option: dict[str, str | int]) -> None:
+def test_masks_have_the_size_of_the_frames(size: tuple[int, int], option: dict[str, Any]) -> None:
     segmenter = load("untrained", "cpu", **option)
     rng = np.random.default_rng(0)
     prompt = np.zeros(size, np.uint8)
@@ -155,7 +157,7 @@ def test_a_second_video_is_not_influenced_by_the_first() -> None:
     for _ in range(2):
         segmenter.reset()
         runs.append([segmenter.step(image, masks[0] if time == 0 else None).mask for time, image in enumerate(images)])
-    np.testing.assert_array_equal(*runs)
+    np.testing.assert_array_equal(runs[0], runs[1])
 
 
 def test_half_precision_changes_next_to_nothing() -> None:
@@ -217,6 +219,6 @@ def test_unusable_frames_and_masks_are_named(frame: Frame, prompt: ObjectMask, e
     ("option", "text"),
     [({"layer": "res5"}, "res3, res4, key"), ({"input_size": 0}, "side length"), ({"contxt": 3}, "no option contxt")],
 )
-def test_unknown_options_are_named(option: dict[str, object], text: str) -> None:
+def test_unknown_options_are_named(option: dict[str, Any], text: str) -> None:
     with pytest.raises(UserError, match=text):
         load("untrained", "cpu", **option)

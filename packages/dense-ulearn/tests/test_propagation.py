@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dense_ulearn.neighbours import Tiling, largest
-from dense_ulearn.propagation import LabelPropagation, PropagationSettings
+from dense_ulearn.propagation import LabelPropagation
+from dense_ulearn.settings import PropagationSettings
 from vos_shared.errors import UserError
 
 
@@ -160,6 +162,6 @@ def test_windows_hold_exactly_the_cells_within_the_radius(height: int, width: in
 
 
 @pytest.mark.parametrize("change", [{"context": -1}, {"radius": 0}, {"neighbours": 0}, {"temperature": 0.0}])
-def test_settings_without_meaning_are_refused(change: dict[str, float]) -> None:
+def test_settings_without_meaning_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="context >= 0"):
         dataclasses.replace(PropagationSettings(), **change)

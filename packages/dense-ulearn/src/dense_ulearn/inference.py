@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dense_ulearn.checkpoints import load_weights
-from dense_ulearn.networks import CHANNELS, DenseNetwork, Layer, normalise_images
-from dense_ulearn.propagation import LabelPropagation, PropagationSettings
+from dense_ulearn.networks import DenseNetwork, normalise_images
+from dense_ulearn.propagation import LabelPropagation
+from dense_ulearn.settings import InferenceSettings, Layer
 from dense_ulearn.weights import UNTRAINED
 from vos_shared.errors import BadMask, BadVideo, UserError
 from vos_shared.masks import describe_size, ids_of, one_hot
@@ -23,31 +24,6 @@ from vos_shared.runtime.device import autocast, choose_device, choose_precision
 
 FeatureFunction = Callable[[Frame], Tensor]
 """A frame, uint8 RGB [H, W, 3], to its features, float [h, w, D], on any device; vectors of unit length."""
-
-
-@dataclass(frozen=True)
-class InferenceSettings(PropagationSettings):
-    """Settings of `DenseSegmenter`; the defaults are the paper's, but for the last.
-
-    Attributes:
-        layer: which output of the network serves as features: ``res3``, ``res4`` or ``key``.
-        input_size: length of the shorter side that frames are resized to; -1 leaves them as they are.
-        exact_prompt: in the frame where an object is given return its mask as given. The official program returns the
-            mask after a way through the small feature map, with smoothed borders.
-    """
-
-    layer: Layer = "res4"
-    input_size: int = -1
-    exact_prompt: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.layer not in CHANNELS:
-            raise UserError(f"dense-ulearn has no features {self.layer!r}; choose {', '.join(CHANNELS)}")
-        if self.input_size == 0 or self.input_size < -1:
-            raise UserError(
-                f"input size {self.input_size} is no side length; give pixels, or -1 for frames as they are"
-            )
 
 
 class NetworkFeatures:

@@ -6,17 +6,27 @@ Parameter names are those of the published snapshots: ``fast_net.backbone.*`` is
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
-Layer: TypeAlias = Literal["res3", "res4", "key"]
-"""The outputs of the network that can serve as features."""
+from dense_ulearn.settings import CHANNELS, Layer
 
-CHANNELS: dict[Layer, int] = {"res3": 256, "res4": 512, "key": 128}
+__all__ = [
+    "CHANNELS",
+    "IMAGE_MEAN",
+    "IMAGE_STD",
+    "STRIDE",
+    "DenseNetwork",
+    "Features",
+    "Layer",
+    "normalise_images",
+    "unit_length",
+]
+
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 STRIDE = 8

@@ -14,28 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dense_ulearn.neighbours import Candidates, ContextFrames, ReferenceFrame, Tiling, merge
-from vos_shared.errors import UserError
-
-
-@dataclass(frozen=True)
-class PropagationSettings:
-    """What the propagation is set to; the defaults are the paper's for every data set.
-
-    Attributes:
-        context: number N of latest frames that are searched beside the reference frame.
-        radius: cells of those frames must be nearer than this, in cells.
-        neighbours: number k of candidates that vote.
-        temperature: divides the similarities before the softmax over the k candidates.
-    """
-
-    context: int = 20
-    radius: float = 12.0
-    neighbours: int = 10
-    temperature: float = 0.05
-
-    def __post_init__(self) -> None:
-        if self.context < 0 or self.radius <= 0 or self.neighbours < 1 or self.temperature <= 0:
-            raise UserError(f"label propagation cannot use {self}: context >= 0, all others must be positive")
+from dense_ulearn.settings import PropagationSettings
 
 
 @dataclass

@@ -1,0 +1,138 @@
+"""The ``dense-ulearn`` command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, Protocol, cast
+
+import tyro
+
+from dense_ulearn.cli_train import Train
+from dense_ulearn.method import DENSE_ULEARN
+from dense_ulearn.settings import InferenceSettings, Layer
+from vos_shared.cli import Evaluate, run_cli
+from vos_shared.errors import UserError
+from vos_shared.segment import SegmentArguments, run_segment
+
+PROGRAM = "dense-ulearn"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment(SegmentArguments):
+    """Segment videos: follow the objects of the first mask; a palette PNG for each frame, in OUTPUT/<sequence>/."""
+
+    settings: Annotated[InferenceSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=InferenceSettings)
+    list: Path | None = None
+    """Take the frames from a list with 'flag image mask' in each line, relative to SOURCE, and write
+    OUTPUT/<layer>_vos/<sequence>/<frame>.png for the frames with flag 1, as the official program does."""
+    pictures: bool = False
+    """With --list: also draw all frames, in OUTPUT/<layer>_vis/."""
+
+    def run(self) -> None:
+        """Segment."""
+        defaults = InferenceSettings()
+        given = {item.name: getattr(self.settings, item.name) for item in fields(InferenceSettings)}
+        changed = {name: value for name, value in given.items() if value != getattr(defaults, name)}
+        if self.list is None:
+            if self.pictures:
+                raise UserError("--pictures goes with --list; --overlay draws a film")
+            run_segment(DENSE_ULEARN, self, **changed)
+            return
+        from dense_ulearn.listed import segment_list
+
+        unused = [name for name in ("prompt", "overlay", "timing", "sequences") if getattr(self, name)]
+        if unused:
+            raise UserError(f"--list brings its own frames and masks; leave out --{', --'.join(unused)}")
+        options: dict[str, Any] = dict(DENSE_ULEARN.variants.get(self.variant or "", {}))
+        layer = {**options, **changed}.get("layer", defaults.layer)
+        segment_list(self.list, self, layer, changed, pictures=self.pictures)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportWeights:
+    """Turn an official snapshot into a safetensors file, or a file of ours into an official snapshot."""
+
+    source: Annotated[str, tyro.conf.Positional]
+    """The file, or the name of published weights."""
+    output: Annotated[Path, tyro.conf.Positional]
+    """The file to write: .safetensors for ours, .pth for the official format."""
+    half: bool = False
+    """Ours only: store float16, half the size."""
+
+    def run(self) -> None:
+        """Convert."""
+        from dense_ulearn.checkpoints import OURS, load_weights, save_weights, write_official
+
+        weights = load_weights(self.source)
+        if self.output.suffix == OURS:
+            save_weights(self.output, weights, half=self.half)
+        elif self.output.suffix == ".pth":
+            epoch, score = (weights.metadata.get(name, "0") for name in ("epoch", "score"))
+            write_official(self.output, weights.state, epoch=int(epoch), score=float(score))
+        else:
+            raise UserError(f"{self.output} has neither the suffix {OURS} (ours) nor .pth (official)")
+        print(f"{weights.description}: {self.output}")
+
+
+@dataclass(frozen=True)
+class ListWeights:
+    """Say which weights there are, how good, and where."""
+
+    def run(self) -> None:
+        """Print a table."""
+        from dense_ulearn.weights import AUTHORS_PAGE, PUBLISHED, SHIPPED, UNTRAINED
+        from vos_shared.checkpoints.store import cache_folder
+        from vos_shared.tables import text_table
+
+        here = [UNTRAINED, "-", "the network as initialised, seed 0"]
+        rows = [[name, f"{entry.scores['DAVIS-2017 val J&F']:.1f}", entry.note] for name, entry in PUBLISHED.items()]
+        shipped = [[SHIPPED.stem, "-", "comes with the package; the default"]] if SHIPPED.is_file() else []
+        print(text_table(["weights", "published J&F", ""], [*shipped, *rows, here]))
+        print(f"Published snapshots are at {AUTHORS_PAGE}; stored in {cache_folder()} they are found by name.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write the feature network as a program for torch.export: images [1, 3, H, W] to features [1, C, H/8, W/8]."""
+
+    output: Annotated[Path, tyro.conf.Positional]
+    """The file to write, .pt2; `torch.export.load` reads it without this package."""
+    weights: str | None = None
+    """A file, or the name of weights; by default the method's own choice."""
+    layer: Layer = "res4"
+    """Output of the network."""
+    size: tuple[int, int] = (480, 854)
+    """Height and width of the images."""
+
+    def run(self) -> None:
+        """Export."""
+        from dense_ulearn.export import export_features
+
+        export_features(self.output, self.weights, self.layer, self.size)
+        print(self.output)
+
+
+class _Command(Protocol):
+    def run(self) -> None: ...
+
+
+def main() -> None:
+    """Run the ``dense-ulearn`` command."""
+    commands: dict[str, Callable[..., Any]] = {
+        "segment": Segment,
+        "train": Train,
+        "evaluate": Evaluate,
+        "import-weights": ImportWeights,
+        "weights": ListWeights,
+        "export": Export,
+    }
+
+    def command() -> None:
+        description = f"{DENSE_ULEARN.title} ({DENSE_ULEARN.paper})."
+        chosen = tyro.extras.subcommand_cli_from_dict(commands, prog=PROGRAM, description=description)
+        cast(_Command, chosen).run()
+
+    sys.exit(run_cli(command, prog=PROGRAM))

@@ -1,0 +1,44 @@
+"""The feature network as a file that runs without this package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dense_ulearn.checkpoints import load_weights
+from dense_ulearn.networks import DenseNetwork, normalise_images
+from dense_ulearn.settings import Layer
+from vos_shared.atomic import atomic_path
+
+
+class FeatureProgram(nn.Module):
+    """Images in 0..1 to unit-length features, normalisation included."""
+
+    def __init__(self, network: DenseNetwork, layer: Layer) -> None:
+        super().__init__()
+        self.network, self.layer = network, layer
+
+    def forward(self, images: Tensor) -> Tensor:
+        """RGB in 0..1, [1, 3, H, W], to [1, C, h, w]."""
+        return self.network.layer(normalise_images(images), self.layer)
+
+
+def export_features(path: Path, weights: str | None, layer: Layer, size: tuple[int, int]) -> None:
+    """Write the network with `torch.export`.
+
+    Args:
+        path: the file, ``.pt2`` by custom.
+        weights: as for `load_weights`.
+        layer: which output.
+        size: height and width of the images.
+
+    Raises:
+        BadWeights: the weights cannot be used.
+    """
+    program = FeatureProgram(load_weights(weights).network(), layer).eval()
+    exported = torch.export.export(program, (torch.zeros(1, 3, *size),))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.export.save(exported, file)
