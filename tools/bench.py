@@ -18,9 +18,9 @@ PROGRAM = "bench"
 
 
 def benchmarks() -> dict[str, Callable[..., list[Row]]]:
-    """Find every benchmark: the function `run` of each file in `benchmarks/`, by the file's name."""
+    """Find every benchmark: the function `run` of each file in `benchmarks/`, by the file's name with hyphens."""
     names = sorted(path.stem for path in (Path(__file__).parent / "benchmarks").glob("[!_]*.py"))
-    return {name: importlib.import_module(f"benchmarks.{name}").run for name in names}
+    return {name.replace("_", "-"): importlib.import_module(f"benchmarks.{name}").run for name in names}
 
 
 def cell(value: object) -> str:
