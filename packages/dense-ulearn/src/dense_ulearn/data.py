@@ -6,7 +6,7 @@ and more loader workers change nothing.
 
 from __future__ import annotations
 
-import signal
+import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -134,7 +134,7 @@ def clip_batches(
         dataset,
         batch_sampler=keys if isinstance(keys, Sampler) else list(keys),
         num_workers=workers,
-        worker_init_fn=_leave_signals_to_parent,
+        worker_init_fn=_leave_process_group,
     )
     try:
         yield from loader
@@ -143,7 +143,6 @@ def clip_batches(
         raise BadVideo(str(error).strip().splitlines()[-1].removeprefix(f"{BadVideo.__module__}.BadVideo: ")) from error
 
 
-def _leave_signals_to_parent(worker: int) -> None:
-    """Ctrl-C and SIGTERM reach every process of a job; the loop finishes its step and then ends the workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _leave_process_group(worker: int) -> None:
+    """Ctrl-C reaches the whole group; only the loop shall hear it, finish its step, and then end the workers."""
+    os.setpgrp()

@@ -1,0 +1,48 @@
+"""Bad input of the train command: one clear line each."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dense_ulearn.cli import main
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "custom", "--videos", "nowhere"], "nowhere does not exist"),
+        (["train", "custom", "--videos", "short"], "none of the 1 videos can be used: short (4 frames"),
+        (["train", "custom", "--videos", "small"], "small (20x20, smaller than the crop of 256)"),
+        (["train", "ytvos", "--root", ".", "--list", "empty.txt"], "empty.txt is empty"),
+        (["train", "ytvos", "--root", ".", "--list", "missing.txt"], "1 of them are not there: gone/1.jpg"),
+        (["train", "custom", "--videos", "small", "--crop=16", "--shorter-side", "16", "20"], "8x8 grid"),
+        (
+            ["train", "custom", "--videos", "small", "--crop=64", "--shorter-side", "40", "50"],
+            "less than the crop of 64",
+        ),
+    ],
+)
+def test_bad_input_is_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    words: str,
+) -> None:
+    for name, count in (("short", 4), ("small", 5)):
+        (tmp_path / name).mkdir()
+        for index in range(count):
+            Image.new("RGB", (20, 20)).save(tmp_path / name / f"{index}.png")
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "missing.txt").write_text("gone/1.jpg\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["dense-ulearn", *arguments, "--output", "run", "--device=cpu", "--workers=0"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("dense-ulearn: ")]
+    assert len(lines) == 1
+    assert words in lines[0]

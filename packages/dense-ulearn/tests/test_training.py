@@ -1,0 +1,193 @@
+"""The loop on tiny clips: what it writes, how it goes on, what it refuses. Crops of 32 pixels are 4 x 4 cells."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dense_ulearn.checkpoints import load_weights
+from dense_ulearn.data import ClipDataset
+from dense_ulearn.networks import DenseNetwork
+from dense_ulearn.presets import (
+    CUSTOM,
+    KINETICS,
+    OXUVA,
+    TRACK,
+    YTVOS,
+    Augmentation,
+    Objective,
+    Optimisation,
+    TrainingSettings,
+)
+from dense_ulearn.trainer import Trainer
+from dense_ulearn.trainer import load_weights as load_into
+from dense_ulearn.training import Run, train
+from dense_ulearn.validation import Validation
+from vos_shared.datasets import davis2017
+from vos_shared.datasets.synthetic import write_davis_tree
+from vos_shared.errors import BadWeights, UserError
+from vos_shared.runtime.distributed import fabric as make_fabric
+from vos_shared.video import Video
+
+TINY = TrainingSettings(
+    batch=2,
+    epochs=1,
+    clips_per_video=2,
+    seed=5,
+    augmentation=Augmentation(crop=32, shorter_side=(32, 48)),
+    objective=Objective(grid=4, reference_grid=2),
+    optimisation=Optimisation("adam", 1e-3, 5e-4, "step", step_epochs=1, gamma=0.5),
+)
+"""Two epochs of two steps."""
+
+
+@pytest.fixture(scope="module")
+def clips() -> ClipDataset:
+    noise = np.random.default_rng(0).integers(0, 256, (2, 6, 40, 56, 3), np.uint8)
+    return ClipDataset([Video.open(frames) for frames in noise], TINY.sampling, TINY.augmentation, TINY.seed)
+
+
+def run_to_end(
+    clips: ClipDataset,
+    folder: Path,
+    settings: TrainingSettings = TINY,
+    precision: str = "fp32",
+    *,
+    resume: bool = False,
+) -> dict[str, Tensor]:
+    fabric = make_fabric("cpu", precision)
+    last = train(settings, clips, Run(folder, resume=resume, minutes=0, workers=0), fabric)
+    assert last is not None
+    return load_weights(last).state
+
+
+def logged(folder: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def whole(clips: ClipDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    run_to_end(clips, folder)
+    return folder
+
+
+def test_a_run_trains_and_says_so(whole: Path) -> None:
+    before = load_weights("untrained").state
+    after = load_weights(whole / "last.safetensors")
+    assert not torch.equal(after.state["fast_net.backbone.conv1.weight"], before["fast_net.backbone.conv1.weight"])
+    # The gradient-free pass updates BatchNorm, too: two passes in each of four steps.
+    assert after.state["fast_net.backbone.bn1.num_batches_tracked"] == 8
+    assert after.metadata["step"] == "4"
+    assert [line["step"] for line in logged(whole)] == [2, 4]
+    assert [line["train/lr"] for line in logged(whole)] == [1e-3, 5e-4]
+    assert any((whole / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_a_broken_run_goes_on_as_if_nothing_had_been(
+    clips: ClipDataset, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    step, count = Trainer.step, 0
+
+    def failing(trainer: Trainer, views: object) -> object:
+        nonlocal count
+        count += 1
+        if count > stop:
+            raise KeyboardInterrupt
+        return step(trainer, views)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", failing)
+        with pytest.raises(KeyboardInterrupt):
+            run_to_end(clips, tmp_path)
+    torch.rand(3)  # Whatever happens in between.
+    resumed = run_to_end(clips, tmp_path, resume=True)
+    for name, value in load_weights(whole / "last.safetensors").state.items():
+        assert torch.equal(resumed[name], value), name
+    assert logged(tmp_path) == logged(whole)
+
+
+def test_a_finished_run_can_be_made_longer(clips: ClipDataset, whole: Path, tmp_path: Path) -> None:
+    run_to_end(clips, tmp_path, replace(TINY, epochs=0))
+    longer = run_to_end(clips, tmp_path, resume=True)
+    name = "fast_net.emb_q.conv2.weight"
+    assert torch.equal(longer[name], load_weights(whole / "last.safetensors").state[name])
+
+
+def test_mixed_precision_stays_close(clips: ClipDataset, tmp_path: Path, whole: Path) -> None:
+    run_to_end(clips, tmp_path, precision="bf16")
+    found, expected = logged(tmp_path)[0]["train/main"], logged(whole)[0]["train/main"]
+    assert found != expected
+    assert found == pytest.approx(expected, rel=0.05)
+
+
+def test_block_bn_leaves_the_statistics_to_the_pass_with_gradient(clips: ClipDataset, tmp_path: Path) -> None:
+    state = run_to_end(clips, tmp_path, replace(TINY, epochs=0, block_bn=True))
+    assert state["fast_net.backbone.bn1.num_batches_tracked"] == 2
+
+
+def test_other_settings_another_run_and_foreign_files_are_refused(
+    clips: ClipDataset, whole: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="already holds a run; add --resume"):
+        run_to_end(clips, whole)
+    with pytest.raises(UserError, match="other settings than the run began with \\(batch\\)"):
+        run_to_end(clips, whole, replace(TINY, batch=1), resume=True)
+    with pytest.raises(BadWeights, match="no weights file"):
+        run_to_end(clips, tmp_path, resume=True)
+    torch.save({"step": 3}, tmp_path / "resume.pt")
+    with pytest.raises(BadWeights, match="no resume file"):
+        run_to_end(clips, tmp_path, resume=True)
+
+
+def test_weights_of_another_network_are_refused() -> None:
+    with pytest.raises(BadWeights, match="another network"):
+        load_into(DenseNetwork(), nn.Linear(2, 2).state_dict())
+
+
+def test_validation_scores_both_layers_and_keeps_the_best(clips: ClipDataset, tmp_path: Path) -> None:
+    write_davis_tree(tmp_path / "davis", clips=1, frames=6, size=(64, 80), objects=1)
+    validation = Validation(davis2017(tmp_path / "davis", "val"))
+    run = Run(tmp_path / "run", minutes=0, workers=0, keep=1)
+    train(TINY, clips, run, make_fabric("cpu"), validation=validation)
+    measured = [line for line in logged(run.folder) if "val/main" in line]
+    assert [line["epoch"] for line in measured] == [0, 1]
+    scores = [max(line["val/key/J&F-Mean"], line["val/res4/J&F-Mean"]) for line in measured]
+    kept = json.loads((run.folder / "best" / "scores.json").read_text())
+    assert [score for _, score in kept] == [max(scores)]
+    assert [path.name for path in (run.folder / "best").glob("*.safetensors")] == [kept[0][0]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "epoch", "factor"), [(YTVOS, 99, 1.0), (YTVOS, 250, 0.25), (TRACK, 45, 0.81), (CUSTOM, 80, 1.0)]
+)
+def test_rates_of_the_published_schedules(settings: TrainingSettings, epoch: int, factor: float) -> None:
+    assert settings.optimisation.rate_factor(epoch, settings.epochs) == pytest.approx(factor)
+
+
+def test_the_linear_schedule_ends_at_nothing() -> None:
+    linear = Optimisation(schedule="linear", power=2.0)
+    assert [linear.rate_factor(epoch, 10) for epoch in (0, 5, 10)] == [1.0, 0.25, 0.0]
+
+
+def test_published_configurations() -> None:
+    assert [preset.epochs for preset in (YTVOS, OXUVA, TRACK, KINETICS)] == [500, 500, 250, 80]
+    assert [preset.sampling.gap for preset in (YTVOS, OXUVA, TRACK, KINETICS)] == [2, 10, 10, 10]
+    assert [preset.optimisation.optimiser for preset in (YTVOS, OXUVA, TRACK, KINETICS)] == [
+        "adam",
+        "adam",
+        "sgd",
+        "sgd",
+    ]
+    assert KINETICS.sampling.ordered
+    for preset in (YTVOS, OXUVA, TRACK, KINETICS, CUSTOM):
+        preset.augmentation.check()

@@ -1,0 +1,111 @@
+import json
+import os
+import random
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vos_shared.errors import BadWeights
+from vos_shared.training import BestSnapshots, ResumeFile, RunningMeans, StopRequest, TrainingLog
+
+
+def draw() -> tuple[float, float, float]:
+    return random.random(), float(np.random.rand()), float(torch.rand(()))  # noqa: NPY002
+
+
+def test_random_numbers_go_on_where_they_were(tmp_path: Path) -> None:
+    file = ResumeFile(tmp_path / "resume.pt")
+    draw()
+    file.save({"step": 3, "weights": torch.ones(2)})
+    expected = draw()
+    draw()
+    state = file.load()
+    assert draw() == expected
+    assert state["step"] == 3
+    assert torch.equal(state["weights"], torch.ones(2))
+
+
+def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = ResumeFile(tmp_path / "resume.pt")
+    file.save({"step": 1})
+
+    def cut_short(state: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", cut_short)
+        with pytest.raises(KeyboardInterrupt):
+            file.save({"step": 2})
+    assert file.load() == {"step": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["resume.pt"]
+
+
+def test_foreign_and_missing_resume_files(tmp_path: Path) -> None:
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(BadWeights, match="no resume file"):
+        ResumeFile(tmp_path / "list.pt").load()
+    with pytest.raises(BadWeights, match=r"missing\.pt"):
+        ResumeFile(tmp_path / "missing.pt").load()
+
+
+def test_a_resumed_log_reads_as_if_never_stopped(tmp_path: Path) -> None:
+    with TrainingLog(tmp_path) as log:
+        for step in range(4):
+            log.scalars(step, {"loss": step / 2}, epoch=0)
+    with (tmp_path / "log.jsonl").open("a") as lines:
+        lines.write('{"step": 4, "lo')  # Killed here.
+    with TrainingLog(tmp_path, first_step=2) as log:
+        log.scalars(2, {"loss": 9.0}, epoch=1)
+        log.picture(2, "grid", np.zeros((4, 6, 3), np.uint8))
+    found = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["loss"]) for line in found] == [(0, 0.0), (1, 0.5), (2, 9.0)]
+
+
+def test_a_quiet_rank_writes_nothing(tmp_path: Path) -> None:
+    with TrainingLog(tmp_path / "run", enabled=False) as log:
+        log.scalars(0, {"loss": 1.0})
+    assert not (tmp_path / "run").exists()
+
+
+def offer(best: BestSnapshots, score: float) -> bool:
+    return best.offer(score, f"{score}.pt", lambda path: path.write_text("x") and None)
+
+
+def test_only_improvements_are_kept_and_of_them_the_last(tmp_path: Path) -> None:
+    best = BestSnapshots(tmp_path / "best", keep=2)
+    assert [offer(best, score) for score in (0.3, 0.2, 0.5, 0.5, 0.6)] == [True, False, True, False, True]
+    assert best.entries() == [("0.5.pt", 0.5), ("0.6.pt", 0.6)]
+    assert sorted(path.name for path in best.folder.glob("*.pt")) == ["0.5.pt", "0.6.pt"]
+
+
+def test_improvements_after_the_resume_file_are_made_again(tmp_path: Path) -> None:
+    best = BestSnapshots(tmp_path / "best")
+    for score in (0.3, 0.6):
+        offer(best, score)
+    best.drop_beyond(0.3)
+    assert best.best == 0.3
+    assert offer(best, 0.6)
+    best.drop_beyond(None)
+    assert best.best is None
+
+
+def test_means_survive_a_stop() -> None:
+    means = RunningMeans()
+    means.add({"a": 1.0, "b": 5.0})
+    means = RunningMeans(means.state())
+    means.add({"a": 2.0})
+    assert means.take() == {"a": 1.5, "b": 5.0}
+    assert means.take() == {}
+
+
+def test_the_first_signal_is_a_wish_the_second_a_command() -> None:
+    with StopRequest() as stop:
+        assert not stop.wanted
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.wanted
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
