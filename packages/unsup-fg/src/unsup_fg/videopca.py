@@ -251,14 +251,14 @@ def _bin(values: Tensor, bins: int) -> Tensor:
 def _hsv(colours: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Hue, saturation and value in 0..1, each [T, H, W]. Red goes before green before blue; grey has hue 0."""
     red, green, blue = colours.unbind(1)
-    low = torch.minimum(red, green).minimum(blue).clamp_(min=_TINY)
-    value = torch.maximum(red, green).maximum(blue).clamp_(min=_TINY)
+    low = torch.minimum(red, green).minimum(blue)
+    value = torch.maximum(red, green).maximum(blue)
     spread = (value - low).clamp_(min=_TINY)
     hue = (red - green).mul_(1 / 6).div_(spread).add_(2 / 3)
     hue = torch.where(value == green, (blue - red).mul_(1 / 6).div_(spread).add_(1 / 3), hue)
     hue = torch.where(value == red, (green - blue).mul_(1 / 6).div_(spread), hue)
     hue -= hue.floor()
-    saturation = 1 - low.div_(value)
+    saturation = 1 - low.clamp_(min=_TINY).div_(value.clamp(min=_TINY))
     return hue, saturation, value
 
 

@@ -1,0 +1,136 @@
+"""The segmenter of VideoPCA."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from unsup_fg.inference import _run_lengths, load, video_soft_masks
+from unsup_fg.method import VIDEOPCA
+from unsup_fg.videopca import VideoPCASettings, soft_masks
+from vos_shared.contract_tests import MethodContract
+from vos_shared.errors import BadVideo, UserError
+from vos_shared.method import Method
+from vos_shared.metrics.region import region_similarity
+from vos_shared.video import Video
+
+Clip = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+
+
+class TestContract(MethodContract):
+    @pytest.fixture
+    def method(self) -> Method:
+        return VIDEOPCA
+
+    @pytest.fixture
+    def options(self) -> Mapping[str, Any]:
+        return {"size": 48}
+
+
+def prepared(frames: npt.NDArray[Any], **options: Any) -> Any:
+    segmenter = load(device="cpu", **options)
+    segmenter.prepare(Video.open(frames, name="clip"))
+    return segmenter
+
+
+def test_a_moving_disc_is_object_1(moving_disc: Clip) -> None:
+    """At the default working size, where colours blend at its edge, and back at the frames' size."""
+    frames, discs = moving_disc
+    segmenter = prepared(frames)
+    masks = [segmenter.step(frame).mask for frame in frames]
+    assert region_similarity(discs[10], masks[10]) > 0.8
+    assert set(np.unique(masks)) == {0, 1}
+
+
+def test_without_resizing_the_soft_masks_are_those_of_the_algorithm(moving_disc: Clip) -> None:
+    frames, _ = moving_disc
+    segmenter = prepared(frames, size=None)
+    expected = torch.cat(list(soft_masks(torch.from_numpy(frames.transpose(0, 3, 1, 2).copy())))).numpy()
+    for frame, kept, soft in zip(frames, segmenter.soft_masks, expected, strict=True):
+        np.testing.assert_array_equal(kept, np.floor(255 * soft + 0.5))
+        segmentation = segmenter.step(frame, scores=True)
+        np.testing.assert_allclose(segmentation.scores[0], soft, atol=0.5001 / 255)
+
+
+def test_a_lower_threshold_gives_larger_masks(moving_disc: Clip) -> None:
+    frames, _ = moving_disc
+    low, high = (prepared(frames, size=64, threshold=threshold) for threshold in (0.2, 0.9))
+    for frame in frames:
+        smaller, larger = high.step(frame).mask, low.step(frame).mask
+        assert (larger >= smaller).all()
+
+
+def test_files_give_the_same_as_an_array(moving_disc: Clip, tmp_path: Path) -> None:
+    frames, _ = moving_disc
+    for number, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / f"{number:05d}.png")
+    settings = VideoPCASettings(size=64)
+    from_files = list(video_soft_masks(Video.open(tmp_path), settings))
+    np.testing.assert_array_equal(from_files, list(video_soft_masks(Video.open(frames), settings)))
+
+
+def test_a_long_video_is_worked_on_in_runs(moving_disc: Clip) -> None:
+    """Each run is labelled as if it were alone."""
+    frames = np.concatenate([moving_disc[0], moving_disc[0][::-1]])[:39]
+    settings = VideoPCASettings(size=32, longest_run=20)
+    alone = [list(video_soft_masks(Video.open(part), settings)) for part in (frames[:20], frames[20:])]
+    np.testing.assert_array_equal(list(video_soft_masks(Video.open(frames), settings)), alone[0] + alone[1])
+
+
+@given(frames=st.integers(1, 5000), longest=st.integers(20, 400))
+def test_runs_are_few_and_nearly_equal(frames: int, longest: int) -> None:
+    lengths = _run_lengths(frames, longest)
+    assert sum(lengths) == frames
+    assert max(lengths) <= longest
+    assert max(lengths) - min(lengths) <= 1
+    assert len(lengths) == -(-frames // longest)
+
+
+class TestRefused:
+    def test_a_step_before_prepare(self, moving_disc: Clip) -> None:
+        segmenter = load(device="cpu")
+        with pytest.raises(UserError, match="prepare"):
+            segmenter.step(moving_disc[0][0])
+
+    def test_a_step_after_reset(self, moving_disc: Clip) -> None:
+        segmenter = prepared(moving_disc[0], size=32)
+        segmenter.reset()
+        with pytest.raises(UserError, match="prepare"):
+            segmenter.step(moving_disc[0][0])
+
+    def test_more_frames_than_were_prepared(self, moving_disc: Clip) -> None:
+        frames = moving_disc[0][:5]
+        segmenter = prepared(frames, size=32)
+        for frame in frames:
+            segmenter.step(frame)
+        with pytest.raises(BadVideo, match="clip was prepared with 5 frames"):
+            segmenter.step(frames[0])
+
+    def test_objects(self, moving_disc: Clip) -> None:
+        frames, discs = moving_disc
+        with pytest.raises(UserError, match="prompt"):
+            prepared(frames, size=32).step(frames[0], discs[0].astype(np.uint8))
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"weights": "some.pth"},
+            {"device": "abacus"},
+            {"precision": "fp4"},
+            {"patches": 17},
+            {"threshold": 0.0},
+            {"threshold": 1.5},
+        ],
+    )
+    def test_arguments(self, arguments: dict[str, Any]) -> None:
+        with pytest.raises(UserError):
+            load(**{"device": "cpu", **arguments})
