@@ -6,6 +6,7 @@ import importlib.metadata
 import pickle
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -233,3 +234,62 @@ def is_installed(name: str) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
+
+
+SEGMENT_SPOILERS = (
+    sequence_without_masks,
+    rgb_mask,
+    mask_of_another_size,
+    mask_id_above_255,
+    huge_mask,
+    truncated_jpeg,
+    truncated_png_frame,
+    sequence_name_that_leads_out,
+)
+
+
+@pytest.mark.parametrize("spoil", SEGMENT_SPOILERS, ids=lambda spoil: spoil.__name__)
+def test_segment_of_a_method(spoil: Callable[[Path], Spoiled], davis_root: Path, tmp_path: Path) -> None:
+    spoiled = spoil(davis_root)
+    only = spoiled.arguments[spoiled.arguments.index("--sequences") :] if "--sequences" in spoiled.arguments else ()
+    done = segment(davis_root, "--output", tmp_path / "masks", *only)
+    is_one_clear_line(done, "dense-ulearn", spoiled.words)
+    assert not (tmp_path / "masks" / "moving").exists(), "what is broken has no result, not half of one"
+    if spoil in (truncated_jpeg, truncated_png_frame):
+        assert len(list((tmp_path / "masks" / "still").glob("*.png"))) == 6, "what was finished before stays"
+
+
+def test_weights_of_a_method(davis_root: Path, malicious_weights: Path, tmp_path: Path) -> None:
+    done = segment(davis_root, "--output", tmp_path / "masks", "--weights", malicious_weights)
+    is_one_clear_line(done, "dense-ulearn", (str(malicious_weights),))
+    assert not (tmp_path / "trace").exists()
+
+
+def segment(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return run_script("dense-ulearn", "segment", *arguments, "--device", "cpu")
+
+
+def run_script(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    script = Path(sys.executable).with_name(name)
+    if not script.exists():
+        pytest.skip(f"{name} is not installed")
+    return subprocess.run([script, *arguments], capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_evaluation_lists_every_missing_mask(davis_root: Path) -> None:
+    spoiled = results_that_lack_frames(davis_root)
+    data = ("--dataset", "davis2017", "--root", davis_root, "--split", "val")
+    done = run_script("vos", "evaluate", *data, "--results", davis_root / "results")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("vos: ")
+    assert "Traceback" not in done.stderr
+    for word in ("lack 3", *spoiled.words[2:]):
+        assert word in done.stderr
+
+
+@pytest.mark.parametrize("spoil", [no_such_folder, results_of_another_size], ids=lambda spoil: spoil.__name__)
+def test_evaluation(spoil: Callable[[Path], Spoiled], davis_root: Path) -> None:
+    spoiled = spoil(davis_root)
+    root = spoiled.arguments[spoiled.arguments.index("--root") + 1]
+    done = run_script("vos", "evaluate", "--dataset", "davis2017", "--root", root, "--results", davis_root / "results")
+    is_one_clear_line(done, "vos", spoiled.words)

@@ -41,6 +41,7 @@ class Viewer {
     document.querySelectorAll("input[name=view]").forEach((radio) => radio.addEventListener("change", () => this.show(this.index)));
     document.addEventListener("keydown", (event) => this.onKey(event));
     window.addEventListener("hashchange", () => this.followLink());
+    window.addEventListener("resize", () => this.layOut()); // The chart over time is drawn to the width of the page.
   }
 
   onKey(event) {
