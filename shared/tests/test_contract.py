@@ -78,20 +78,26 @@ BROKEN = """
 """
 
 
+BREACHES = {
+    "wide_type": "test_masks_are_ids_of_the_frames_size",
+    "invented_id": "test_ids_are_kept_as_given",
+    "half_size": "test_masks_are_ids_of_the_frames_size",
+    "never_twice_the_same": "test_the_same_again",
+    "one_buffer": "test_masks_stay_as_they_were",
+    "keeps_all": "test_memory_is_bounded",
+    "keeps_tensors": "test_memory_is_bounded",
+    "loud_scores": "test_scores_are_soft_masks",
+    "always_scores": "test_masks_are_ids_of_the_frames_size",
+}
+
+
 def test_every_breach_is_found(tmp_path: Path) -> None:
     (tmp_path / "test_broken.py").write_text(textwrap.dedent(BROKEN))
-    command = [sys.executable, "-m", "pytest", "-q", "-rf", "-p", "no:cacheprovider", "--tb=no", "test_broken.py"]
+    tests = [f"test_broken.py::Test_{breach}::{test}" for breach, test in BREACHES.items()]
+    command = [sys.executable, "-m", "pytest", "-q", "-rf", "-p", "no:cacheprovider", "--tb=line", *tests]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    for breach, test in {
-        "wide_type": "test_masks_are_ids_of_the_frames_size",
-        "invented_id": "test_ids_are_kept_as_given",
-        "half_size": "test_masks_are_ids_of_the_frames_size",
-        "never_twice_the_same": "test_the_same_again",
-        "one_buffer": "test_masks_stay_as_they_were",
-        "keeps_all": "test_memory_is_bounded",
-        "keeps_tensors": "test_memory_is_bounded",
-        "loud_scores": "test_scores_are_soft_masks",
-        "always_scores": "test_masks_are_ids_of_the_frames_size",
-    }.items():
-        assert f"Test_{breach}::{test}" in run.stdout, run.stdout + run.stderr
+    assert run.returncode == 1, run.stdout + run.stderr
+    for test in tests:
+        assert f"FAILED {test}" in run.stdout, run.stdout
+    assert run.stdout.count("AssertionError") >= len(BREACHES), run.stdout
