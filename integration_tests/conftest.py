@@ -65,13 +65,13 @@ class Copy(Segmenter):
             raise RuntimeError("no more <b>ideas</b>\\nsecond line")
         if self.death == "memory":
             raise MemoryError
-        if self.death:
+        if self.death in ("SIGSEGV", "SIGKILL"):
             os.kill(os.getpid(), getattr(signal, self.death))
         if self.mask is None:
             self.mask = np.zeros(frame.shape[:2], np.uint8)
         if prompt is not None:
             self.mask = np.where(self.mask == 0, prompt, self.mask)
-        return Segmentation(self.mask)
+        return Segmentation(self.mask[1:] if self.death == "shrinking" else self.mask)
 
 class Middle(Copy):
     def step(self, frame, prompt=None, *, scores=False):
@@ -86,7 +86,8 @@ def load_middle(weights, device, precision): return Middle()
 
 COPY = Method("copy", "First mask repeated", "", Supervision.FIRST_FRAME, "stranger:load_copy", {
     "slow": {"pause": 0.4}, "excepts": {"death": "exception"}, "crashes": {"death": "SIGSEGV"},
-    "killed": {"death": "SIGKILL"}, "starves": {"death": "memory"}})
+    "killed": {"death": "SIGKILL"}, "starves": {"death": "memory"},
+    "shrinks": {"death": "shrinking"}})
 MIDDLE = Method("middle", "A box in the middle", "A. Stranger, 2024", Supervision.NONE, "stranger:load_middle")
 '''
 ENTRY_POINTS = "[vos.methods]\ncopy = stranger:COPY\nmiddle = stranger:MIDDLE\nunimportable = nowhere:METHOD\n"

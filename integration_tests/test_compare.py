@@ -65,6 +65,7 @@ def test_a_method_that_fails_is_a_row_that_says_why(compare: Compare, davis_root
         "crashes": "SIGSEGV",
         "killed": "out of memory",
         "starves": "ran out of memory",
+        "shrinks": "its masks cannot be scored",
         "unimportable": "No module named 'nowhere'",
     }
     done = compare("--dataset", "davis2017", "--root", davis_root, "--methods", *fatal, "copy")

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from comparison.options import Options, check_row_name
+from comparison.options import Options
 from comparison.records import FOREGROUND, OBJECTS, Protocol
 from vos_shared.datasets import Sequence, load_dataset
 from vos_shared.datasets.synthetic import write_davis_tree
 from vos_shared.errors import BadDataset
 from vos_shared.inputs import InputArguments
+from vos_shared.results import ResultsTree
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,9 @@ def open_inputs(options: Options) -> Inputs:
         UserError: it is not there, or lacks something.
     """
     if options.video is not None:
-        return _open_video(options.video, options.prompt)
+        inputs = _open_video(options.video, options.prompt)
+        ResultsTree(options.output).folder(inputs.sequences[0].name)  # Refuses a name that leads out of the folder.
+        return inputs
     if options.dataset is not None and options.root is not None:
         sequences = load_dataset(options.dataset, options.root, options.split, options.sequences or None)
         year = options.dataset.removeprefix("davis")
@@ -52,7 +55,6 @@ def _open_video(path: Path, prompt: Path | None) -> Inputs:
     if arguments.is_dataset:
         raise BadDataset(f"{path} is a data set; give it as --dataset davis2017 --root {path}")
     (sequence,) = arguments.load(prompt)
-    check_row_name(sequence.name)
     return Inputs(f"Video {sequence.name}", (sequence,), ())
 
 

@@ -49,7 +49,7 @@ def compare(options: Options) -> int:
         others = [_scored(_row_of_folder(name, folder), inputs, options) for name, folder in folders.items()]
         for job in jobs:
             _check_weights(job)
-        rows = [*stillborn, *(_scored(_run(job), inputs, options) for job in jobs), *others]
+        rows = [*stillborn, *(_run(job, inputs, options) for job in jobs), *others]
         _write(rows, inputs, options, choice)
     return int(any(row.failure for row in rows))
 
@@ -78,9 +78,13 @@ def _check_weights(job: Job) -> None:
         raise UserError(failed.reason)
 
 
-def _run(job: Job) -> Row:
+def _run(job: Job, inputs: Inputs, options: Options) -> Row:
     failed = run_job(job)
-    return job.row(failure=failed.reason if failed else None)
+    row = job.row(failure=failed.reason if failed else None)
+    try:
+        return _scored(row, inputs, options)
+    except UserError as error:  # The method's fault, not the user's: masks of another size, say.
+        return replace(row, failure=f"its masks cannot be scored: {error}")
 
 
 def _scored(row: Row, inputs: Inputs, options: Options) -> Row:
