@@ -70,10 +70,10 @@ def plain_losses(
     for clip in range(clips):
         for i in range(objective.reference_grid):
             for j in range(objective.reference_grid):
-                y = i * (height // objective.reference_grid) + int(offsets.reference_y[clip])
-                x = j * (width // objective.reference_grid) + int(offsets.reference_x[clip])
+                row = i * (height // objective.reference_grid) + int(offsets.reference_y[clip])
+                column = j * (width // objective.reference_grid) + int(offsets.reference_x[clip])
                 for view in range(2):
-                    places[view].append(warped[view][clip, :, y, x])
+                    places[view].append(warped[view][clip, :, row, column])
     main, second = (torch.stack(rows) for rows in places)
     cross = F.cross_entropy(main @ second.T / objective.temperature, torch.arange(len(main)))
     return labels, temp, cross
@@ -138,7 +138,8 @@ def official(parity: Path) -> dict[str, Tensor]:
 
 def official_losses(official: dict[str, Tensor], network: DenseNetwork) -> Losses:
     def forward(images: Tensor) -> Tensor:
-        return network(images).key
+        keys: Tensor = network(images).key
+        return keys
 
     keys = keys_of_views(forward, forward, official["frames1"], official["frames2"])
     offsets = Offsets(*(official[f"off_{name}"] for name in ("grid_x", "grid_y", "ref_x", "ref_y")))
