@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
 from comparison.records import FOREGROUND, Given, Protocol, Row
 from comparison.report.pictures import MOST_SEQUENCES, Pictures
@@ -96,19 +95,22 @@ def render_report(contents: Contents) -> str:
     )
 
 
-def _source(name: str) -> Markup:
-    # Ours, not a stranger's text: CSS and JavaScript go in as they are.
-    return Markup((HERE / name).read_text(encoding="utf-8"))
+def _source(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
 
 
 def _lead(contents: Contents) -> str:
     lines = score_table(contents.rows, contents.protocols[0]).lines if contents.protocols else ()
-    what = f"{len(contents.rows)} rows on {contents.sequences} sequence{'s' * (contents.sequences != 1)}."
+    what = f"{_count(len(contents.rows), 'row')} on {_count(contents.sequences, 'sequence')}."
     if not lines or not lines[0].cells:
         return what
     best = lines[0].cells[0]
     between = f" (95 % interval {best.interval[0]:.2f}–{best.interval[1]:.2f})" if best.interval else ""
     return f"{what} Best J&F by “{contents.protocols[0].title}”: {lines[0].label} with {best.text}{between}."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _item_links(rows: Iterable[Row], protocols: Iterable[Protocol], pictures: Iterable[Pictures]) -> dict[str, str]:

@@ -7,6 +7,7 @@ class Viewer {
     this.hidden = new Set();
     this.index = 0;
     this.drawing = 0;
+    this.moveCursor = () => {};
     this.timer = null;
     this.at = (id) => document.getElementById(id);
     this.slider = this.at("frame");
@@ -41,7 +42,7 @@ class Viewer {
     document.querySelectorAll("input[name=view]").forEach((radio) => radio.addEventListener("change", () => this.show(this.index)));
     document.addEventListener("keydown", (event) => this.onKey(event));
     window.addEventListener("hashchange", () => this.followLink());
-    window.addEventListener("resize", () => this.layOut()); // The chart over time is drawn to the width of the page.
+    window.addEventListener("resize", () => this.drawChart());
   }
 
   onKey(event) {
@@ -93,14 +94,25 @@ class Viewer {
     this.layOut();
   }
 
+  rowsShown() {
+    return this.report.rows.filter((row) => !this.hidden.has(row.label));
+  }
+
   layOut() {
-    const rows = this.report.rows.filter((row) => !this.hidden.has(row.label));
-    this.panels = rows.filter((row) => this.sequence.masks[row.label]).map((row) => new Panel(row.label, row));
+    const rows = this.rowsShown().filter((row) => this.sequence.masks[row.label]);
+    this.panels = rows.map((row) => new Panel(row.label, row));
     if (this.sequence.truth) this.panels.unshift(new Panel("Ground truth", null));
     this.at("panels").replaceChildren(...this.panels.map((panel) => panel.figure));
-    const holder = document.querySelector("#over-time .chart");
-    this.moveCursor = holder ? drawOverTime(holder, this.sequence, rows, (frame) => this.show(this.nearest(frame))) : () => {};
+    this.drawChart();
     this.show(this.index);
+  }
+
+  // J over time is drawn to the width that the page has.
+  drawChart() {
+    const holder = document.querySelector("#over-time .chart");
+    if (!holder) return;
+    this.moveCursor = drawOverTime(holder, this.sequence, this.rowsShown(), (frame) => this.show(this.nearest(frame)));
+    this.moveCursor(this.sequence.shown[this.index]);
   }
 
   // Not every frame of a long sequence is in the report: the picture nearest to a frame.
