@@ -122,6 +122,8 @@ class Judge:
     """What is compared: `copy` repeats the first mask, "" are the shipped weights."""
     method: str = "dense-ulearn"
     """Whose weights."""
+    input_size: int = -1
+    """Length of the shorter side that frames are scaled to; -1 leaves them as they are."""
     json: Path | None = None
     """Write the numbers here, too; numbers that are there already are not computed again."""
 
@@ -158,7 +160,7 @@ class Judge:
         methods, _ = discover()
         if self.method not in methods:
             raise UserError(f"no method {self.method} is installed")
-        segmenter = methods[self.method].load(weights or None)
+        segmenter = methods[self.method].load(weights or None, input_size=self.input_size)
         return (segmenter.step(frame, prompt).mask for frame, prompt in zip(sequence.video, prompts, strict=True))
 
     def _write(self, found: dict[str, dict[str, float]]) -> None:

@@ -25,10 +25,10 @@ def test_a_new_folder_is_a_new_video(tmp_path: Path) -> None:
     ]
 
 
-def test_folders_are_read_in_natural_order(tmp_path: Path) -> None:
-    make(tmp_path, "k/10.jpg", "k/9.jpg", "k/notes.txt")
-    (tmp_path / "list.txt").write_text("k\n")
-    assert [path.name for path in read_folder_list(tmp_path / "list.txt", tmp_path)[0]] == ["9.jpg", "10.jpg"]
+def test_a_line_can_be_a_folder(tmp_path: Path) -> None:
+    make(tmp_path, "k/l/1.jpg", "m/1.jpg")
+    (tmp_path / "list.txt").write_text("m\nk/l\n")
+    assert read_folder_list(tmp_path / "list.txt", tmp_path) == [tmp_path / "m", tmp_path / "k/l"]
 
 
 @pytest.mark.parametrize("read", [read_video_list, read_folder_list])

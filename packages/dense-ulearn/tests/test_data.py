@@ -36,6 +36,10 @@ def test_an_ordered_clip_rises_and_spans_its_window(seed: int, length: int, gap:
     assert 0 <= ids[0] <= length - window
 
 
+def test_an_ordered_clip_of_too_short_a_video_repeats_frames() -> None:
+    assert sample_ids(3, Sampling(ordered=True), np.random.default_rng(0)) == [0, 0, 1, 1, 2]
+
+
 def test_every_place_and_every_anchor_frame_is_drawn() -> None:
     clips = [sample_ids(12, Sampling(gap=2), np.random.default_rng(seed)) for seed in range(300)]
     assert {clip[0] for clip in clips} == set(range(12))

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dense_ulearn.presets import CUSTOM, Augmentation
-from dense_ulearn.sources import found_videos, listed_videos, usable
+from dense_ulearn.sources import ListedFolders, found_videos, listed_videos, usable
 from vos_shared.errors import BadDataset, BadVideo
 from vos_shared.video import Video, VideoWriter
 
@@ -73,7 +73,7 @@ def test_lists_name_frames_or_folders(tmp_path: Path) -> None:
     frames, folders = tmp_path / "frames.txt", tmp_path / "folders.txt"
     frames.write_text("".join(f"/data/{name}/{index}.jpg mask.png\n" for name in "yx" for index in range(12)))
     folders.write_text("data/y\ndata/x\n")
-    for videos in (listed_videos(frames, tmp_path), listed_videos(folders, tmp_path, folders=True)):
+    for videos in (listed_videos(frames, tmp_path), ListedFolders(folders, tmp_path)):
         assert [video.name for video in videos] == ["y", "x"]
         assert list(videos[0].frame_names) == [str(index) for index in range(12)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,10 +47,9 @@ class TrainArguments:
     keep: int = 3
     """How many improved snapshots stay in best/."""
 
-    def start(self, find_videos: Callable[[], list[Video]], data: str) -> None:
+    def start(self, find_videos: Callable[[], Sequence[Video]], data: str) -> None:
         """Train on the videos that `find_videos` finds; `data` says in words what they are."""
         from dense_ulearn.data import ClipDataset
-        from dense_ulearn.sources import usable
         from dense_ulearn.training import Run, train
         from vos_shared.runtime.distributed import fabric
 
@@ -59,7 +58,7 @@ class TrainArguments:
         lightning = fabric(self.device, self.precision, devices=self.devices, nodes=self.nodes)
         lightning.launch()
         with lightning.rank_zero_first():  # The first process decodes video files, the others find the frames there.
-            videos = usable(find_videos(), settings)
+            videos = find_videos()
         clips = ClipDataset(videos, settings.sampling, settings.augmentation, settings.seed)
         run = Run(self.output, self.resume, self.minutes, self.workers, self.keep, data)
         last = train(settings, clips, run, lightning, validation=self._validation(), weights=self._weights())
@@ -92,10 +91,14 @@ class TrainOnList(TrainArguments):
 
     def run(self) -> None:
         """Train."""
-        from dense_ulearn.sources import listed_videos
+        from dense_ulearn.sources import ListedFolders, listed_videos, usable
 
-        folders = self.settings.sampling.ordered
-        self.start(lambda: listed_videos(self.list, self.root, folders=folders), self.list.stem)
+        def find() -> Sequence[Video]:
+            if self.settings.sampling.ordered:  # Kinetics.
+                return ListedFolders(self.list, self.root)
+            return usable(listed_videos(self.list, self.root), self.settings)
+
+        self.start(find, self.list.stem)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,11 +110,12 @@ class TrainOnVideos(TrainArguments):
 
     def run(self) -> None:
         """Train."""
-        from dense_ulearn.sources import found_videos
+        from dense_ulearn.sources import found_videos, usable
 
         longest = self.settings.augmentation.shorter_side[1]
         cache = self.output / "frames"
-        self.start(lambda: found_videos(self.videos, cache, longest), ", ".join(place.name for place in self.videos))
+        names = ", ".join(place.name for place in self.videos)
+        self.start(lambda: usable(found_videos(self.videos, cache, longest), self.settings), names)
 
 
 _LISTED: dict[str, Any] = {"output": tyro.MISSING, "root": tyro.MISSING, "list": tyro.MISSING}

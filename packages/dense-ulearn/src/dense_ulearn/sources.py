@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Final, overload
 
 from PIL import Image
 from tqdm import tqdm
@@ -22,19 +22,52 @@ VIDEO_SUFFIXES: Final = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpe
 JPEG_QUALITY: Final = 95
 
 
-def listed_videos(file: Path, root: Path, *, folders: bool = False) -> list[Video]:
-    """The videos of a published file list.
+def listed_videos(file: Path, root: Path) -> list[Video]:
+    """The videos of a published list with one frame a line.
 
     Args:
-        file: one image a line, grouped by folder; or one folder a line.
+        file: the list; neighbouring frames of one folder are a video.
         root: what the paths in it are relative to.
-        folders: the list names folders (Kinetics).
 
     Raises:
         BadDataset: no such list, an empty one, or one that names files which are not there.
     """
-    found = read_folder_list(file, root) if folders else read_video_list(file, root)
-    return [Video.from_files(files, name=files[0].parent.name) for files in found if files]
+    return [Video.from_files(files, name=files[0].parent.name) for files in read_video_list(file, root)]
+
+
+class ListedFolders(Sequence[Video]):
+    """The videos of a published list with one folder a line (Kinetics).
+
+    There may be hundreds of thousands, so a folder is looked into when a clip of it is drawn. As published, none is left
+    out: clips of fewer frames than they need repeat some, frames are scaled up to the crop.
+
+    Args:
+        file: the list.
+        root: what the paths in it are relative to.
+
+    Raises:
+        BadDataset: no such list, an empty one, or one that names folders which are not there.
+    """
+
+    def __init__(self, file: Path, root: Path) -> None:
+        self._folders = read_folder_list(file, root)
+
+    def __len__(self) -> int:
+        return len(self._folders)
+
+    @overload
+    def __getitem__(self, index: int) -> Video: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Video]: ...
+    def __getitem__(self, index: int | slice) -> Video | list[Video]:
+        """Look into a folder.
+
+        Raises:
+            BadVideo: it holds no frames.
+        """
+        if isinstance(index, slice):
+            return [Video.open(folder) for folder in self._folders[index]]
+        return Video.open(self._folders[index])
 
 
 def found_videos(places: Sequence[Path], cache: Path, longest: int) -> list[Video]:

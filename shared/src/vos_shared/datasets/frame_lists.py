@@ -10,7 +10,6 @@ from pathlib import Path
 from vos_shared.datasets.sequence import Sequence
 from vos_shared.errors import BadDataset
 from vos_shared.video import Video
-from vos_shared.video_sources import frame_files
 
 
 def read_video_list(path: str | Path, root: str | Path) -> list[list[Path]]:
@@ -34,8 +33,8 @@ def read_video_list(path: str | Path, root: str | Path) -> list[list[Path]]:
     return [list(video) for _, video in groupby(files, key=lambda file: file.parent)]
 
 
-def read_folder_list(path: str | Path, root: str | Path) -> list[list[Path]]:
-    """Read a list with one folder of frames a line; the frames of each in natural order.
+def read_folder_list(path: str | Path, root: str | Path) -> list[Path]:
+    """Read a list with one folder of frames a line; nothing is read of the folders themselves.
 
     Raises:
         BadDataset: as in `read_video_list`.
@@ -43,7 +42,7 @@ def read_folder_list(path: str | Path, root: str | Path) -> list[list[Path]]:
     """
     folders = [Path(root) / entry for entry in _entries(Path(path))]
     _require(folders, Path(path), "folders", Path.is_dir)
-    return [frame_files(folder) for folder in folders]
+    return folders
 
 
 @dataclass(frozen=True)
