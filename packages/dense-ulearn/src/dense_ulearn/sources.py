@@ -38,8 +38,8 @@ def listed_videos(file: Path, root: Path) -> list[Video]:
 class ListedFolders(Sequence[Video]):
     """The videos of a published list with one folder a line (Kinetics).
 
-    There may be hundreds of thousands, so a folder is looked into when a clip of it is drawn. As published, none is left
-    out: clips of fewer frames than they need repeat some, frames are scaled up to the crop.
+    There may be hundreds of thousands, so a folder is looked into when a clip of it is drawn. As published, none is
+    left out: clips of fewer frames than they need repeat some, frames are scaled up to the crop.
 
     Args:
         file: the list.
