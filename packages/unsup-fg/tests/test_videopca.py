@@ -37,7 +37,7 @@ class TestOfficialStages:
     def test_error(self, fixture_videopca: dict[str, Array], device: torch.device) -> None:
         error = videopca.reconstruction_error(planar(fixture_videopca["frames"], device))
         np.testing.assert_allclose(
-            videopca.normalise(error).cpu().numpy(), fixture_videopca["octave_error"], rtol=0, atol=2e-4
+            videopca.normalise_(error).cpu().numpy(), fixture_videopca["octave_error"], rtol=0, atol=2e-4
         )
 
     def test_cue(self, fixture_videopca: dict[str, Array], device: torch.device) -> None:
@@ -47,7 +47,7 @@ class TestOfficialStages:
 
     def test_posterior(self, fixture_videopca: dict[str, Array], device: torch.device) -> None:
         frames = planar(fixture_videopca["frames"], device)
-        error = videopca.normalise(videopca.reconstruction_error(frames))
+        error = videopca.normalise_(videopca.reconstruction_error(frames))
         codes, posterior = videopca.colour_posterior(frames, error, videopca.centre_prior(*error.shape[1:], device))
         difference = np.abs(posterior[codes.int()].cpu().numpy() - fixture_videopca["octave_posterior"])
         assert (difference > 1e-3).mean() <= 1e-4

@@ -34,7 +34,7 @@ class VideoPCACommand(InputArguments):
     components: int = 3
     """Principal components that explain the background."""
     longest_run: int = 300
-    """Longer videos are split into runs of at most so many frames; 300 frames of 300x300 take 270 MB."""
+    """Longer videos are split into runs of at most so many frames; 300 frames of 300x300 take 440 MB."""
     threshold: float = 0.5
     """Soft mask at and above which a pixel is foreground in the object masks."""
     device: str = "auto"
@@ -69,6 +69,10 @@ class VideoPCACommand(InputArguments):
                 if self.overlay and self.output is not None:
                     folder = self.output / sequence.name
                     write_overlay(sequence.video, folder, folder.with_name(f"{sequence.name}.mp4"))
+        folders = [
+            f"{kind} in {folder}" for kind, folder in (("masks", self.output), ("soft masks", self.soft)) if folder
+        ]
+        print(f"{len(sequences)} {'sequence' if len(sequences) == 1 else 'sequences'}: {', '.join(folders)}")
         if self.timing is not None:
             write_json(self.timing, {"method": "videopca", "device": describe_device(device), "sequences": times})
 
