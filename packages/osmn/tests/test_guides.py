@@ -51,5 +51,5 @@ def test_gaussian_sits_on_the_median_and_empty_masks_guide_nothing() -> None:
     assert not spatial_guide(mask).any()
     mask[10:21, 30:51] = True
     guide = spatial_guide(mask)
-    assert np.unravel_index(guide.argmax(), guide.shape) == (15, 40)
+    assert divmod(int(guide.argmax()), 60) == (15, 40)
     assert guide.max() == 1

@@ -42,7 +42,7 @@ def test_one_training_step_equals_the_official_one(
     gamma = model.visual_modulation(nchw(arrays["guide"]))
     logits = model(nchw(arrays["image"]), nchw(arrays["spatial"]), gamma)
     loss, regulariser = balanced_cross_entropy(logits, nchw(arrays["label"])), weight_regulariser(model)
-    (loss + regulariser).backward()  # type: ignore[no-untyped-call]
+    (loss + regulariser).backward()
     assert loss.item() == pytest.approx(numbers["loss0"]["main"], rel=1e-6)
     assert regulariser.item() == pytest.approx(numbers["loss0"]["reg"], rel=1e-6)
     _check_moving_statistics(

@@ -48,7 +48,8 @@ def _scopes(path: list[str], *, lite: bool) -> list[str]:
     return ["upscore-fuse" if part == "upscore_fuse" else part for part in path if part != "head"]
 
 
-def _to_torch(name: str, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def to_torch_layout(name: str, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """HWIO to OIHW, depthwise HWC1 to C1HW; vectors stay."""
     if name.endswith("depthwise_weights"):
         return value.transpose(2, 3, 0, 1)
     return value.transpose(3, 2, 0, 1) if value.ndim == 4 else value
@@ -80,7 +81,7 @@ def from_official(arrays: Arrays, model: OSMN) -> dict[str, Tensor]:
     for key, name in names_of(model).items():
         if name not in arrays:
             raise BadWeights(f"the checkpoint has no variable {name}; {_guess(arrays)}")
-        value = _to_torch(name, arrays[name])
+        value = to_torch_layout(name, arrays[name])
         if value.shape != tuple(state[key].shape):
             wanted = tuple(_to_official(name, np.empty(state[key].shape, np.bool_)).shape)
             raise BadWeights(f"variable {name} is {tuple(arrays[name].shape)}, not {wanted}; {_guess(arrays)}")

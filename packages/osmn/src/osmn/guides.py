@@ -37,7 +37,7 @@ class Normalisation:
     def __call__(self, frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """RGB uint8 [H, W, 3] -> float32 BGR [3, H, W]."""
         bgr = frame[..., ::-1].astype(np.float32)
-        return np.ascontiguousarray(((bgr - np.float32(MEAN_BGR)) * np.float32(self.scale)).transpose(2, 0, 1))
+        return np.ascontiguousarray(((bgr - np.asarray(MEAN_BGR, np.float32)) * np.float32(self.scale)).transpose(2, 0, 1))
 
 
 def resize_frame(frame: Frame, size: tuple[int, int]) -> Frame:
@@ -155,4 +155,5 @@ def dilated_guide(mask: BoolMask, radius: int = 5) -> npt.NDArray[np.float32]:
 
     reach = np.arange(-radius, radius + 1)
     disk = reach[:, None] ** 2 + reach[None, :] ** 2 <= radius**2
-    return binary_dilation(mask, disk).astype(np.float32) * np.float32(255)
+    dilated: BoolMask = binary_dilation(mask, disk)
+    return dilated.astype(np.float32) * np.float32(255)

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from vos_shared.runtime import autocast
 
 from osmn.guides import (
     BoolMask,
@@ -25,6 +24,7 @@ from osmn.networks import OSMN
 from vos_shared.errors import BadMask, BadVideo
 from vos_shared.masks import ids_of
 from vos_shared.method import Frame, ModelInfo, ObjectMask, Scores, Segmentation, Segmenter
+from vos_shared.runtime.device import autocast
 
 Probabilities = npt.NDArray[np.float32]
 
@@ -76,7 +76,7 @@ class OSMNSegmenter(Segmenter):
         self.settings = settings or InferenceSettings()
         self.device = device or torch.device("cpu")
         self.dtype = dtype
-        self.model = model.eval().to(self.device, memory_format=torch.channels_last)
+        self.model = model.eval().to(self.device).to(memory_format=torch.channels_last)
         self.normalise = Normalisation(self.settings.scale_value)
         self._info = info
         self._video: _Video | None = None

@@ -1,6 +1,7 @@
 """Networks of OSMN: modules only, no I/O and no devices."""
 
+from osmn.networks.initialisation import initialise
 from osmn.networks.model import OSMN, VARIANTS, Architecture, BaseModel
 from osmn.networks.modulators import GUIDE_SIZE
 
-__all__ = ["GUIDE_SIZE", "OSMN", "VARIANTS", "Architecture", "BaseModel"]
+__all__ = ["GUIDE_SIZE", "OSMN", "VARIANTS", "Architecture", "BaseModel", "initialise"]

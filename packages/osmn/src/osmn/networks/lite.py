@@ -34,11 +34,11 @@ def _block(module: nn.Module, number: int, x: Tensor) -> Tensor:
 class LiteVisualModulator(nn.Module):
     """MobileNet-v1 on the visual guide and one head a modulated block."""
 
-    def __init__(self) -> None:
+    def __init__(self, head_width: int) -> None:
         super().__init__()
         _add_mobilenet(self)
-        self.logits = nn.Conv2d(1024, 2048, 1)
-        self.heads = nn.ModuleList(nn.Conv2d(2048, channels, 1) for channels in MODULATED.values())
+        self.logits = nn.Conv2d(1024, head_width, 1)
+        self.heads = nn.ModuleList(nn.Conv2d(head_width, channels, 1) for channels in MODULATED.values())
 
     def forward(self, guide: Tensor) -> Tensor:
         """Visual guide [K, 3, 224, 224] -> gamma [K, 1920], block after block."""

@@ -25,12 +25,14 @@ class Architecture:
         mod_early_conv: also modulate conv1 and conv2.
         visual: with the visual modulator.
         spatial: with the spatial modulator.
+        head_width: channels in front of lite's modulation heads; the official 2048 make a third of its weights.
     """
 
     base_model: BaseModel = "osvos"
     mod_early_conv: bool = False
     visual: bool = True
     spatial: bool = True
+    head_width: int = 2048
 
     @property
     def modulated(self) -> dict[str, int]:
@@ -85,7 +87,7 @@ class OSMN(nn.Module):
         if not self.architecture.visual:
             return None
         if self.architecture.base_model == "lite":
-            return lite.LiteVisualModulator()
+            return lite.LiteVisualModulator(self.architecture.head_width)
         return VisualModulator(sum(self.architecture.modulated.values()))
 
     def _spatial_modulator(self) -> SpatialModulator | None:

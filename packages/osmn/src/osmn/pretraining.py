@@ -1,0 +1,136 @@
+"""ImageNet starts: slim's VGG16 as the paper has it, torchvision's VGG16, Keras' MobileNet for lite.
+
+Official models see BGR minus a mean, times a scale. Where the donor saw its pixels otherwise, the difference is an
+affine map of the input and goes into the first layer, exactly but for the zero padding at the frame's border.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from osmn.checkpoints import Arrays, names_of, to_torch_layout
+from osmn.guides import MEAN_BGR
+from osmn.networks import OSMN
+from vos_shared.errors import BadWeights
+
+Array = npt.NDArray[Any]
+
+TORCHVISION_MEAN = (0.485, 0.456, 0.406)
+TORCHVISION_STD = (0.229, 0.224, 0.225)
+VGG_CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+"""Places of the thirteen convolutions in torchvision's ``features``."""
+
+
+def from_slim_vgg16(arrays: Arrays, model: OSMN) -> dict[str, Tensor]:
+    """``vgg_16.ckpt``: its scope is replaced by both trunks', tensors of another shape are left out.
+
+    Args:
+        arrays: variables ``vgg_16/conv1/conv1_1/weights`` and so on.
+        model: that will be started.
+
+    Returns:
+        A partial state dict for `OSMN.load_state_dict(strict=False)`: 30 + 26 tensors for the default model.
+
+    Raises:
+        BadWeights: nothing fits.
+    """
+    state = model.state_dict()
+    loaded: dict[str, Tensor] = {}
+    for key, name in names_of(model).items():
+        donor = "vgg_16/" + name.split("/", 2)[2]
+        if not key.startswith("modulator_sp.") and donor in arrays:
+            value = to_torch_layout(name, arrays[donor])
+            if value.shape == tuple(state[key].shape):
+                loaded[key] = torch.from_numpy(np.array(value, np.float32))
+    if not loaded:
+        raise BadWeights(f"no variable of a slim VGG16 fits variant {model.architecture.base_model}")
+    return loaded
+
+
+def from_torchvision_vgg16(donor: Mapping[str, Tensor], model: OSMN, scale_value: float = 1.0) -> dict[str, Tensor]:
+    """The state dict of ``torchvision.models.vgg16`` for both trunks, fc6 and fc7.
+
+    Raises:
+        BadWeights: it is not a VGG16.
+    """
+    names = [
+        f"conv{stage}.conv{stage}_{n}" for stage, count in enumerate((2, 2, 3, 3, 3), 1) for n in range(1, count + 1)
+    ]
+    try:
+        layers = {name: (donor[f"features.{i}.weight"], donor[f"features.{i}.bias"])
+                  for name, i in zip(names, VGG_CONVOLUTIONS, strict=True)}  # fmt: skip
+        full = {
+            "fc6": (donor["classifier.0.weight"].reshape(4096, 512, 7, 7), donor["classifier.0.bias"]),
+            "fc7": (donor["classifier.3.weight"].reshape(4096, 4096, 1, 1), donor["classifier.3.bias"]),
+        }
+    except KeyError as error:
+        raise BadWeights(f"not torchvision's VGG16 without batch norm: {error.args[0]} is missing") from error
+    weight, bias = layers[names[0]]
+    mean, std = (255 * torch.tensor(values, dtype=weight.dtype) for values in (TORCHVISION_MEAN, TORCHVISION_STD))
+    shifted = _to_bgr_input(weight, 1 / std, -mean / std, scale_value)
+    layers[names[0]] = (shifted[0], bias + shifted[1])
+    state = model.state_dict()
+    loaded: dict[str, Tensor] = {}
+    for scope, parts in (("modulator", {**layers, **full}), ("seg", layers)):
+        for name, (kernel, offset) in parts.items():
+            if state.get(f"{scope}.{name}.weight", torch.empty(0)).shape == kernel.shape:
+                loaded[f"{scope}.{name}.weight"], loaded[f"{scope}.{name}.bias"] = kernel.clone(), offset.clone()
+    return loaded
+
+
+def from_keras_mobilenet(arrays: Arrays, model: OSMN, scale_value: float) -> dict[str, Tensor]:
+    """Keras' MobileNet-v1 1.0 (input RGB / 127.5 - 1) for both trunks of lite; layers it lacks keep their start.
+
+    Args:
+        arrays: ``conv1|kernel``, ``conv_dw_1_bn|gamma`` and so on, kernels HWIO.
+        model: a lite model.
+        scale_value: factor of the normalised pixels that the model will see.
+
+    Raises:
+        BadWeights: the first convolution is missing, or the model is not lite.
+    """
+    if model.architecture.base_model != "lite" or "conv1|kernel" not in arrays:
+        raise BadWeights("MobileNet weights start variant lite only, and must hold conv1|kernel")
+    layers = {"conv1": "Conv2d_0"}
+    for number in range(1, 14):
+        layers[f"conv_dw_{number}"] = f"Conv2d_{number}_depthwise"
+        layers[f"conv_pw_{number}"] = f"Conv2d_{number}_pointwise"
+    loaded: dict[str, Tensor] = {}
+    for donor, ours in layers.items():
+        kernel = arrays.get(f"{donor}|depthwise_kernel", arrays.get(f"{donor}|kernel"))
+        if kernel is None:
+            continue
+        official = "depthwise_weights" if ours.endswith("_depthwise") else "weights"
+        tensors = {"conv.weight": torch.from_numpy(np.array(to_torch_layout(official, kernel), np.float32))}
+        tensors |= {
+            f"norm.{name}": torch.from_numpy(np.array(arrays[f"{donor}_bn|{leaf}"], np.float32))
+            for leaf, name in (("gamma", "weight"), ("beta", "bias"), ("moving_mean", "running_mean"),
+                               ("moving_variance", "running_var"))
+        }  # fmt: skip
+        if donor == "conv1":
+            ones = torch.ones(3)
+            tensors["conv.weight"], shift = _to_bgr_input(tensors["conv.weight"], ones / 127.5, -ones, scale_value)
+            tensors["norm.running_mean"] -= shift
+        for scope in ("modulator", "seg"):
+            loaded |= {f"{scope}.{ours}.{name}": value.clone() for name, value in tensors.items()}
+    return loaded
+
+
+def _to_bgr_input(weight: Tensor, factor: Tensor, offset: Tensor, scale_value: float) -> tuple[Tensor, Tensor]:
+    """A first layer that saw factor * rgb + offset, for input scale_value * (bgr - mean); kernel and what it adds.
+
+    Args:
+        weight: [C, 3, k, k] over RGB.
+        factor: [3], RGB.
+        offset: [3], RGB.
+        scale_value: of the new input.
+    """
+    mean_rgb = torch.tensor(MEAN_BGR[::-1], dtype=weight.dtype)
+    added = (weight * (factor * mean_rgb + offset)[None, :, None, None]).sum((1, 2, 3))
+    return (weight * (factor / scale_value)[None, :, None, None]).flip(1).contiguous(), added

@@ -1,0 +1,190 @@
+"""Training: both stages and online fine-tuning are this one loop with other settings (specification, section 10)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+from osmn.data import Sample, SampleSettings, Source, TrainingStream
+from osmn.losses import balanced_cross_entropy, weight_regulariser
+from osmn.networks import OSMN
+from osmn.networks.lite import LiteNet, LiteVisualModulator
+from osmn.optimiser import TensorFlowAdam
+from osmn.snapshots import save_snapshot
+from vos_shared.errors import BadWeights
+from vos_shared.training import ResumeFile, StopRequest, TrainingLog, progress_bar
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """One training run.
+
+    Attributes:
+        steps: of the optimiser, all together.
+        batch_size: objects a step (and a rank).
+        learning_rate: of the first part.
+        drop_at: step from which the rate is a tenth; None is never.
+        fix_bn: keep the spatial modulator's stored statistics (its scales and shifts are trained all the same).
+        fix_trunk_bn: keep the stored statistics of lite's trunks.
+        fix_seg: train the modulators and the fusion layer only.
+        save_steps: distance of snapshots.
+        seed: of everything random.
+        workers: processes that read and augment samples.
+    """
+
+    steps: int = 300_000
+    batch_size: int = 8
+    learning_rate: float = 1e-5
+    drop_at: int | None = 200_000
+    fix_bn: bool = False
+    fix_trunk_bn: bool = False
+    fix_seg: bool = False
+    save_steps: int = 1000
+    seed: int = 1234
+    workers: int = 2
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step."""
+        return self.learning_rate * (0.1 if self.drop_at is not None and step >= self.drop_at else 1.0)
+
+
+class Objective(nn.Module):
+    """The model and its loss in one module, so that distributed training sees a single forward pass."""
+
+    def __init__(self, model: OSMN) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, sample: Sample) -> tuple[Tensor, Tensor]:
+        """Batch -> (class-balanced loss, weight regulariser), both summed as in the official code."""
+        gamma = self.model.visual_modulation(sample["visual"])
+        logits = self.model(sample["image"], sample["spatial"], gamma)
+        return balanced_cross_entropy(logits.float(), sample["label"]), weight_regulariser(self.model)
+
+
+def set_training_mode(model: OSMN, settings: TrainingSettings) -> None:
+    """Train mode, except for batch norms whose statistics are fixed; freezes what `fix_seg` freezes."""
+    model.train()
+    if settings.fix_bn and model.modulator_sp is not None:
+        model.modulator_sp.eval()
+    if settings.fix_trunk_bn:
+        for module in model.modules():
+            if isinstance(module, LiteNet | LiteVisualModulator):
+                module.eval()
+    for name, parameter in model.seg.named_parameters():
+        parameter.requires_grad_(not settings.fix_seg or name.startswith("upscore_fuse"))
+
+
+def train(
+    model: OSMN,
+    source: Source,
+    samples: SampleSettings,
+    settings: TrainingSettings,
+    folder: Path,
+    fabric: Fabric,
+    *,
+    resume: bool = True,
+) -> Path:
+    """Train to the last step, or until it is asked to stop.
+
+    Args:
+        model: holds the start values.
+        source: of the examples.
+        samples: how they become input.
+        settings: of the run.
+        folder: gets snapshots, the resume file and logs.
+        fabric: launched; decides device, precision and ranks.
+        resume: go on from the folder's resume file if there is one.
+
+    Returns:
+        The newest snapshot.
+
+    Raises:
+        BadWeights: the resume file belongs to another run.
+    """
+    set_training_mode(model, settings)
+    optimiser = TensorFlowAdam([p for p in model.parameters() if p.requires_grad], lr=settings.learning_rate)
+    objective, optimiser = fabric.setup(Objective(model), optimiser)
+    saved = ResumeFile(folder / "resume.pt")
+    first = _restore(saved, model, optimiser, settings) if resume and saved.path.is_file() else 0
+    step = first
+    with (
+        StopRequest() as stop,
+        TrainingLog(folder, first, enabled=fabric.is_global_zero) as log,
+        progress_bar(settings.steps, first, enabled=fabric.is_global_zero) as bar,
+    ):
+        for step, batch in enumerate(_batches(source, samples, settings, fabric, first), start=first + 1):
+            losses = _step(objective, optimiser, batch, settings.rate(step - 1), fabric)
+            bar.update()
+            if step % 20 == 0:
+                log.scalars(step, losses)
+                bar.set_postfix({"loss": f"{losses['loss/main'] / settings.batch_size:.0f}"})
+            stopping = stop.wanted or step == settings.steps
+            if fabric.is_global_zero and (stopping or saved.due()):
+                saved.save(_state(step, model, optimiser, settings))
+            if fabric.is_global_zero and (stopping or step % settings.save_steps == 0):
+                save_snapshot(folder / "osmn.safetensors", model, samples.scale_value, {"steps": str(step)})
+            if stopping:
+                break
+    return folder / "osmn.safetensors"
+
+
+def _step(objective: Any, optimiser: Any, batch: Sample, rate: float, fabric: Fabric) -> dict[str, float]:
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    optimiser.zero_grad()
+    main, regulariser = objective(batch)
+    fabric.backward(main + regulariser)
+    optimiser.step()
+    return {"loss/main": float(main.detach()), "loss/regulariser": float(regulariser.detach()), "rate": rate}
+
+
+def _batches(
+    source: Source, samples: SampleSettings, settings: TrainingSettings, fabric: Fabric, first: int
+) -> Iterator[Sample]:
+    """Batches from step `first` on; each rank takes its slots of every step."""
+    world, rank = fabric.world_size, fabric.global_rank
+    stream = TrainingStream(source, samples, settings.batch_size * world, settings.steps, settings.seed)
+    slots = [
+        step * stream.batch + rank * settings.batch_size + slot
+        for step in range(first, settings.steps)
+        for slot in range(settings.batch_size)
+    ]
+    loader = DataLoader(
+        Subset(stream, slots),
+        settings.batch_size,
+        num_workers=settings.workers,
+        pin_memory=fabric.device.type == "cuda",
+    )
+    for batch in loader:
+        yield fabric.to_device(batch)
+
+
+def _state(step: int, model: OSMN, optimiser: Any, settings: TrainingSettings) -> dict[str, Any]:
+    return {
+        "step": step,
+        "model": model.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "settings": asdict(settings),
+    }
+
+
+def _restore(saved: ResumeFile, model: OSMN, optimiser: Any, settings: TrainingSettings) -> int:
+    state = saved.load()
+    for key in ("batch_size", "seed", "fix_seg"):
+        if state["settings"][key] != getattr(settings, key):
+            raise BadWeights(
+                f"{saved.path}: made with {key} {state['settings'][key]}, not {getattr(settings, key)}; "
+                "use the same settings, another folder, or --no-resume"
+            )
+    model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    return int(state["step"])

@@ -1,0 +1,142 @@
+"""Samples, starts from other networks, and the training loop."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from osmn.augmentation import GuideAugmentation, SpatialDraw, VisualDraw, augment_visual
+from osmn.data import SampleSettings, StillImages, TrainingStream, VideoFrames
+from osmn.guides import Gaussian, Normalisation
+from osmn.networks import OSMN, Architecture, initialise
+from osmn.networks.lite import LiteNet
+from osmn.pretraining import from_keras_mobilenet
+from osmn.snapshots import load_snapshot
+from osmn.training import TrainingSettings, train
+from vos_shared.datasets.davis import davis2016
+from vos_shared.errors import BadDataset
+from vos_shared.runtime.distributed import fabric
+
+TINY = SampleSettings(size=(48, 64), scales=(1.0, 0.75), scale_value=0.00787)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_guide_augmentation_equals_the_official_one(seed: int, parity: Path) -> None:
+    fixture, preprocess = np.load(parity / "fixture.npz"), np.load(parity / "fixture_preprocess.npz")
+    random.seed(seed)
+    sides = np.random.RandomState(seed).uniform(-0.1, 0.1, 4)
+    draw = VisualDraw(tuple(sides.tolist()), None, random.uniform(-10, 10), random.random() > 0.5)
+    frame, mask = fixture["in/A/first_rgb"], fixture["in/A/first_mask"] > 0
+    crop, label = augment_visual(frame, mask, draw)
+    # Nearest-neighbour rotation rounds halves its own way in each library.
+    assert (crop != preprocess[f"train_{seed}_im"]).any(-1).mean() < 0.003
+    assert (label != (preprocess[f"train_{seed}_lab"] > 0)).mean() < 0.003
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_spatial_perturbation_equals_the_official_one(seed: int, parity: Path) -> None:
+    fixture, preprocess = np.load(parity / "fixture.npz"), np.load(parity / "fixture_preprocess.npz")
+    rng = np.random.RandomState(seed)
+    shift, factor = rng.uniform(-0.2, 0.2, 2).tolist(), rng.uniform(1 / 1.4, 1.4, 2).tolist()
+    mask = fixture["in/A/prev_mask"] > 0
+    gaussian = Gaussian.of(mask)
+    assert gaussian is not None
+    rendered = SpatialDraw(tuple(shift), tuple(factor))(gaussian).render(mask.shape)
+    np.testing.assert_allclose(rendered, preprocess[f"gauss_train_{seed}"], atol=1e-6)
+
+
+@pytest.fixture
+def stills(tmp_path: Path) -> StillImages:
+    rng = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (tmp_path / "stills" / folder).mkdir(parents=True)
+    for number in range(3):
+        mask = np.zeros((50, 70), np.uint8)
+        mask[10 : 30 + number, 20:50] = 255
+        Image.fromarray(rng.integers(0, 255, (50, 70, 3), dtype=np.uint8)).save(
+            tmp_path / f"stills/images/{number}.png"
+        )
+        Image.fromarray(mask).save(tmp_path / f"stills/masks/{number}.png")
+    return StillImages.from_folder(tmp_path / "stills")
+
+
+def test_a_sample_depends_on_seed_and_place_alone(stills: StillImages) -> None:
+    stream, again = (TrainingStream(stills, TINY, batch=2, steps=6, seed=5) for _ in range(2))
+    later = again[9]
+    for key, value in stream[9].items():
+        torch.testing.assert_close(value, later[key])
+    assert stream[8]["image"].shape == stream[9]["image"].shape  # One scale a step.
+    assert {tuple(stream[item]["image"].shape[1:]) for item in range(12)} == {(48, 64), (36, 48)}
+
+
+def test_images_without_masks_are_all_listed(stills: StillImages) -> None:
+    for _, mask in stills.pairs[1:]:
+        mask.unlink()
+    with pytest.raises(BadDataset, match=r"2 images have no mask: .*1\.png, .*2\.png"):
+        StillImages.from_folder(stills.pairs[0][0].parent.parent)
+
+
+def test_video_frames_follow_an_annotated_frame(tmp_path: Path) -> None:
+    from vos_shared.datasets.synthetic import write_davis_tree
+
+    write_davis_tree(tmp_path, clips=1, frames=4, size=(40, 56), objects=1)
+    source = VideoFrames.from_sequences(davis2016(tmp_path))
+    assert [index for _, _, index in source.frames] == [1, 2, 3]
+    example = source.example(0, np.random.default_rng(0))
+    assert example.previous_mask is not None
+    assert example.mask.any()
+    assert example.frame.shape[:2] == example.mask.shape == example.previous_mask.shape
+
+
+def test_keras_start_sees_the_same_pixels(tmp_path: Path) -> None:
+    # A first layer that saw rgb / 127.5 - 1 gives the same features from (bgr - mean) * scale.
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(3, 3, 3, 32)).astype(np.float32)
+    norm = {
+        leaf: rng.uniform(0.5, 1.5, 32).astype(np.float32)
+        for leaf in ("gamma", "beta", "moving_mean", "moving_variance")
+    }
+    arrays = {"conv1|kernel": kernel, **{f"conv1_bn|{leaf}": value for leaf, value in norm.items()}}
+    model = OSMN(Architecture("lite", head_width=8)).eval()
+    model.load_state_dict(from_keras_mobilenet(arrays, model, 0.00787), strict=False)
+    frame = rng.integers(0, 255, (9, 9, 3), dtype=np.uint8)
+    assert isinstance(model.seg, LiteNet)
+    with torch.no_grad():
+        ours = model.seg.get_submodule("Conv2d_0")(torch.from_numpy(Normalisation(0.00787)(frame))[None])
+    theirs = frame.astype(np.float32)[3:6, 3:6] / 127.5 - 1  # the window of an inner cell
+    wanted = np.einsum("hwc,hwco->o", theirs, kernel)
+    wanted = norm["gamma"] * (wanted - norm["moving_mean"]) / np.sqrt(norm["moving_variance"] + 1e-3) + norm["beta"]
+    np.testing.assert_allclose(ours[0, :, 2, 2].numpy(), wanted, rtol=1e-4, atol=1e-4)
+
+
+def run(stills: StillImages, folder: Path, steps: int) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    model = initialise(OSMN(Architecture("lite", head_width=8)))
+    settings = TrainingSettings(steps=steps, batch_size=2, learning_rate=1e-3, drop_at=None, save_steps=2, workers=0)
+    ours = fabric("cpu")
+    ours.launch()
+    path = train(model, stills, TINY, settings, folder, ours)
+    return load_snapshot(path)[0].state_dict()
+
+
+def test_training_resumes_as_if_it_had_never_stopped(stills: StillImages, tmp_path: Path) -> None:
+    whole = run(stills, tmp_path / "whole", 4)
+    run(stills, tmp_path / "parts", 2)
+    parts = run(stills, tmp_path / "parts", 4)
+    assert all(torch.equal(value, parts[key]) for key, value in whole.items())
+
+
+def test_augmentation_draws_stay_in_range() -> None:
+    settings = GuideAugmentation(colour=True)
+    for seed in range(50):
+        draw = VisualDraw.sample(np.random.default_rng(seed), settings)
+        assert max(map(abs, draw.sides)) <= 0.1
+        assert draw.colour is not None
+        assert all(0.8 <= factor <= 1.3 for factor in draw.colour)
+        spatial = SpatialDraw.sample(np.random.default_rng(seed), settings)
+        assert all(1 / 1.4 <= factor <= 1.4 for factor in spatial.factor)
