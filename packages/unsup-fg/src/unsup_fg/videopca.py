@@ -2,8 +2,8 @@
 
 What the principal components of a shot cannot explain moves against its background. That cue is smoothed, weighted
 towards the centre and turned into colour statistics, and the colours then segment every pixel (Stretcu & Leordeanu,
-BMVC 2015; step numbers are those of the group's released soft-mask code). Everything is float32 on any torch device;
-axis letters: T frames, C = 3 colours, H W pixels.
+BMVC 2015). The functions below stand in the order of the steps, constants are those of the group's released code unless
+said otherwise. Everything is float32 on any torch device; axis letters: T frames, C = 3 colours, H W pixels.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from unsup_fg.workers import Workers
 from vos_shared.errors import UserError
 
 SMOOTHING_SIGMA: Final = 5.0
-"""Of the Gaussian filter on the error, in pixels (step 7)."""
+"""Of the Gaussian filter on the error, in pixels."""
 SMOOTHING_RADIUS: Final = 7
-"""Its half-width: 15 x 15 taps (step 7)."""
+"""Its half-width: 15 x 15 taps."""
 CUE_THRESHOLD: Final = 0.5
-"""Smoothed error above which a pixel counts as foreground for the colour statistics (step 9)."""
+"""Smoothed error above which a pixel counts as foreground for the colour statistics."""
 COLOUR_BINS: Final = (100, 25, 10)
-"""Bins of s cos(2 pi h), s sin(2 pi h) and v (step 10)."""
+"""Bins of s cos(2 pi h), s sin(2 pi h) and v."""
 HYSTERESIS_LOW: Final = 0.5
 HYSTERESIS_HIGH: Final = 0.8
-"""A connected component above the low threshold stays if it has a pixel above the high one (step 13)."""
+"""A connected component above the low threshold stays if it has a pixel above the high one."""
 
 SHORTEST_SHOT: Final = 10
 """Frames from which on a shot is worth labelling. Ours; with no more frames than components nothing is foreground."""
@@ -52,7 +52,7 @@ class VideoPCASettings:
     """Settings of VideoPCA; the defaults are those of the group's releases unless said otherwise.
 
     Attributes:
-        components: principal components that explain the background (k = 3 in all releases).
+        components: principal components that explain the background, k.
         size: side of the square that frames are resized to, bicubically and without keeping their aspect (300 as in
             HPP); None works on frames as they are.
         longest_run: longer shots are split into runs of at most so many frames, which are labelled independently.
@@ -110,7 +110,7 @@ def normalise_frames(values: Tensor) -> Tensor:
 
 
 def reconstruction_error(frames: Tensor, components: int = 3) -> Tensor:
-    """Distance in RGB between each pixel and its reconstruction from the principal components (steps 1 to 6).
+    """Distance in RGB between each pixel and its reconstruction from the principal components.
 
     The data matrix D has a column for each frame, centred by its own mean. D V V^T is its reconstruction, V the
     eigenvectors of the Gram matrix D^T D. D is never held as a whole: it is made twice, in tiles of pixels.
@@ -170,7 +170,7 @@ class _DataMatrix:
 
 
 def centre_prior(height: int, width: int, device: torch.device | None = None) -> Tensor:
-    """Isotropic Gaussian around the image centre, sigma a third of the shorter side; float32 [H, W] (step 8)."""
+    """Isotropic Gaussian around the image centre, sigma a third of the shorter side; float32 [H, W]."""
     sigma = min(height, width) / 3
     rows, columns = (torch.arange(length, dtype=torch.float64) - (length - 1) / 2 for length in (height, width))
     squared = rows.square()[:, None] + columns.square()
@@ -178,7 +178,7 @@ def centre_prior(height: int, width: int, device: torch.device | None = None) ->
 
 
 def smooth(values: Tensor) -> Tensor:
-    """Gaussian filter of 15 x 15 taps over float32 [T, H, W]; outside the frame there are zeros (step 7)."""
+    """Gaussian filter of 15 x 15 taps over float32 [T, H, W]; outside the frame there are zeros."""
     offsets = torch.arange(SMOOTHING_RADIUS + 1, dtype=torch.float64)
     taps = torch.exp(offsets.square() / (-2 * SMOOTHING_SIGMA**2))
     taps /= 2 * taps.sum() - taps[0]
@@ -200,7 +200,7 @@ def _filter_axis(values: Tensor, taps: list[float], axis: int) -> Tensor:
 
 
 def foreground_cue(error: Tensor, prior: Tensor) -> Tensor:
-    """Pixels that move against the background, bool [T, H, W] (steps 7 to 9).
+    """Pixels that move against the background, bool [T, H, W].
 
     Args:
         error: of the shot, stretched to 0..1, float32 [T, H, W].
@@ -210,7 +210,7 @@ def foreground_cue(error: Tensor, prior: Tensor) -> Tensor:
 
 
 def colour_posterior(frames: Tensor, error: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
-    """How likely each colour is foreground, from its share in the cue and outside, over the whole shot (steps 7 to 12).
+    """How likely each colour is foreground, from its share in the cue and outside, over the whole shot.
 
     Args:
         frames: uint8 [T, 3, H, W].
@@ -239,7 +239,7 @@ def colour_posterior(frames: Tensor, error: Tensor, prior: Tensor) -> tuple[Tens
 
 
 def colour_codes(colours: Tensor) -> Tensor:
-    """Joint bin of hue, saturation and value (step 10).
+    """Joint bin of hue, saturation and value.
 
     The bins are so fine that the order of operations decides for many pixels: it is that of Octave's rgb2hsv in
     single precision, with which the reference was made.
@@ -279,7 +279,7 @@ def _hsv(colours: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def hysteresis(values: Tensor) -> Tensor:
-    """Connected components (8 neighbours) of values above 0.5 that hold a value above 0.8; bool [T, H, W] (step 13)."""
+    """Connected components (8 neighbours) of values above 0.5 that hold a value above 0.8; bool [T, H, W]."""
     maps = values.cpu().numpy()
     kept = np.empty(maps.shape, bool)
     for values_of_frame, kept_of_frame in zip(maps, kept, strict=True):
