@@ -43,8 +43,8 @@ class TrainDenseUlearn:
     """DAVIS folder; the frames of its train list are used, its masks are not."""
     output: Path
     """Folder of the run; called again, the run goes on."""
-    epochs: int = 100
-    """Last epoch."""
+    epochs: int = 5
+    """Last epoch; with 64 videos six epochs are 384 steps, as shipped."""
     workers: int = 1
     """Processes that read clips."""
 
