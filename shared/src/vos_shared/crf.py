@@ -83,7 +83,8 @@ def refine_probabilities(
         compat=settings.appearance_weight,
     )
     marginals = np.asarray(crf.inference(settings.iterations))
-    return marginals.argmax(0).reshape(height, width).astype(np.uint8)
+    labels: ObjectMask = marginals.argmax(0).reshape(height, width).astype(np.uint8)
+    return labels
 
 
 def _densecrf() -> ModuleType:

@@ -82,4 +82,5 @@ def _tensorflow() -> ModuleType:
         raise MissingExtra(
             "TensorFlow is needed to read its checkpoints: pip install 'vos-shared[tensorflow]'"
         ) from error
-    return tensorflow
+    module: ModuleType = tensorflow
+    return module
