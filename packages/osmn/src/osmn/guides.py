@@ -36,8 +36,8 @@ class Normalisation:
 
     def __call__(self, frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """RGB uint8 [H, W, 3] -> float32 BGR [3, H, W]."""
-        bgr = frame[..., ::-1].astype(np.float32)
-        return np.ascontiguousarray(((bgr - np.asarray(MEAN_BGR, np.float32)) * np.float32(self.scale)).transpose(2, 0, 1))
+        centred = frame[..., ::-1].astype(np.float32) - np.asarray(MEAN_BGR, np.float32)
+        return np.ascontiguousarray((centred * np.float32(self.scale)).transpose(2, 0, 1))
 
 
 def resize_frame(frame: Frame, size: tuple[int, int]) -> Frame:
