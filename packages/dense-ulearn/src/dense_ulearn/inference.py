@@ -159,7 +159,7 @@ class DenseSegmenter(Segmenter):
 
 
 STORAGE: Final = {"cuda": torch.float16}
-"""Earlier frames are kept in half precision on a GPU: 126 MiB for 20 frames of 480p, and label maps that can differ in
+"""Earlier frames are kept in half precision on a GPU: 127 MiB for 20 frames of 480p, and label maps that can differ in
 a few border pixels. Elsewhere in float32."""
 
 

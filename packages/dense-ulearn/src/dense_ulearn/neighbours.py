@@ -17,7 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TILE_QUERIES = 48  # what one matrix product compares at once; vendor kernels for AVX-512 work on 48 columns
+TILE_QUERIES = {"cpu": 48, "cuda": 384}
+"""What one matrix product compares at once: kernels for AVX-512 work on 48 columns; a GPU would rather compute too much
+than start many small kernels."""
 GROUP = 20  # cells of a reference frame that the search treats as one group
 SCORES_AT_ONCE = 2**20  # similarities to a reference frame held at once: 4 MiB
 
@@ -47,16 +49,17 @@ class Tiling:
     Args:
         height, width: h and w.
         radius: only cells that are strictly nearer than this (Euclidean, in cells) can be reached.
+        queries: about so many make a tile.
     """
 
-    def __init__(self, height: int, width: int, radius: float) -> None:
+    def __init__(self, height: int, width: int, radius: float, queries: int = TILE_QUERIES["cpu"]) -> None:
         self.height, self.width, self.radius = height, width, radius
         self.reach = math.ceil(min(radius, height + width)) - 1
         # Half the reach: a window is hardly wider than it must be, and a tile's products are still large.
         columns = min(max(4, math.ceil(self.reach / 2)), 12, width)
         self.strips = math.ceil(width / columns)
         self.columns = math.ceil(width / self.strips)
-        self.rows = max(1, TILE_QUERIES // self.columns)
+        self.rows = max(1, queries // self.columns)
 
     @property
     def cells(self) -> int:
@@ -176,7 +179,7 @@ class ReferenceFrame:
 
     def nearest(self, queries: Tensor, slot: int, k: int) -> Candidates:
         """The k most similar cells for queries float32 [q, D]; the frame is said to be in ``slot``."""
-        at_once = max(TILE_QUERIES, SCORES_AT_ONCE // len(self._groups))
+        at_once = max(TILE_QUERIES["cpu"], SCORES_AT_ONCE // len(self._groups))
         found = [self._search(part, k) for part in queries.split(at_once)]
         similarity, cell = map(torch.cat, zip(*found, strict=True))
         # Where a map has fewer than k cells, cells behind its end fill up; they weigh nothing, but must exist.
@@ -199,17 +202,19 @@ def largest(scores: Tensor, k: int, outside: Tensor | None = None) -> tuple[Tens
         outside: bool [n, q], groups that do not count.
 
     Returns:
-        Values and indices into n * m, both [q, k] (fewer columns where n * m < k).
+        Values and indices into n * m, both [q, k]; where there are fewer than k, -inf and index 0 fill up.
     """
     n, m, _ = scores.shape
     maxima = scores.amax(1)  # [n, q]
     if outside is not None:
         maxima.masked_fill_(outside, -torch.inf)
     top, groups = maxima.T.contiguous().topk(min(k, n))  # [q, k]
-    index = groups.T[:, None].expand(-1, m, -1)  # [k, m, q]
-    members = scores.gather(0, index).masked_fill_(top.T.isneginf()[:, None], -torch.inf)
+    wanted = groups.T[:, None].expand(-1, m, -1)  # [k, m, q]
+    members = scores.gather(0, wanted).masked_fill_(top.T.isneginf()[:, None], -torch.inf)
     values, place = members.flatten(0, 1).T.contiguous().topk(min(k, members.shape[0] * m))
-    return values, groups.gather(1, place // m) * m + place % m
+    index = groups.gather(1, place // m) * m + place % m
+    missing = k - values.shape[1]
+    return F.pad(values, (0, missing), value=-torch.inf), F.pad(index, (0, missing))
 
 
 def merge(candidates: Sequence[Candidates], k: int) -> Candidates:

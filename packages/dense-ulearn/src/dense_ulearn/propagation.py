@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dense_ulearn.neighbours import Candidates, ContextFrames, ReferenceFrame, Tiling, merge
+from dense_ulearn.neighbours import TILE_QUERIES, Candidates, ContextFrames, ReferenceFrame, Tiling, merge
 from dense_ulearn.settings import PropagationSettings
 
 
@@ -69,7 +69,8 @@ class LabelPropagation:
         """
         height, width, _ = features.shape
         if self._tiling is None:
-            self._tiling = Tiling(height, width, self.settings.radius)
+            queries = TILE_QUERIES.get(features.device.type, TILE_QUERIES["cpu"])
+            self._tiling = Tiling(height, width, self.settings.radius, queries)
             self._context = ContextFrames(self._tiling, self.dtype)
         self._add_channels(ids)
         labels = self._propagate(features) if self._references else features.new_zeros(height * width, len(self.ids))
