@@ -46,7 +46,7 @@ def video_soft_masks(
     """Soft masks of a video at the working size, in order. The video is taken for one shot and decoded once.
 
     A long video is worked on in runs of equal length, so that memory does not grow with it: a run takes about 10 bytes
-    for each pixel and frame beside 150 MB (440 MB for 300 frames of 300 x 300).
+    for each pixel and frame (270 MB for 300 frames of 300 x 300).
 
     Args:
         video: better `SHORTEST_SHOT` frames or more, see `soft_masks`.

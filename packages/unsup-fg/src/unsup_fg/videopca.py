@@ -41,7 +41,7 @@ _SMALLEST_ERROR: Final = 1e-4
 """A shot whose largest error is below this (a fortieth of a grey level) is explained exactly; the rest is rounding."""
 _TINY: Final = 1e-30
 """In place of a divisor that is zero, and of what is divided by it."""
-_CHUNK: Final = 8
+_CHUNK: Final = 4
 """Frames that are worked on at once where each stands alone; their arrays stay in the cache."""
 _TILE_VALUES: Final = 1 << 20
 """Values of the data matrix that exist as float32 at once."""
