@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 
 from vos_shared.atomic import atomic_path
 from vos_shared.errors import BadWeights
@@ -29,7 +29,8 @@ def save(path: str | Path, state_dict: Mapping[str, torch.Tensor], metadata: Map
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state_dict.items()
     }
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=dict(metadata))
+        # Not `save_file`, which leaves the file to its owner alone whatever the umask says.
+        temporary.write_bytes(serialise(tensors, metadata=dict(metadata)))
 
 
 def load(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
