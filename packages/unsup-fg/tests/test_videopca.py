@@ -42,13 +42,15 @@ class TestOfficialStages:
 
     def test_cue(self, fixture_videopca: dict[str, Array], device: torch.device) -> None:
         error = torch.from_numpy(fixture_videopca["octave_error"]).to(device)
-        cue = videopca.foreground_cue(error, videopca.centre_prior(*error.shape[1:], device))
+        cue = videopca.foreground_cue(error, videopca.centre_prior(error.shape[1], error.shape[2], device))
         np.testing.assert_array_equal(cue.cpu().numpy(), fixture_videopca["octave_binary"] > 0)
 
     def test_posterior(self, fixture_videopca: dict[str, Array], device: torch.device) -> None:
         frames = planar(fixture_videopca["frames"], device)
         error = videopca.normalise_(videopca.reconstruction_error(frames))
-        codes, posterior = videopca.colour_posterior(frames, error, videopca.centre_prior(*error.shape[1:], device))
+        codes, posterior = videopca.colour_posterior(
+            frames, error, videopca.centre_prior(error.shape[1], error.shape[2], device)
+        )
         difference = np.abs(posterior[codes.int()].cpu().numpy() - fixture_videopca["octave_posterior"])
         assert (difference > 1e-3).mean() <= 1e-4
 
