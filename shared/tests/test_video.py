@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import av.logging
 import numpy as np
 import pytest
 from PIL import Image
@@ -283,3 +284,18 @@ def test_any_frame_by_its_number(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.stack([video[index] for index in (4, 0, 2)]), frames[[4, 0, 2]])
         with pytest.raises(IndexError, match="5 frames"):
             video[5]
+
+
+def test_ffmpeg_keeps_its_messages_from_python(tmp_path: Path) -> None:
+    # Its threads would need Python's lock to hand them over, and may be waited for by whoever holds it.
+    path = tmp_path / "film.mp4"
+    with VideoWriter(path) as writer:
+        for value in (0, 100, 200):
+            writer.write(np.full((32, 48, 3), value, np.uint8))
+    av.logging.set_level(av.logging.DEBUG)
+    try:
+        with av.logging.Capture(local=False) as messages:
+            assert len(list(Video.open(path))) == 3
+        assert not messages
+    finally:
+        av.logging.set_level(None)

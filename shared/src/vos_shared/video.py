@@ -27,6 +27,7 @@ from vos_shared.video_sources import (
     FrameSource,
     frame_files,
     naturally_sorted,
+    silence_ffmpeg,
 )
 
 
@@ -168,6 +169,7 @@ class VideoWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             temporary = stack.enter_context(atomic_path(self.path))
+            silence_ffmpeg()
             self._container = stack.enter_context(av.open(str(temporary), "w", format="mp4"))
             self._stack = stack.pop_all()
         return self

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 import av
+import av.logging
 import numpy as np
 
 from vos_shared.errors import BadVideo
@@ -181,6 +182,7 @@ class FileVideo:
     @contextmanager
     def _opened(self) -> Generator[tuple[av.container.InputContainer, av.VideoStream], None, None]:
         try:
+            silence_ffmpeg()
             with av.open(str(self._path), metadata_errors="replace") as container:
                 if not container.streams.video:
                     raise BadVideo(f"{self._path} has no video in it")
@@ -191,6 +193,16 @@ class FileVideo:
             raise BadVideo(
                 f"video {self._path} cannot be read: {reason.strerror}; is it damaged or cut short?"
             ) from reason
+
+
+def silence_ffmpeg() -> None:
+    """Let FFmpeg drop its messages by itself; call it before a file is opened.
+
+    PyAV drops them too, but takes Python's lock for it, on FFmpeg's threads: closing a video whose threads have
+    something to say while Python holds the lock would wait for ever.
+    """
+    av.logging.restore_default_callback()
+    av.logging.set_libav_level(av.logging.PANIC)
 
 
 def _upright(frame: av.VideoFrame) -> Frame:
