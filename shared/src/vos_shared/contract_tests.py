@@ -51,7 +51,7 @@ class MethodContract:
     @pytest.fixture
     def method(self) -> Method:
         """The method to be tested."""
-        raise NotImplementedError("override the fixture `method`")
+        pytest.fail("override the fixture `method`")
 
     @pytest.fixture
     def weights(self) -> str | Path | None:
