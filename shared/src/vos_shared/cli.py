@@ -41,18 +41,19 @@ def run_cli(command: Callable[[], object], *, prog: str | None = None) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Score masks as the DAVIS benchmarks do: J, F, their mean, recall and decay."""
+    """Score masks as the benchmarks do: J, F, their mean, recall and decay; on YouTube-Objects J, there called IU."""
 
-    dataset: Literal["davis2016", "davis2017", "davis2017-unsupervised"] = "davis2017"
-    """Protocol: one foreground, each object, or up to 20 proposals that are assigned to objects."""
+    dataset: Literal["davis2016", "davis2017", "davis2017-unsupervised", "youtube-objects"] = "davis2017"
+    """Protocol: one foreground; each object; up to 20 proposals that are assigned to objects; one foreground in every
+    labelled frame but the first."""
     root: Path
-    """DAVIS folder, the one with JPEGImages in it."""
-    split: str = "val"
-    """Name or path of the list of sequences."""
+    """The data set's folder; DAVIS: the one with JPEGImages in it."""
+    split: str | None = None
+    """Name or path of the list of sequences; by default val, of YouTube-Objects all."""
     sequences: tuple[str, ...] = ()
     """Of the split, only these."""
     resolution: str | None = None
-    """Folder below JPEGImages; by default 480p, or the only one."""
+    """Of DAVIS: folder below JPEGImages; by default 480p, or the only one."""
     results: Path
     """Folder with <sequence>/<frame>.png to be scored."""
     json: Path | None = None
@@ -64,17 +65,16 @@ class Evaluate:
 
     def run(self) -> None:
         """Score, print the table, write the files."""
-        from vos_shared.datasets import davis2016, davis2017
-        from vos_shared.evaluation import evaluate
+        from vos_shared.datasets import davis2017, load_dataset
+        from vos_shared.evaluation import PROPOSALS, evaluate
         from vos_shared.tables import score_table
 
         only = self.sequences or None
-        if self.dataset == "davis2016":
-            sequences = davis2016(self.root, self.split, resolution=self.resolution, sequences=only)
+        if self.dataset == PROPOSALS:
+            split = self.split or "val"
+            sequences = davis2017(self.root, split, resolution=self.resolution, sequences=only, task="unsupervised")
         else:
-            task: Literal["unsupervised", "semi-supervised"]
-            task = "unsupervised" if self.dataset.endswith("unsupervised") else "semi-supervised"
-            sequences = davis2017(self.root, self.split, resolution=self.resolution, sequences=only, task=task)
+            sequences = load_dataset(self.dataset, self.root, self.split, only, self.resolution)
         scores = evaluate(self.dataset, sequences, self.results, workers=self.workers)
         print(score_table(scores))
         if self.json is not None:
@@ -140,11 +140,11 @@ class Doctor:
     folder: Annotated[Path, tyro.conf.Positional]
     """DAVIS folder, or results folder with <sequence>/<frame>.png."""
     root: Path | None = None
-    """For a results folder: the DAVIS folder to compare it with."""
-    dataset: Literal["davis2016", "davis2017"] = "davis2017"
-    """How to read that DAVIS folder."""
-    split: str = "val"
-    """List of sequences of that DAVIS folder."""
+    """For a results folder: the data set's folder to compare it with."""
+    dataset: Literal["davis2016", "davis2017", "youtube-vos", "youtube-objects"] = "davis2017"
+    """How to read that data set."""
+    split: str | None = None
+    """Split or list of sequences of that data set; by default the one that is validated on."""
 
     def run(self) -> int:
         """Examine, print the report."""

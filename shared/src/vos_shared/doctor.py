@@ -164,8 +164,7 @@ def _compare_with(
             report.problems.append(
                 f"{sequence.name}: not {describe_size(sequence.video.size)} like the frames: {listed}"
             )
-        known = {k for _, prompt in sequence.prompts() if prompt is not None for k in ids_of(prompt)}
-        strange = sorted({k for mask in masks for k in mask.ids} - known)
+        strange = sorted({k for mask in masks for k in mask.ids}.difference(sequence.object_ids()))
         if strange:
             report.notes.append(f"{sequence.name}: ids that the data set does not have: {strange}")
     if found:

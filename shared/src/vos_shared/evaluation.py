@@ -25,6 +25,7 @@ from vos_shared.masks import VOID, describe_size, ids_of, read_mask
 from vos_shared.method import ObjectMask
 from vos_shared.metrics.davis import Evaluator, Foreground, SemiSupervised, Unsupervised
 from vos_shared.metrics.scores import Item, Scores
+from vos_shared.metrics.youtube_objects import MeanIU, resized
 from vos_shared.results import missing_frames
 
 if TYPE_CHECKING:
@@ -33,7 +34,17 @@ if TYPE_CHECKING:
 FOREGROUND: Final = "davis2016"
 OBJECTS: Final = "davis2017"
 PROPOSALS: Final = "davis2017-unsupervised"
-PROTOCOLS: Final = (FOREGROUND, OBJECTS, PROPOSALS)
+YOUTUBE_OBJECTS: Final = "youtube-objects"
+
+_SCORED: Final = {
+    FOREGROUND: slice(1, -1),
+    OBJECTS: slice(1, -1),
+    PROPOSALS: slice(None),
+    YOUTUBE_OBJECTS: slice(1, None),
+}
+"""Which of the annotated frames count."""
+
+PROTOCOLS: Final = tuple(_SCORED)
 
 
 def evaluate(
@@ -51,6 +62,8 @@ def evaluate(
         dataset: the protocol. ``davis2016`` scores the union of all ids of any data set as one foreground,
             ``davis2017`` each object; both leave out the first and the last annotated frame, whose predictions may be
             absent. ``davis2017-unsupervised`` assigns proposals to objects and scores every annotated frame.
+            ``youtube-objects`` takes J of one foreground in every annotated frame but the first, predictions of any
+            size; sequences with one annotated frame are left out.
         sequences: of the data set.
         results: folder of predicted masks.
         workers: processes; sequences are dealt out among them.
@@ -70,6 +83,8 @@ def evaluate(
     if not sequences:
         raise BadDataset("there is no sequence to evaluate")
     protocol = _protocol(dataset, task)
+    if protocol == YOUTUBE_OBJECTS:
+        sequences = [sequence for sequence in sequences if len(sequence.annotations) > 1] or sequences
     jobs = [_job(protocol, sequence, Path(results)) for sequence in sequences]
     missing_frames(results, {job.sequence: [frame.name for frame in job.frames] for job in jobs}, check=True)
     bar = partial(tqdm, total=sum(len(job.frames) for job in jobs), unit="frame", disable=None if progress else True)
@@ -124,10 +139,11 @@ def _protocol(dataset: str, task: str) -> str:
 
 def _job(protocol: str, sequence: vos_shared.datasets.sequence.Sequence, results: Path) -> _Job:
     names = list(sequence.annotations)
-    scored = names if protocol == PROPOSALS else names[1:-1]
+    scored = names[_SCORED[protocol]]
     if not scored:
+        left_out = "the first" if protocol == YOUTUBE_OBJECTS else "the first and the last"
         raise BadDataset(
-            f"{sequence.name} has {len(names)} annotated frames; {protocol} leaves out the first and the last of them "
+            f"{sequence.name} has {len(names)} annotated frames; {protocol} leaves out {left_out} of them "
             "and needs at least one more"
         )
     folder = results / sequence.name
@@ -189,13 +205,17 @@ def _evaluator(job: _Job) -> Evaluator:
         return Foreground()
     if job.protocol == PROPOSALS:
         return Unsupervised()
+    if job.protocol == YOUTUBE_OBJECTS:
+        return MeanIU()
     return SemiSupervised(read_mask(job.given, binary=job.binary))
 
 
 def _masks(job: _Job, frame: _Frame) -> tuple[ObjectMask, ObjectMask]:
     """Truth and prediction of a frame."""
     truth = read_mask(frame.truth, binary=job.binary)
-    prediction = read_mask(frame.prediction, binary=job.protocol == FOREGROUND)
+    prediction = read_mask(frame.prediction, binary=job.protocol in (FOREGROUND, YOUTUBE_OBJECTS))
+    if job.protocol == YOUTUBE_OBJECTS:
+        prediction = resized(prediction, truth.shape)
     if truth.shape != prediction.shape:
         raise BadResults(
             f"{frame.prediction} is {describe_size(prediction.shape)}, the truth {frame.truth} is "

@@ -23,20 +23,22 @@ class InputArguments:
     """The part of a command line that names the input."""
 
     source: Annotated[str, tyro.conf.Positional]
-    """A DAVIS root (a folder with JPEGImages in it), a folder of frames, a glob pattern in quotes, or a video file."""
+    """A data set's folder (DAVIS: the one with JPEGImages in it), a folder of frames, a glob pattern in quotes, or a
+    video file."""
     dataset: str = "davis2017"
-    """How to read a DAVIS root: davis2017 (objects) or davis2016 (one foreground)."""
-    split: str = "val"
-    """Of a DAVIS root: name or path of the list of sequences."""
+    """How to read a data set: davis2017 (objects), davis2016 (one foreground), youtube-vos or youtube-objects."""
+    split: str | None = None
+    """Of a data set: name of a split or path of a list of sequences; by default val, of YouTube-VOS valid, of
+    YouTube-Objects all."""
     sequences: tuple[str, ...] = ()
-    """Of a DAVIS root: only these sequences."""
+    """Of a data set: only these sequences."""
     resolution: str | None = None
-    """Of a DAVIS root: folder below JPEGImages; by default 480p, or the only one."""
+    """Of DAVIS: folder below JPEGImages; by default 480p, or the only one."""
 
     @property
     def is_dataset(self) -> bool:
-        """Whether the source is a DAVIS root."""
-        return Path(self.source, "JPEGImages").is_dir()
+        """Whether the source is a data set; the name of any but DAVIS says so, which is the default."""
+        return not self.dataset.startswith("davis") or Path(self.source, "JPEGImages").is_dir()
 
     def load(self, prompt: Path | None = None) -> list[Sequence]:
         """The sequences of the data set, or the one video.
@@ -84,6 +86,8 @@ def inputs_fingerprint(sequence: Sequence, supervision: Supervision) -> str:
         for frame_name, path in sequence.annotations.items():
             digest.update(frame_name.encode() + b"\0" + path.read_bytes())
         digest.update(b"binary" if sequence.binary else b"ids")
+        if sequence.objects is not None:
+            digest.update(repr(sorted(sequence.objects.items())).encode())
     return digest.hexdigest()[:16]
 
 

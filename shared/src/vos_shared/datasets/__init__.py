@@ -6,20 +6,28 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from vos_shared.datasets.davis import Split, davis2016, davis2017
+from vos_shared.datasets.davis import davis2016, davis2017
+from vos_shared.datasets.names import Split
 from vos_shared.datasets.sequence import Sequence
+from vos_shared.datasets.youtube_objects import youtube_objects
+from vos_shared.datasets.youtube_vos import youtube_vos
 from vos_shared.errors import BadDataset
 
-__all__ = ["DATASETS", "Sequence", "davis2016", "davis2017", "load_dataset"]
+__all__ = ["DATASETS", "Sequence", "davis2016", "davis2017", "load_dataset", "youtube_objects", "youtube_vos"]
 
-DATASETS: Final[Mapping[str, Callable[..., list[Sequence]]]] = {"davis2016": davis2016, "davis2017": davis2017}
+DATASETS: Final[Mapping[str, Callable[..., list[Sequence]]]] = {
+    "davis2016": davis2016,
+    "davis2017": davis2017,
+    "youtube-vos": youtube_vos,
+    "youtube-objects": youtube_objects,
+}
 """Loader by name; each takes (root, split, *, resolution, sequences)."""
 
 
 def load_dataset(
     name: str,
     root: str | Path,
-    split: Split = "val",
+    split: Split | None = None,
     sequences: Iterable[str] | None = None,
     resolution: str | None = None,
 ) -> list[Sequence]:
@@ -28,7 +36,7 @@ def load_dataset(
     Args:
         name: one of `DATASETS`.
         root: its folder.
-        split: name or path of a list of sequences.
+        split: name or path of a list of sequences; by default the one that is validated on.
         sequences: of the split, only these.
         resolution: folder below `JPEGImages`, where there are several.
 
@@ -38,4 +46,5 @@ def load_dataset(
     """
     if name not in DATASETS:
         raise BadDataset(f"no data set is called {name!r}; known are {', '.join(DATASETS)}")
-    return DATASETS[name](root, split, resolution=resolution, sequences=sequences)
+    chosen = () if split is None else (split,)
+    return DATASETS[name](root, *chosen, resolution=resolution, sequences=sequences)

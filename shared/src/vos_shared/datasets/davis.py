@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from vos_shared.datasets.names import Split, choose, read_lines
 from vos_shared.datasets.sequence import Sequence
 from vos_shared.errors import BadDataset
 from vos_shared.video import Video
 from vos_shared.video_sources import frame_files
 
 Task = Literal["semi-supervised", "unsupervised"]
-Split = str | Path | Iterable[str]
-"""Name of a list below `ImageSets`, path of a list file, or the sequence names themselves."""
 
 _ANNOTATIONS: dict[Task, str] = {"semi-supervised": "Annotations", "unsupervised": "Annotations_unsupervised"}
 
@@ -111,17 +110,7 @@ def _sequence_names(layout: _Layout, split: Split, folders: tuple[str, ...], wan
         names, where = _listed(layout, split, folders)
     else:
         names, where = list(split), "the sequences given"
-    if not names:
-        raise BadDataset(f"{where} names no sequence")
-    _refuse_paths(names, where)
-    if wanted is None:
-        return list(dict.fromkeys(names))
-    wanted = list(wanted)
-    _refuse_paths(wanted, "the sequences wanted")
-    unknown = [name for name in wanted if name not in names]
-    if unknown:
-        raise BadDataset(f"{where} does not hold {', '.join(unknown)}; it holds {', '.join(names)}")
-    return list(dict.fromkeys(wanted))
+    return choose(names, where, wanted)
 
 
 def _listed(layout: _Layout, split: str | Path, folders: tuple[str, ...]) -> tuple[list[str], str]:
@@ -133,24 +122,13 @@ def _listed(layout: _Layout, split: str | Path, folders: tuple[str, ...]) -> tup
             f"no list of sequences for split {split}: {' and '.join(map(str, candidates))} not found; "
             f"there is {', '.join(there) or 'no list at all'}"
         )
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise BadDataset(f"{path} is no text file; a split lists one sequence name a line") from None
-    return [_sequence_named_in(line.strip()) for line in lines if line.strip()], str(path)
+    return [_sequence_named_in(line) for line in read_lines(path)], str(path)
 
 
 def _sequence_named_in(line: str) -> str:
     """A line is the sequence's name, or, as DAVIS-2016 was first published, the paths of a frame and of its mask."""
     paths = _FRAME_AND_MASK.fullmatch(line)
     return paths["sequence"] if paths else line
-
-
-def _refuse_paths(names: Iterable[str], where: str) -> None:
-    """Names become folders below the root and below results: they must not lead out of there."""
-    bad = [name for name in names if name in {".", ".."} or any(mark in name for mark in ("/", "\\", "\0", ".."))]
-    if bad:
-        raise BadDataset(f"{where} holds {', '.join(map(repr, bad))}; a sequence is a folder name, not a path")
 
 
 def _load(layout: _Layout, names: list[str], *, binary: bool) -> list[Sequence]:

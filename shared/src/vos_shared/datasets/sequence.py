@@ -24,6 +24,8 @@ class Sequence:
         video: the frames.
         annotations: mask file by frame name.
         binary: whatever is not zero in a mask file is object 1 (DAVIS-2016).
+        objects: ids of the objects, each with the frame from which on its mask counts (YouTube-VOS); by default the
+            masks tell.
 
     """
 
@@ -31,6 +33,7 @@ class Sequence:
     video: Video
     annotations: Mapping[str, Path]
     binary: bool = False
+    objects: Mapping[int, str] | None = None
 
     @property
     def frame_names(self) -> collections.abc.Sequence[str]:
@@ -63,11 +66,24 @@ class Sequence:
 
         """
         known: set[int] = {0, VOID}
+        hidden = set() if self.objects is None else set(range(1, VOID))
         for frame_name in self.frame_names:
+            hidden.difference_update(k for k, first in (self.objects or {}).items() if first == frame_name)
             mask = self.annotation(frame_name)
-            new = [] if mask is None else [k for k in ids_of(mask) if k not in known]
+            new = [] if mask is None else [k for k in ids_of(mask) if k not in known | hidden]
             known.update(new)
             yield frame_name, _only(mask, new) if mask is not None and new else None
+
+    def object_ids(self) -> list[int]:
+        """Ids of the objects, ascending; reads all masks unless the data set itself says which there are.
+
+        Raises:
+            BadMask: as `annotation`.
+
+        """
+        if self.objects is not None:
+            return sorted(self.objects)
+        return sorted(k for _, prompt in self.prompts() if prompt is not None for k in ids_of(prompt))
 
 
 def _only(mask: ObjectMask, ids: list[int]) -> ObjectMask:

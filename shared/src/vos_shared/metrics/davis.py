@@ -26,7 +26,7 @@ MAX_PROPOSALS: Final = 20
 
 @dataclass(frozen=True)
 class FrameScores:
-    """J and F of one object, frame by frame."""
+    """J and F of one object, frame by frame; no F where the protocol has none."""
 
     region: list[float] = field(default_factory=list)
     contour: list[float] = field(default_factory=list)

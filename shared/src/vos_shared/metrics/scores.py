@@ -15,17 +15,19 @@ from vos_shared.metrics.davis import FrameScores
 from vos_shared.metrics.statistics import statistics_of
 
 MEASURES: Final = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
+REGION_MEASURES: Final = MEASURES[1:4]
+"""All that there is where the protocol has no F."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One object, or with DAVIS-2016 one sequence.
+    """One object, or where there is one foreground, one sequence.
 
     Attributes:
         sequence: its name.
         object_id: in the truth; None for the foreground of the sequence.
         frame_names: names of the scored frames.
-        frames: J and F of these frames.
+        frames: J of these frames, and F unless the protocol has none.
     """
 
     sequence: str
@@ -40,8 +42,11 @@ class Item:
 
     @cached_property
     def measures(self) -> dict[str, float]:
-        """Each of `MEASURES` over the frames."""
-        region, contour = statistics_of(self.frames.region), statistics_of(self.frames.contour)
+        """Each of `MEASURES` over the frames, or of `REGION_MEASURES`."""
+        region = statistics_of(self.frames.region)
+        if not self.frames.contour:
+            return dict(zip(REGION_MEASURES, region, strict=True))
+        contour = statistics_of(self.frames.contour)
         both = (region.mean + contour.mean) / 2
         return dict(zip(MEASURES, (both, *region, *contour), strict=True))
 
@@ -51,8 +56,8 @@ class Scores:
     """Of a whole evaluation.
 
     Attributes:
-        dataset: name of the protocol: davis2016, davis2017 or davis2017-unsupervised.
-        items: what was scored, by name, in the order of the data set.
+        dataset: name of the protocol: davis2016, davis2017, davis2017-unsupervised or youtube-objects.
+        items: what was scored, by name, in the order of the data set; at least one.
     """
 
     dataset: str
@@ -65,28 +70,29 @@ class Scores:
 
     @cached_property
     def summary(self) -> dict[str, float]:
-        """Mean over all items of each of `MEASURES`."""
+        """Mean over all items of each of `MEASURES`, or of `REGION_MEASURES`."""
         rows = [item.measures for item in self.items.values()]
-        return {key: sum(row[key] for row in rows) / len(rows) for key in MEASURES}
+        return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
 
     @property
     def objects(self) -> dict[str, dict[str, float]]:
-        """J and F mean of each object, ``{"blackswan_1": {"J": .., "F": ..}}``; empty with DAVIS-2016."""
+        """J and F mean of each object, ``{"blackswan_1": {"J": .., "F": ..}}``; empty where there is one foreground."""
         return self._means(of_objects=True)
 
     @property
     def sequences(self) -> dict[str, dict[str, float]]:
-        """J and F mean of each sequence's foreground, ``{"blackswan": {"J": .., "F": ..}}``; empty with DAVIS-2017."""
+        """J and F mean of each sequence's foreground, ``{"blackswan": {"J": .., "F": ..}}``; else empty."""
         return self._means(of_objects=False)
 
     @property
     def per_frame(self) -> dict[str, dict[str, list[float]]]:
         """J and F of each item frame by frame."""
-        return {name: {"J": item.frames.region, "F": item.frames.contour} for name, item in self.items.items()}
+        both = {name: {"J": item.frames.region, "F": item.frames.contour} for name, item in self.items.items()}
+        return {name: {key: values for key, values in row.items() if values} for name, row in both.items()}
 
     def _means(self, *, of_objects: bool) -> dict[str, dict[str, float]]:
         return {
-            name: {"J": item.measures["J-Mean"], "F": item.measures["F-Mean"]}
+            name: {key: item.measures[f"{key}-Mean"] for key in ("J", "F") if f"{key}-Mean" in item.measures}
             for name, item in self.items.items()
             if (item.object_id is not None) == of_objects
         }
@@ -108,9 +114,9 @@ class Scores:
             temporary.write_text(json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
     def write_csv(self, path: str | Path) -> None:
-        """Write a table of `MEASURES`, atomically: a row for the mean, named ``all``, then one for each item."""
+        """Write a table of the measures, atomically: a row for the mean, named ``all``, then one for each item."""
         with atomic_path(Path(path)) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file)
-            table.writerow(["name", *MEASURES])
+            table.writerow(["name", *self.summary])
             table.writerow(["all", *self.summary.values()])
             table.writerows([name, *item.measures.values()] for name, item in self.items.items())

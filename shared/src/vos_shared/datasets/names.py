@@ -1,0 +1,66 @@
+"""Names of sequences: the lists they come in, and the choice of some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from vos_shared.errors import BadDataset
+
+Split = str | Path | Iterable[str]
+"""Name of a list of sequences in the data set, path of a list file, or the sequence names themselves."""
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a list, without white space around them; empty ones are left out.
+
+    Raises:
+        BadDataset: it cannot be read as text.
+
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise BadDataset(f"{path} is no text file; a split lists one sequence name a line") from None
+    except OSError as reason:
+        raise BadDataset(f"list of sequences {path} cannot be read: {reason.strerror}") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def choose(names: Iterable[str], where: str, wanted: Iterable[str] | None) -> list[str]:
+    """Names without doubles.
+
+    Args:
+        names: what a list holds.
+        where: the list, for messages.
+        wanted: only these, in this order; by default all.
+
+    Raises:
+        BadDataset: there is no name, one that is no folder name, or one is wanted that is not there.
+
+    """
+    names = list(dict.fromkeys(names))
+    if not names:
+        raise BadDataset(f"{where} names no sequence")
+    refuse_paths(names, where)
+    if wanted is None:
+        return names
+    chosen = list(dict.fromkeys(wanted))
+    refuse_paths(chosen, "the sequences wanted")
+    unknown = [name for name in chosen if name not in names]
+    if unknown:
+        raise BadDataset(f"{where} does not hold {', '.join(unknown)}; it holds {', '.join(names)}")
+    return chosen
+
+
+def refuse_paths(names: Iterable[str], where: str, what: str = "a sequence is a folder name") -> None:
+    """Names become folders and files below the root and below results: they must not lead out of there.
+
+    Raises:
+        BadDataset: with all that would.
+
+    """
+    marks = ("/", "\\", "\0", "..")
+    bad = [name for name in names if name in {"", "."} or any(mark in name for mark in marks)]
+    if bad:
+        raise BadDataset(f"{where} holds {', '.join(map(repr, bad))}; {what}, not a path")

@@ -1,0 +1,133 @@
+"""YouTube-Objects with the masks of Jain and Grauman (ECCV 2014): one object, labelled in every tenth frame.
+
+Read is the layout of the official preprocessing, `Images/<category>_<video>`, `Labels/<category>_<video>` and
+`all.txt`; `prepare_youtube_objects` makes it from the published one.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from vos_shared.atomic import atomic_path, write_text
+from vos_shared.datasets.names import Split, choose, read_lines, refuse_paths
+from vos_shared.datasets.sequence import Sequence
+from vos_shared.errors import BadDataset
+from vos_shared.images import open_image
+from vos_shared.video import Video
+from vos_shared.video_sources import frame_files
+
+_BLACK_BELOW: Final = 128
+"""Labels were published as JPEG files: what is not quite black or white is nearest to one of them."""
+
+
+def youtube_objects(
+    root: str | Path,
+    split: Split = "all",
+    *,
+    resolution: str | None = None,
+    sequences: Iterable[str] | None = None,
+) -> list[Sequence]:
+    """YouTube-Objects: one foreground object; some frames have a mask.
+
+    Args:
+        root: folder that holds `Images`, `Labels` and `all.txt`.
+        split: list of sequences: `<split>.txt`.
+        resolution: there is one only; must be None.
+        sequences: of the split, only these.
+
+    Raises:
+        BadDataset: with everything that is missing.
+
+    """
+    root = Path(root)
+    if resolution is not None:
+        raise BadDataset(f"YouTube-Objects has no resolution folders; leave out resolution {resolution}")
+    names = choose(*_listed(root, split), sequences)
+    missing: list[str] = []
+    loaded = [_sequence(root, name, missing) for name in names]
+    if missing:
+        raise BadDataset(f"{root} lacks {'; '.join(missing)}")
+    return [sequence for sequence in loaded if sequence is not None]
+
+
+def prepare_youtube_objects(root: str | Path, output: str | Path) -> list[str]:
+    """Make the layout that `youtube_objects` reads.
+
+    Labels become black and white PNG files: what is above 127 is the object. Files that are there are written anew.
+
+    Args:
+        root: the published folder, `<category>/data/<video>/shots/001/{images/*.png,labels/*.jpg}`.
+        output: folder to write; may be `root` itself.
+
+    Returns:
+        Names of the sequences, ``<category>_<video>``, as listed in `all.txt`.
+
+    Raises:
+        BadDataset: nothing there of this layout, videos without images or labels, or a label that cannot be read.
+
+    """
+    root, output = Path(root), Path(output)
+    shots = {f"{path.parents[3].name}_{path.parents[1].name}": path for path in sorted(root.glob("*/data/*/shots/001"))}
+    if not shots:
+        raise BadDataset(f"{root} is no YouTube-Objects folder: it lacks <category>/data/<video>/shots/001")
+    refuse_paths(shots, str(root))
+    kinds = {"images": "*.png", "labels": "*.jpg"}
+    missing = [
+        f"{s / kind}/{glob}" for s in shots.values() for kind, glob in kinds.items() if not any((s / kind).glob(glob))
+    ]
+    if missing:
+        raise BadDataset(f"{root} lacks {'; '.join(missing)}")
+    for name, shot in tqdm(shots.items(), unit="sequence", disable=None):
+        _prepare(shot, output / "Images" / name, output / "Labels" / name)
+    write_text(output / "all.txt", "".join(f"{name}\n" for name in shots))
+    return list(shots)
+
+
+def _prepare(shot: Path, images: Path, labels: Path) -> None:
+    for folder in (images, labels):
+        folder.mkdir(parents=True, exist_ok=True)
+    for path in (shot / "images").glob("*.png"):
+        with atomic_path(images / path.name) as temporary:
+            shutil.copyfile(path, temporary)
+    for path in (shot / "labels").glob("*.jpg"):
+        with open_image(path, "label", BadDataset) as image:
+            label = np.array(image.convert("L"))
+        black_and_white = np.where(label < _BLACK_BELOW, np.uint8(0), np.uint8(255))
+        with atomic_path(labels / f"{path.stem}.png") as temporary:
+            Image.fromarray(black_and_white).save(temporary, "PNG")
+
+
+def _listed(root: Path, split: Split) -> tuple[list[str], str]:
+    if not isinstance(split, (str, Path)):
+        return list(split), "the sequences given"
+    path = next((file for file in (root / f"{split}.txt", Path(split)) if file.is_file()), None)
+    if path is None:
+        raise BadDataset(
+            f"{root} is no YouTube-Objects folder with a list {split}.txt; "
+            "make one with vos_shared.datasets.youtube_objects.prepare_youtube_objects from the published data"
+        )
+    return read_lines(path), str(path)
+
+
+def _sequence(root: Path, name: str, missing: list[str]) -> Sequence | None:
+    """The sequence, or None after noting what it lacks."""
+    images, labels = root / "Images" / name, root / "Labels" / name
+    frames = frame_files(images) if images.is_dir() else []
+    masks = {path.stem: path for path in labels.glob("*.png")} if labels.is_dir() else {}
+    if not frames:
+        missing.append(f"images of {name} ({images})")
+    if not masks:
+        missing.append(f"labels of {name} ({labels})")
+    elif frames and (strays := sorted(masks.keys() - {path.stem for path in frames})):
+        missing.append(f"images {', '.join(strays)} of {name}, which have labels ({images})")
+    if not frames or not masks:
+        return None
+    annotations = {path.stem: masks[path.stem] for path in frames if path.stem in masks}
+    return Sequence(name, Video.from_files(frames, name=name), annotations, binary=True)
