@@ -1,0 +1,165 @@
+"""COCO objects: what pycocotools makes of the annotations, without crowds and small ones."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vos_shared.datasets.coco import CocoObjects
+from vos_shared.errors import BadDataset, BadVideo, MissingExtra
+
+codec = pytest.importorskip("pycocotools.mask")
+
+HEIGHT, WIDTH = 20, 30
+SQUARE = [2, 3, 12, 3, 12, 13, 2, 13]
+"""A polygon of 10 by 10 pixels: columns 2 to 11, rows 3 to 12."""
+
+
+def square() -> Any:
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[3:13, 2:12] = True
+    return mask
+
+
+def compressed(mask: Any) -> dict[str, Any]:
+    runs = codec.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": runs["size"], "counts": runs["counts"].decode()}
+
+
+def uncompressed(mask: Any) -> dict[str, Any]:
+    flat = mask.flatten(order="F")
+    edges = np.flatnonzero(np.diff(flat.astype(int))) + 1
+    counts = np.diff([0, *edges, flat.size]).tolist()
+    return {"size": list(mask.shape), "counts": [0, *counts] if flat[0] else counts}
+
+
+def annotation(segmentation: Any, image_id: int = 1, **more: Any) -> dict[str, Any]:
+    return {"id": 7, "image_id": image_id, "category_id": 1, "segmentation": segmentation, "iscrowd": 0, **more}
+
+
+def write_coco(root: Path, *annotations: dict[str, Any]) -> Path:
+    """A folder with photographs a.jpg (colour) and b.jpg (grey) and these annotations."""
+    (root / "train2017").mkdir(parents=True, exist_ok=True)
+    (root / "annotations").mkdir(exist_ok=True)
+    Image.new("RGB", (WIDTH, HEIGHT), (200, 10, 10)).save(root / "train2017" / "a.jpg", quality=100)
+    Image.new("L", (WIDTH, HEIGHT), 60).save(root / "train2017" / "b.jpg")
+    images = [
+        {"id": k, "file_name": f"{name}.jpg", "height": HEIGHT, "width": WIDTH} for k, name in ((1, "a"), (2, "b"))
+    ]
+    path = root / "annotations" / "instances_train2017.json"
+    path.write_text(json.dumps({"images": images, "annotations": list(annotations), "categories": []}))
+    return root
+
+
+@pytest.mark.parametrize("segmentation", [[SQUARE], compressed(square()), uncompressed(square())])
+def test_polygons_and_run_lengths_give_the_same_mask(tmp_path: Path, segmentation: Any) -> None:
+    objects = CocoObjects(write_coco(tmp_path, annotation(segmentation)))
+    assert len(objects) == 1
+    frame, mask = objects[0]
+    assert frame.shape == (HEIGHT, WIDTH, 3)
+    assert frame.dtype == np.uint8
+    assert frame[0, 0, 0] > 190  # Red comes first.
+    assert mask.dtype == bool
+    np.testing.assert_array_equal(mask, square())
+
+
+def test_polygons_of_one_object_are_joined(tmp_path: Path) -> None:
+    other = [20, 0, 25, 0, 25, 5, 20, 5]
+    _, mask = CocoObjects(write_coco(tmp_path, annotation([SQUARE, other])))[0]
+    assert mask.sum() == 100 + 25
+
+
+def test_crowds_and_small_objects_are_left_out(tmp_path: Path) -> None:
+    small, enough = square(), square()
+    small[:], enough[:] = False, False
+    small.flat[:18], enough.flat[:19] = True, True  # 18 of 600 pixels are 3 % to the pixel.
+    root = write_coco(
+        tmp_path,
+        annotation(compressed(small)),
+        annotation(compressed(enough), image_id=2),
+        annotation(uncompressed(square()), iscrowd=1),
+        annotation([]),
+    )
+    objects = CocoObjects(root)
+    assert len(objects) == 1
+    frame, mask = objects[0]
+    assert mask.sum() == 19
+    assert (frame == 60).all()  # Grey becomes RGB.
+    assert len(CocoObjects(root, min_share=0.02)) == 2
+    with pytest.raises(BadDataset, match=r"holds no object that covers more than 20\.0%"):
+        CocoObjects(root, min_share=0.2)
+
+
+def test_masks_are_those_of_pycocotools_own_reader(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from pycocotools.coco import COCO
+
+    random = np.random.default_rng(0)
+    triangles = [(random.random((3, 2)) * (WIDTH, HEIGHT)).round(2).ravel().tolist() for _ in range(20)]
+    annotations = [annotation([triangle]) | {"id": k} for k, triangle in enumerate(triangles)]
+    root = write_coco(tmp_path, *annotations)
+    reader = COCO(str(root / "annotations/instances_train2017.json"))
+    capsys.readouterr()
+    masks = [reader.annToMask(reader.anns[k]).astype(bool) for k in range(20)]
+    expected = [mask for mask in masks if mask.mean() > 0.03]
+    objects = CocoObjects(root)
+    assert capsys.readouterr().out == ""
+    assert len(objects) == len(expected) > 5
+    for k, mask in enumerate(expected):
+        np.testing.assert_array_equal(objects[k][1], mask)
+
+
+def test_it_is_a_sequence_that_workers_can_be_sent(tmp_path: Path) -> None:
+    objects = CocoObjects(write_coco(tmp_path, annotation([SQUARE]), annotation([SQUARE], image_id=2)))
+    with pytest.raises(IndexError):
+        objects[2]
+    assert [int(frame[0, 0, 1]) for frame, _ in pickle.loads(pickle.dumps(objects))] == [10, 60]
+
+
+def test_what_is_no_coco_folder(tmp_path: Path) -> None:
+    with pytest.raises(BadDataset, match=r"no COCO folder with this split: .*instances_val2017\.json not found"):
+        CocoObjects(tmp_path, "val2017")
+    root = write_coco(tmp_path, annotation([SQUARE]), annotation([SQUARE], image_id=2))
+    (root / "train2017/b.jpg").unlink()
+    with pytest.raises(BadDataset, match=r"train2017 lacks 1 photographs that .* names: b\.jpg"):
+        CocoObjects(root)
+    path = root / "annotations/instances_train2017.json"
+    for text in (
+        "{",
+        "[]",
+        '{"images": []}',
+        '{"images": [], "annotations": [{"image_id": 1, "segmentation": [[1]]}]}',
+    ):
+        path.write_text(text)
+        with pytest.raises(BadDataset, match=r"instances_train2017\.json is not in the format of COCO instances"):
+            CocoObjects(root)
+
+
+@pytest.mark.parametrize(
+    "segmentation", [[[0, 0, 9, 9]], [[1, 2, 3, 4, 5, 6, 7]], compressed(square()[:9]), {"size": [HEIGHT, WIDTH]}]
+)
+def test_a_segmentation_that_cannot_be_right(tmp_path: Path, segmentation: Any) -> None:
+    with pytest.raises(BadDataset, match=r"annotation 7 of a\.jpg .* run lengths of 30 wide and 20 high"):
+        CocoObjects(write_coco(tmp_path, annotation(segmentation)))
+
+
+def test_a_photograph_that_is_another(tmp_path: Path) -> None:
+    objects = CocoObjects(write_coco(tmp_path, annotation([SQUARE])))
+    Image.new("RGB", (WIDTH + 1, HEIGHT)).save(tmp_path / "train2017/a.jpg")
+    with pytest.raises(BadDataset, match=r"a\.jpg is 31 wide and 20 high, its annotations are for one 30 wide"):
+        objects[0]
+    (tmp_path / "train2017/a.jpg").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(BadVideo, match=r"a\.jpg cannot be read"):
+        objects[0]
+
+
+def test_without_pycocotools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'vos-shared\[coco\]'"):
+        CocoObjects(write_coco(tmp_path, annotation([SQUARE])))
