@@ -157,7 +157,39 @@ class Doctor:
         return 1 if report.problems else 0
 
 
-_Command = Evaluate | DemoData | Overlay | Doctor
+@dataclass(frozen=True, kw_only=True)
+class Submit:
+    """Write the zip file that a benchmark's server takes, if all masks are right; or check one."""
+
+    dataset: Literal["davis2016", "davis2017", "youtube-vos"]
+    """The benchmark."""
+    root: Path
+    """The data set's folder."""
+    split: str | None = None
+    """Split or list of sequences; by default val, of YouTube-VOS valid."""
+    results: Path | None = None
+    """Folder with <sequence>/<frame>.png to be submitted."""
+    output: Path | None = None
+    """The zip file to write."""
+    check: Path | None = None
+    """In place of the two: a zip file to check."""
+
+    def run(self) -> None:
+        """Check, write."""
+        from vos_shared.submission import validate_submission, wanted_masks, write_submission
+
+        if self.check is not None and self.results is None and self.output is None:
+            count = validate_submission(self.dataset, wanted_masks(self.dataset, self.root, self.split), self.check)
+            print(f"{self.check} is complete: {count} masks")
+        elif self.check is None and self.results is not None and self.output is not None:
+            wanted = wanted_masks(self.dataset, self.root, self.split)
+            count = write_submission(self.dataset, wanted, self.results, self.output)
+            print(f"{count} masks in {self.output}")
+        else:
+            raise UserError("give --results and --output to write a zip file, or --check and a zip file")
+
+
+_Command = Evaluate | DemoData | Overlay | Doctor | Submit
 
 
 def main() -> None:
@@ -165,7 +197,13 @@ def main() -> None:
 
     def command() -> int | None:
         commands: dict[str, Callable[..., _Command]]
-        commands = {"evaluate": Evaluate, "demo-data": DemoData, "overlay": Overlay, "doctor": Doctor}
+        commands = {
+            "evaluate": Evaluate,
+            "demo-data": DemoData,
+            "overlay": Overlay,
+            "doctor": Doctor,
+            "submit": Submit,
+        }
         description = "Tools for video object segmentation data and results."
         chosen = tyro.extras.subcommand_cli_from_dict(commands, prog="vos", description=description)
         return cast(_Command, chosen).run()

@@ -15,7 +15,7 @@ import vos_shared.datasets
 from vos_shared.errors import UserError
 from vos_shared.inputs import is_black_and_white
 from vos_shared.masks import describe_size, ids_of, read_mask
-from vos_shared.tables import text_table
+from vos_shared.tables import ranges, text_table
 from vos_shared.video_sources import frame_files, read_frame
 
 T = TypeVar("T")
@@ -114,7 +114,7 @@ def _examine_sequence(report: Report, frames_folder: Path, masks_folder: Path) -
         report.problems.append(f"{where}: the first frame, {frame_names[0]}, has no mask")
     elif 1 < len(mask_names) < len(frame_names):
         lacking = [name for name in frame_names if name not in set(mask_names)]
-        report.notes.append(f"{where}: {len(lacking)} frames without mask: {_ranges(lacking, frame_names)}")
+        report.notes.append(f"{where}: {len(lacking)} frames without mask: {ranges(lacking, frame_names)}")
     for name in sorted(set(mask_names) - set(frame_names)):
         report.problems.append(f"{masks_folder / name}.png belongs to no frame")
     if masks and not any(mask.ids for mask in masks):
@@ -154,13 +154,13 @@ def _compare_with(
         there = {path.stem for path in _mask_files(root / sequence.name)}
         if lacking := [name for name in names if name not in there]:
             report.problems.append(
-                f"{sequence.name} lacks {len(lacking)} of {len(names)} masks: {_ranges(lacking, names)}"
+                f"{sequence.name} lacks {len(lacking)} of {len(names)} masks: {ranges(lacking, names)}"
             )
         if surplus := sorted(there - set(names)):
             report.problems.append(f"{sequence.name}: masks for no frame of the data set: {', '.join(surplus)}")
         wrong = [mask.name for mask in masks if mask.size != sequence.video.size]
         if wrong:
-            listed = _ranges(wrong, [mask.name for mask in masks])
+            listed = ranges(wrong, [mask.name for mask in masks])
             report.problems.append(
                 f"{sequence.name}: not {describe_size(sequence.video.size)} like the frames: {listed}"
             )
@@ -240,15 +240,3 @@ def _sizes(pictures: Iterable[_Picture]) -> str:
 
 def _objects(masks: Iterable[_Picture]) -> str:
     return str(len({k for mask in masks for k in mask.ids}))
-
-
-def _ranges(names: Sequence[str], order: Sequence[str]) -> str:
-    """``00003, 00007-00012``: runs of neighbouring frames in short."""
-    position = {name: t for t, name in enumerate(order)}
-    runs: list[list[str]] = []
-    for name in names:
-        if runs and position[name] == position[runs[-1][-1]] + 1:
-            runs[-1].append(name)
-        else:
-            runs.append([name])
-    return ", ".join(run[0] if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

@@ -67,6 +67,17 @@ def read_prompt(path: str | Path) -> ObjectMask:
     return read_mask(path, binary=_is_black_and_white(_stored_values(Path(path))))
 
 
+def is_palette(path: Path) -> bool:
+    """Whether an image file has a palette.
+
+    Raises:
+        BadMask: it cannot be read.
+
+    """
+    with open_image(path, "mask", BadMask) as image:
+        return image.mode == "P"
+
+
 def _stored_values(path: Path) -> ObjectMask:
     try:
         with path.open("rb") as file:
@@ -112,9 +123,8 @@ def _check_large_values(values: ObjectMask, path: Path, binary: bool) -> None:
     Ids fill regions. The values between black and white of a resized or JPEG-compressed mask do not: they line
     its edges, and few of them equal their neighbour.
     """
-    with open_image(path, "mask", BadMask) as image:
-        if image.mode == "P":
-            return
+    if is_palette(path):
+        return
     if _is_black_and_white(values):
         if binary:
             return

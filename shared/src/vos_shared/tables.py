@@ -1,4 +1,4 @@
-"""Tables as text, for terminals."""
+"""Tables and long lists as text, for terminals."""
 
 from __future__ import annotations
 
@@ -15,6 +15,18 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rule = tuple("-" * width for width in widths)
     return "\n".join(_line(line, widths) for line in (lines[0], rule, *lines[1:]))
+
+
+def ranges(names: Sequence[str], order: Sequence[str]) -> str:
+    """``00003, 00007-00012``: some of the names in `order`, runs of neighbours in short."""
+    position = {name: t for t, name in enumerate(order)}
+    runs: list[list[str]] = []
+    for name in names:
+        if runs and position[name] == position[runs[-1][-1]] + 1:
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    return ", ".join(run[0] if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def score_table(scores: Scores) -> str:

@@ -75,7 +75,7 @@ class Sequence:
             yield frame_name, _only(mask, new) if mask is not None and new else None
 
     def object_ids(self) -> list[int]:
-        """Ids of the objects, ascending; reads all masks unless the data set itself says which there are.
+        """Ids of the objects, ascending; reads all masks unless it is known without them.
 
         Raises:
             BadMask: as `annotation`.
@@ -83,6 +83,8 @@ class Sequence:
         """
         if self.objects is not None:
             return sorted(self.objects)
+        if self.binary:
+            return [1]
         return sorted(k for _, prompt in self.prompts() if prompt is not None for k in ids_of(prompt))
 
 

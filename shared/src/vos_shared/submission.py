@@ -1,0 +1,206 @@
+"""The zip files that benchmark servers take, checked before they are written, and afterwards if need be.
+
+DAVIS wants `<sequence>/<frame>.png` for every frame, YouTube-VOS `Annotations/<video>/<frame>.png` for the frames of
+`meta.json` alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final, Literal
+
+from vos_shared.atomic import atomic_path
+from vos_shared.datasets import davis2016, davis2017, youtube_vos
+from vos_shared.datasets.youtube_vos import read_meta, wanted_frames
+from vos_shared.errors import BadMask, BadResults
+from vos_shared.masks import describe_size, ids_of, is_palette, read_mask
+from vos_shared.tables import ranges
+
+Benchmark = Literal["davis2016", "davis2017", "youtube-vos"]
+
+_FOLDERS: Final[dict[Benchmark, str]] = {"davis2016": "", "davis2017": "", "youtube-vos": "Annotations"}
+"""Where in the zip file the sequences are."""
+
+_TIME: Final = (1980, 1, 1, 0, 0, 0)
+"""Of all files in a zip file, so that the same masks make the same one."""
+
+
+@dataclass(frozen=True)
+class WantedMasks:
+    """What a benchmark wants of one sequence.
+
+    Attributes:
+        sequence: its name.
+        frames: names of the frames.
+        size: height and width.
+        ids: of the objects; a mask may hold no others.
+        binary: one foreground; any value above 0 is it, so masks may be black and white.
+    """
+
+    sequence: str
+    frames: tuple[str, ...]
+    size: tuple[int, int]
+    ids: frozenset[int]
+    binary: bool = False
+
+
+def wanted_masks(benchmark: Benchmark, root: str | Path, split: str | None = None) -> list[WantedMasks]:
+    """What a benchmark wants.
+
+    Args:
+        benchmark: ``davis2016``, ``davis2017`` or ``youtube-vos``.
+        root: folder of the data set.
+        split: by default ``val``, of YouTube-VOS ``valid``.
+
+    Raises:
+        BadDataset: with everything that is missing in the folder.
+
+    """
+    if benchmark == "youtube-vos":
+        split = split or "valid"
+        meta = read_meta(root, split)
+        videos = youtube_vos(root, split)
+        return [WantedMasks(v.name, wanted_frames(meta[v.name]), v.video.size, frozenset(meta[v.name])) for v in videos]
+    load = davis2016 if benchmark == "davis2016" else davis2017
+    return [
+        WantedMasks(s.name, tuple(s.frame_names), s.video.size, frozenset(s.object_ids()), s.binary)
+        for s in load(root, split or "val")
+    ]
+
+
+def write_submission(
+    benchmark: Benchmark, wanted: Sequence[WantedMasks], results: str | Path, output: str | Path
+) -> int:
+    """Check all masks, then write the zip file; masks of no wanted frame are left out.
+
+    Args:
+        benchmark: says how the file is laid out.
+        wanted: from `wanted_masks`.
+        results: folder of `<sequence>/<frame>.png`.
+        output: the zip file; the same masks give the same bytes.
+
+    Returns:
+        The number of masks.
+
+    Raises:
+        BadResults: with everything that is wrong; no file is written then.
+
+    """
+    results, output = Path(results), Path(output)
+    if not results.is_dir():
+        raise BadResults(f"no such results folder: {results}")
+    if output.is_dir():
+        raise BadResults(f"{output} is a folder; name the zip file to write")
+    _refuse(results, _problems(results, wanted))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    names = _members(benchmark, wanted)
+    with atomic_path(output) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, mask in names.items():
+            info = zipfile.ZipInfo(name, _TIME)
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, (results / mask).read_bytes(), zipfile.ZIP_DEFLATED)
+    return len(names)
+
+
+def validate_submission(benchmark: Benchmark, wanted: Sequence[WantedMasks], path: str | Path) -> int:
+    """Check a zip file, whoever wrote it, as `write_submission` checks results; it may hold nothing else.
+
+    Args:
+        benchmark: says how the file is laid out.
+        wanted: from `wanted_masks`.
+        path: the zip file.
+
+    Returns:
+        The number of masks.
+
+    Raises:
+        BadResults: with everything that is wrong.
+
+    """
+    path = Path(path)
+    names = _members(benchmark, wanted)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                surplus = [name for name in archive.namelist() if name not in names and not name.endswith("/")]
+                _extract(archive, {name: Path(folder, mask) for name, mask in names.items()})
+        except FileNotFoundError:
+            raise BadResults(f"no such file: {path}") from None
+        except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as reason:
+            raise BadResults(f"{path} is no zip file that can be read: {reason}; write it again") from None
+        _refuse(path, [*_surplus(surplus), *_problems(Path(folder), wanted)])
+    return len(names)
+
+
+def _members(benchmark: Benchmark, wanted: Iterable[WantedMasks]) -> dict[str, PurePosixPath]:
+    """Name in the zip file of each mask in a results folder."""
+    masks = [PurePosixPath(item.sequence, f"{frame}.png") for item in wanted for frame in item.frames]
+    return {str(PurePosixPath(_FOLDERS[benchmark], mask)): mask for mask in masks}
+
+
+def _extract(archive: zipfile.ZipFile, targets: dict[str, Path]) -> None:
+    """Write the members that have a target; no other is touched, so none can lead out of the folder."""
+    there = set(archive.namelist())
+    for name, target in targets.items():
+        if name in there:
+            target.parent.mkdir(exist_ok=True)
+            with archive.open(name) as source, target.open("wb") as file:
+                shutil.copyfileobj(source, file)
+
+
+def _refuse(where: Path, problems: Sequence[str]) -> None:
+    if problems:
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        raise BadResults(f"{where} cannot be submitted, {count}: {'; '.join(problems)}")
+
+
+def _surplus(names: Sequence[str]) -> list[str]:
+    some = ", ".join(names[:3]) + (", .." if names[3:] else "")
+    return [f"holds {len(names)} files that do not belong there: {some}"] if names else []
+
+
+def _problems(results: Path, wanted: Iterable[WantedMasks]) -> list[str]:
+    with ThreadPoolExecutor() as executor:
+        found = executor.map(lambda item: list(_problems_of(results, item)), wanted)
+        return [problem for problems in found for problem in problems]
+
+
+def _problems_of(results: Path, wanted: WantedMasks) -> Iterator[str]:
+    """What is wrong with the masks of one sequence; frames that share a problem are one."""
+    folder = results / wanted.sequence
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    lacking = [frame for frame in wanted.frames if f"{frame}.png" not in there]
+    if lacking:
+        yield f"{wanted.sequence} lacks {ranges(lacking, wanted.frames)}"
+    wrong: dict[str, list[str]] = {}
+    for frame in wanted.frames:
+        if f"{frame}.png" in there and (problem := _problem(folder / f"{frame}.png", wanted)):
+            wrong.setdefault(problem, []).append(frame)
+    for problem, frames in wrong.items():
+        yield f"{wanted.sequence} {ranges(frames, wanted.frames)}: {problem}"
+
+
+def _problem(path: Path, wanted: WantedMasks) -> str | None:
+    """What is wrong with a mask, in words that are the same for all masks with the same problem."""
+    try:
+        mask = read_mask(path, binary=wanted.binary)
+        if not wanted.binary and not is_palette(path):
+            return "grey, not a palette PNG; write it with vos_shared.masks.write_mask"
+    except BadMask as error:
+        return str(error).replace(f" {path}", "")
+    if mask.shape != wanted.size:
+        return f"{describe_size(mask.shape)}, not {describe_size(wanted.size)} like the frames"
+    if strange := sorted({*ids_of(mask), int(mask.max())} - {0} - wanted.ids):  # The highest may be 255, void.
+        return f"id {_listed(strange)} where the objects are {_listed(sorted(wanted.ids))}"
+    return None
+
+
+def _listed(ids: Iterable[int]) -> str:
+    return ", ".join(map(str, ids))
