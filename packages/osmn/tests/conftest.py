@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
 
 from osmn.checkpoints import from_official
 from osmn.networks import OSMN, VARIANTS
@@ -70,20 +69,8 @@ def official_model(official_arrays: Callable[[str], dict[str, Array]]) -> Callab
     """A model of a variant with the official weights, in eval mode."""
 
     def build(variant: str) -> OSMN:
-        with torch.device("meta"):
-            model = OSMN(VARIANTS[variant])
-        model = model.to_empty(device="cpu")
-        fresh_buffers(model)
+        model = OSMN.unfilled(VARIANTS[variant])
         model.load_state_dict(from_official(official_arrays(variant), model))
         return model.eval()
 
     return build
-
-
-def fresh_buffers(model: OSMN) -> None:
-    """Fill what `to_empty` leaves undefined and no checkpoint holds: the frozen bilinear kernels."""
-    from osmn.networks.layers import BilinearUpsampling, bilinear_kernel
-
-    for module in model.modules():
-        if isinstance(module, BilinearUpsampling):
-            module.kernel.copy_(bilinear_kernel(2 * module.stride))

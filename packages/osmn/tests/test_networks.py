@@ -69,8 +69,9 @@ def test_intermediate_values(parity: Path, official_model: Callable[[str], OSMN]
         )
         assert isinstance(model.modulator_sp, SpatialModulator)
         betas = model.modulator_sp(nchw(inputs["in/A/spatial"]))
+        beta = {stage: nhwc(maps(0, model.architecture.branches[stage])) for stage, maps in betas.items()}
     for stage, step in (("conv3", 16), ("conv4", 8), ("conv5", 1)):
-        np.testing.assert_allclose(nhwc(betas[stage])[..., ::step], inputs[f"out/A/beta{stage[-1]}"], atol=1e-5)
+        np.testing.assert_allclose(beta[stage][..., ::step], inputs[f"out/A/beta{stage[-1]}"], atol=1e-5)
 
 
 def test_objects_of_one_frame_share_unmodulated_layers(parity: Path, official_model: Callable[[str], OSMN]) -> None:
@@ -98,7 +99,7 @@ def test_spatial_modulator_folds_its_statistics() -> None:
     guide = torch.rand(2, 1, 9, 7)
     branch = modulator.get_submodule("conv3").eval()
     plain = branch(torch.nn.functional.avg_pool2d(guide, 2, ceil_mode=True)).relu()
-    torch.testing.assert_close(modulator.eval()(guide)["conv3"], plain)
+    torch.testing.assert_close(modulator.eval()(guide)["conv3"](1, 5), plain[:, 1:5])
     assert (plain >= 0).all()
 
 

@@ -10,14 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from osmn.augmentation import GuideAugmentation, SpatialDraw, VisualDraw, augment_visual
-from osmn.data import SampleSettings, StillImages, TrainingStream, VideoFrames
+from osmn.augmentation import MaskDraw, SpatialDraw, VisualDraw, augment_visual, perturb_mask
+from osmn.data import StillImages, TrainingStream, VideoFrames
 from osmn.guides import Gaussian, Normalisation
 from osmn.networks import OSMN, Architecture, initialise
 from osmn.networks.lite import LiteNet
+from osmn.presets import GuideAugmentation, SampleSettings, TrainingSettings
 from osmn.pretraining import from_keras_mobilenet
 from osmn.snapshots import load_snapshot
-from osmn.training import TrainingSettings, train
+from osmn.training import train
 from vos_shared.datasets.davis import davis2016
 from vos_shared.errors import BadDataset
 from vos_shared.runtime.distributed import fabric
@@ -48,6 +49,24 @@ def test_spatial_perturbation_equals_the_official_one(seed: int, parity: Path) -
     assert gaussian is not None
     rendered = SpatialDraw(tuple(shift), tuple(factor))(gaussian).render(mask.shape)
     np.testing.assert_allclose(rendered, preprocess[f"gauss_train_{seed}"], atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_mask_perturbation_equals_the_official_one(seed: int, parity: Path) -> None:
+    fixture, preprocess = np.load(parity / "fixture.npz"), np.load(parity / "fixture_preprocess.npz")
+    rng = np.random.RandomState(seed)
+    draw = MaskDraw(rng.uniform(0.8, 1.2), tuple(rng.uniform(-0.2, 0.2, 2).tolist()))
+    moved = perturb_mask(fixture["in/A/prev_mask"] > 0, draw)
+    np.testing.assert_array_equal(moved, preprocess[f"perturb_mask_{seed}"] > 0)
+
+
+def test_perturbed_mask_that_leaves_the_frame_is_cut() -> None:
+    mask = np.zeros((30, 40), np.bool_)
+    mask[19:30, 29:40] = True
+    moved = perturb_mask(mask, MaskDraw(1.0, (0.5, 0.5)))
+    assert np.argwhere(moved).min(0).tolist() == [24, 34]
+    assert moved.sum() == 6 * 6
+    assert not perturb_mask(np.zeros((5, 5), np.bool_), MaskDraw(1.2, (0.0, 0.0))).any()
 
 
 @pytest.fixture
@@ -86,7 +105,7 @@ def test_video_frames_follow_an_annotated_frame(tmp_path: Path) -> None:
 
     write_davis_tree(tmp_path, clips=1, frames=4, size=(40, 56), objects=1)
     source = VideoFrames.from_sequences(davis2016(tmp_path))
-    assert [index for _, _, index in source.frames] == [1, 2, 3]
+    assert [(index, before) for _, _, index, before in source.frames] == [(1, 0), (2, 1), (3, 2)]
     example = source.example(0, np.random.default_rng(0))
     assert example.previous_mask is not None
     assert example.mask.any()
@@ -114,20 +133,20 @@ def test_keras_start_sees_the_same_pixels(tmp_path: Path) -> None:
     np.testing.assert_allclose(ours[0, :, 2, 2].numpy(), wanted, rtol=1e-4, atol=1e-4)
 
 
-def run(stills: StillImages, folder: Path, steps: int) -> dict[str, torch.Tensor]:
+def run(stills: StillImages, folder: Path, steps: int, *, resume: bool = False) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     model = initialise(OSMN(Architecture("lite", head_width=8)))
     settings = TrainingSettings(steps=steps, batch_size=2, learning_rate=1e-3, drop_at=None, save_steps=2, workers=0)
     ours = fabric("cpu")
     ours.launch()
-    path = train(model, stills, TINY, settings, folder, ours)
-    return load_snapshot(path)[0].state_dict()
+    path = train(model, stills, TINY, settings, folder, ours, resume=resume)
+    return load_snapshot(path).model.state_dict()
 
 
 def test_training_resumes_as_if_it_had_never_stopped(stills: StillImages, tmp_path: Path) -> None:
     whole = run(stills, tmp_path / "whole", 4)
     run(stills, tmp_path / "parts", 2)
-    parts = run(stills, tmp_path / "parts", 4)
+    parts = run(stills, tmp_path / "parts", 4, resume=True)
     assert all(torch.equal(value, parts[key]) for key, value in whole.items())
 
 

@@ -47,6 +47,8 @@ class SegmentArguments(InputArguments):
     """Skip sequences that are finished; --no-resume computes all anew."""
     overlay: bool = False
     """Also write OUTPUT/<sequence>.mp4, the objects drawn over the frames."""
+    scores: Path | None = None
+    """Also write soft masks: FOLDER/<sequence>/<id>/<frame>.npy, float32 [H, W] in 0..1."""
     timing: Path | None = None
     """Write a JSON file: frames a second, milliseconds a frame, decode / model / encode time, peak memory."""
 
@@ -126,12 +128,17 @@ class _Run:
                 self._segment(sequence, inputs[sequence.name], bar.update)
 
     def _is_finished(self, sequence: Sequence, inputs: str) -> bool:
-        return self.arguments.resume and self.tree.is_complete(sequence.name, sequence.frame_names, inputs)
+        scored = self.arguments.scores is None or (self.arguments.scores / sequence.name).is_dir()
+        return scored and self.arguments.resume and self.tree.is_complete(sequence.name, sequence.frame_names, inputs)
 
     def _segment(self, sequence: Sequence, inputs: str, on_frame: Callable[[], object]) -> None:
         from vos_shared.runtime.device import describe_device
+        from vos_shared.scores import score_writer
 
-        with self.tree.writer(sequence.name, sequence.frame_names, inputs) as writer:
+        with (
+            score_writer(self.arguments.scores, sequence.name) as scores,
+            self.tree.writer(sequence.name, sequence.frame_names, inputs) as writer,
+        ):
             timing = segment_sequence(
                 self.segmenter,
                 sequence,
@@ -139,6 +146,7 @@ class _Run:
                 supervision=self.method.supervision,
                 device=self.device,
                 seed=self.arguments.seed,
+                scores=scores,
                 on_frame=on_frame,
             )
             writer.extra({"timing": {"device": describe_device(self.device), **timing.to_json()}})

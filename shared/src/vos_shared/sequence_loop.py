@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vos_shared.method import Frame, ObjectMask, Segmenter, Supervision
+from vos_shared.method import Frame, ObjectMask, Scores, Segmenter, Supervision
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +21,13 @@ class MaskSink(Protocol):
 
     def write(self, frame_name: str, mask: ObjectMask, /) -> None:
         """Take the mask of a frame; called on one thread, in order."""
+
+
+class ScoreSink(Protocol):
+    """Where soft masks go: the writer of a `ScoreTree`, or anything alike."""
+
+    def write(self, frame_name: str, scores: Scores, /) -> None:
+        """Take the soft masks of a frame; called on one thread, in order."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,7 @@ def segment_sequence(
     supervision: Supervision,
     device: torch.device | str = "cpu",
     seed: int = 0,
+    scores: ScoreSink | None = None,
     on_frame: Callable[[], object] = lambda: None,
 ) -> SequenceTiming:
     """Segment one sequence from its first frame to its last.
@@ -103,6 +111,7 @@ def segment_sequence(
         supervision: with ``NONE`` no mask of the sequence is read.
         device: where the segmenter computes, for the times.
         seed: of the random numbers; set anew for each sequence, so that no sequence depends on those before it.
+        scores: takes the soft masks of each frame; without it none are made.
         on_frame: called after each frame, for progress.
 
     Raises:
@@ -126,8 +135,10 @@ def segment_sequence(
     with BackgroundThread() as background:
         for frame_name, frame, prompt in frames:
             with stepping:
-                segmentation = segmenter.step(frame, prompt)
+                segmentation = segmenter.step(frame, prompt, scores=scores is not None)
             background.submit(writer.write, frame_name, segmentation.mask)
+            if scores is not None and segmentation.scores is not None:
+                background.submit(scores.write, frame_name, segmentation.scores)
             on_frame()
     return SequenceTiming(
         seconds=time.perf_counter() - started,

@@ -9,28 +9,8 @@ from PIL import Image, ImageEnhance
 
 from osmn.guides import BoolMask, Gaussian, fit_guide, guide_box
 from osmn.networks import GUIDE_SIZE
+from osmn.presets import GuideAugmentation
 from vos_shared.method import Frame
-
-
-@dataclass(frozen=True)
-class GuideAugmentation:
-    """How far the guides are changed; the defaults are the official ones.
-
-    Attributes:
-        crop_ratio: each side of the visual guide's box moves by up to this part of the box.
-        colour: also change brightness, then contrast, by factors of 0.8 to 1.3.
-        angle: rotation of the visual guide in degrees, either way.
-        centre_ratio: shift of the spatial guide's centre in standard deviations, on each axis.
-        std_ratio: the spatial guide's standard deviation is multiplied by 1 / (1 + r) to 1 + r.
-        keep_aspect: fit the visual guide into its square in place of stretching it.
-    """
-
-    crop_ratio: float = 0.1
-    colour: bool = False
-    angle: float = 10.0
-    centre_ratio: float = 0.2
-    std_ratio: float = 0.4
-    keep_aspect: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,3 +99,58 @@ class SpatialDraw:
         )
         std_x, std_y = (std * factor for std, factor in zip(gaussian.std, self.factor, strict=True))
         return Gaussian((centre_x, centre_y), (std_x, std_y))
+
+
+@dataclass(frozen=True)
+class MaskDraw:
+    """What chance decided for one of masktrack's guides: a scale, and a shift (x, y) as a part of the box."""
+
+    scale: float
+    shift: tuple[float, float]
+
+    @classmethod
+    def sample(cls, rng: np.random.Generator, settings: GuideAugmentation) -> MaskDraw:
+        """Draw in the official order."""
+        scale = float(rng.uniform(*settings.mask_scale))
+        shift_x, shift_y = rng.uniform(-settings.mask_shift, settings.mask_shift, 2).tolist()
+        return cls(scale, (shift_x, shift_y))
+
+
+def perturb_mask(mask: BoolMask, draw: MaskDraw) -> BoolMask:
+    """Scale the object about its middle and move it; what leaves the frame is lost.
+
+    Args:
+        mask: bool [H, W]; an empty one stays as it is.
+        draw: what chance decided.
+    """
+    rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
+    if not len(rows):
+        return mask.copy()
+    height, width = (int(inside[-1] - inside[0]) + 1 for inside in (rows, columns))
+    new_height, new_width = max(1, round(draw.scale * height)), max(1, round(draw.scale * width))
+    # Cell i of the result shows cell floor(i / scale): the official nearest-neighbour rule, checked pixel by pixel.
+    from_rows = np.minimum((np.arange(new_height) / draw.scale).astype(int), height - 1) + rows[0]
+    from_columns = np.minimum((np.arange(new_width) / draw.scale).astype(int), width - 1) + columns[0]
+    top = round((rows[0] + rows[-1]) / 2 + draw.shift[1] * height - new_height / 2)
+    left = round((columns[0] + columns[-1]) / 2 + draw.shift[0] * width - new_width / 2)
+    to_rows, to_columns = np.arange(new_height) + top, np.arange(new_width) + left
+    row_inside = (to_rows >= 0) & (to_rows < mask.shape[0])
+    column_inside = (to_columns >= 0) & (to_columns < mask.shape[1])
+    moved = np.zeros_like(mask)
+    moved[np.ix_(to_rows[row_inside], to_columns[column_inside])] = mask[
+        np.ix_(from_rows[row_inside], from_columns[column_inside])
+    ]
+    return moved
+
+
+def crop_sides(frame: Frame, mask: BoolMask, ratio: float, rng: np.random.Generator) -> tuple[Frame, BoolMask]:
+    """Move each side of a frame by up to `ratio` of its length; where it grows there is black.
+
+    This is the random crop of the paper's ablation; the official command lines leave it at 0.
+    """
+    height, width = mask.shape
+    left, top, right, bottom = rng.uniform(-ratio, ratio, 4).tolist()
+    box = (-int(left * width), -int(top * height), width + int(right * width), height + int(bottom * height))
+    image = Image.fromarray(frame).crop(box)
+    label = Image.fromarray(mask.astype(np.uint8)).crop(box)
+    return np.asarray(image), np.asarray(label).astype(np.bool_)

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
-from osmn.augmentation import GuideAugmentation, SpatialDraw, VisualDraw, augment_visual
-from osmn.guides import BoolMask, Gaussian, Normalisation, resize_frame, resize_mask, visual_guide
+from osmn.augmentation import (
+    MaskDraw,
+    SpatialDraw,
+    VisualDraw,
+    augment_visual,
+    crop_sides,
+    perturb_mask,
+)
+from osmn.guides import BoolMask, Gaussian, Normalisation, dilated_guide, resize_frame, resize_mask, visual_guide
+from osmn.presets import GuideAugmentation, SampleSettings
 from vos_shared.datasets.sequence import Sequence as VideoSequence
 from vos_shared.errors import BadDataset
 from vos_shared.masks import read_mask
 from vos_shared.method import Frame
+
+if TYPE_CHECKING:
+    from vos_shared.datasets.coco import CocoObjects
 
 MIN_MASK_SHARE = 0.003
 """A frame may serve as visual guide if its object covers more than this part of the image .."""
@@ -89,12 +103,67 @@ class StillImages:
     def example(self, index: int, rng: np.random.Generator) -> Example:
         """The image, flipped or not; its guide is not flipped along."""
         image, mask_file = self.pairs[index]
-        guide_frame = np.asarray(Image.open(image).convert("RGB"))
-        guide_mask = read_mask(mask_file, binary=True).astype(np.bool_)
-        frame, mask = guide_frame, guide_mask
-        if rng.random() > 0.5:
-            frame, mask = frame[:, ::-1], mask[:, ::-1]
-        return Example(np.ascontiguousarray(frame), np.ascontiguousarray(mask), guide_frame, guide_mask, None)
+        with Image.open(image) as file:
+            frame = np.asarray(file.convert("RGB"))
+        return _still(frame, read_mask(mask_file, binary=True).astype(np.bool_), rng)
+
+
+def _still(frame: Frame, mask: BoolMask, rng: np.random.Generator) -> Example:
+    """A photograph as an example, flipped or not; its guide is not flipped along."""
+    flip = rng.random() > 0.5
+    shown = (frame[:, ::-1], mask[:, ::-1]) if flip else (frame, mask)
+    return Example(np.ascontiguousarray(shown[0]), np.ascontiguousarray(shown[1]), frame, mask, None)
+
+
+@dataclass(frozen=True)
+class CocoImages:
+    """COCO: stage 1 as published; a sample is one annotation, guides come from the same photograph.
+
+    Attributes:
+        objects: frame and mask of each annotation.
+    """
+
+    objects: CocoObjects
+
+    @classmethod
+    def open(cls, root: Path, split: str) -> CocoImages:
+        """Objects that cover more than 3 % of their image, no crowds (specification, section 9).
+
+        Raises:
+            BadDataset: with what is missing in the folder.
+            MissingExtra: pycocotools is not installed.
+        """
+        from vos_shared.datasets.coco import CocoObjects
+
+        return cls(CocoObjects(root, split, min_share=0.03))
+
+    def __len__(self) -> int:
+        """Number of annotations."""
+        return len(self.objects)
+
+    def example(self, index: int, rng: np.random.Generator) -> Example:
+        """The image, flipped or not."""
+        return _still(*self.objects[index], rng)
+
+
+class Mixture:
+    """Several sources as one; an epoch sees every example of each.
+
+    Args:
+        sources: at least one.
+    """
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._examples = [(source, index) for source in sources for index in range(len(source))]
+
+    def __len__(self) -> int:
+        """Examples of all sources."""
+        return len(self._examples)
+
+    def example(self, index: int, rng: np.random.Generator) -> Example:
+        """The example of the source that it belongs to."""
+        source, place = self._examples[index]
+        return source.example(place, rng)
 
 
 @dataclass(frozen=True)
@@ -102,11 +171,11 @@ class VideoFrames:
     """Annotated videos: stage 2. The spatial guide comes from the frame before.
 
     Attributes:
-        frames: (sequence, object id, index of the frame); each index is at least 1 and annotated, so is the one before.
+        frames: (sequence, object id, index of the frame, index of the annotated frame of the object before it).
         guides: for each sequence and object the frames that may be its visual guide.
     """
 
-    frames: Sequence[tuple[VideoSequence, int, int]]
+    frames: Sequence[tuple[VideoSequence, int, int, int]]
     guides: dict[tuple[str, int], list[int]]
 
     @classmethod
@@ -117,18 +186,17 @@ class VideoFrames:
             sequences: with an annotation in every frame that is to be used.
             randomize_guide: any good frame of the object may be its guide; else only the object's first frame.
         """
-        frames: list[tuple[VideoSequence, int, int]] = []
+        frames: list[tuple[VideoSequence, int, int, int]] = []
         guides: dict[tuple[str, int], list[int]] = {}
-        for sequence in sequences:
+        for sequence in tqdm(sequences, desc="looking at the masks", unit="sequence", disable=None, leave=False):
             present = _present_objects(sequence)
             for key, shares in present.items():
-                steps = [index for index in shares if index - 1 in shares]
-                frames.extend((sequence, key, index) for index in steps)
+                frames.extend((sequence, key, index, before) for before, index in pairwise(shares))
                 good = [index for index, (area, box) in shares.items() if area > MIN_MASK_SHARE and box > MIN_BOX_SHARE]
                 first = min(shares)
                 guides[sequence.name, key] = good if randomize_guide and good else [first]
         if not frames:
-            raise BadDataset("osmn: no object is annotated in two consecutive frames; training needs that")
+            raise BadDataset("osmn: no object has masks in two frames; training on videos needs that")
         return cls(frames, guides)
 
     def __len__(self) -> int:
@@ -137,14 +205,14 @@ class VideoFrames:
 
     def example(self, index: int, rng: np.random.Generator) -> Example:
         """A frame, the mask before it, and one of the object's guide frames."""
-        sequence, key, number = self.frames[index]
+        sequence, key, number, before = self.frames[index]
         guide = int(rng.choice(self.guides[sequence.name, key]))
         return Example(
             _frame(sequence, number),
             _object(sequence, key, number),
             _frame(sequence, guide),
             _object(sequence, key, guide),
-            _object(sequence, key, number - 1),
+            _object(sequence, key, before),
         )
 
 
@@ -173,48 +241,39 @@ def _object(sequence: VideoSequence, key: int, index: int) -> BoolMask:
     return np.asarray(mask == key)
 
 
-@dataclass(frozen=True)
-class SampleSettings:
-    """How examples become network input.
-
-    Attributes:
-        size: (height, width) of the frames.
-        scales: factors of the size, one of them drawn for each batch.
-        scale_value: factor of the normalised pixels.
-        augmentation: of the guides.
-    """
-
-    size: tuple[int, int] = (480, 854)
-    scales: tuple[float, ...] = (0.5, 0.8, 1.0)
-    scale_value: float = 1.0
-    augmentation: GuideAugmentation = field(default_factory=GuideAugmentation)
-
-    def batch_size_of(self, scale: float) -> tuple[int, int]:
-        """(height, width) of a batch at this scale."""
-        return int(self.size[0] * scale), int(self.size[1] * scale)
-
-
 Sample = dict[str, Tensor]
 """image [3, H, W], label bool [1, H, W], spatial [1, H, W], visual [3, 224, 224]."""
 
 
 def make_sample(example: Example, size: tuple[int, int], settings: SampleSettings, rng: np.random.Generator) -> Sample:
     """Resize, augment and normalise one example."""
-    normalise = Normalisation(settings.scale_value)
-    draw = VisualDraw.sample(rng, settings.augmentation)
-    keep_aspect = settings.augmentation.keep_aspect
-    crop, inside = augment_visual(example.guide_frame, example.guide_mask, draw, keep_aspect=keep_aspect)
-    label = resize_mask(example.mask, size)
+    normalise, augmentation = Normalisation(settings.scale_value), settings.augmentation
+    draw = VisualDraw.sample(rng, augmentation)
+    crop, inside = augment_visual(example.guide_frame, example.guide_mask, draw, keep_aspect=augmentation.keep_aspect)
+    frame, mask = example.frame, example.mask
+    if settings.frame_crop_ratio and example.previous_mask is None:
+        frame, mask = crop_sides(frame, mask, settings.frame_crop_ratio, rng)
+    label = resize_mask(mask, size)
     before = label if example.previous_mask is None else resize_mask(example.previous_mask, size)
-    gaussian = Gaussian.of(before)
-    moved = None if gaussian is None else SpatialDraw.sample(rng, settings.augmentation)(gaussian)
-    spatial = np.zeros(size, np.float32) if moved is None else moved.render(size)
+    spatial = _mask_guide(before, augmentation, rng) if settings.mask_guide else _gaussian(before, augmentation, rng)
+    visual = visual_guide(crop, inside, normalise, blank_background=augmentation.blank_background)
     return {
-        "image": torch.from_numpy(normalise(resize_frame(example.frame, size))),
+        "image": torch.from_numpy(normalise(resize_frame(frame, size))),
         "label": torch.from_numpy(label.copy())[None],
         "spatial": torch.from_numpy(spatial)[None],
-        "visual": torch.from_numpy(visual_guide(crop, inside, normalise)),
+        "visual": torch.from_numpy(visual),
     }
+
+
+def _gaussian(mask: BoolMask, settings: GuideAugmentation, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    gaussian = Gaussian.of(mask)
+    if gaussian is None:
+        return np.zeros(mask.shape, np.float32)
+    return SpatialDraw.sample(rng, settings)(gaussian).render(mask.shape)
+
+
+def _mask_guide(mask: BoolMask, settings: GuideAugmentation, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    return dilated_guide(perturb_mask(mask, MaskDraw.sample(rng, settings)))
 
 
 class TrainingStream(Dataset[Sample]):

@@ -107,9 +107,11 @@ def fit_guide(image: Image.Image, label: Image.Image, *, keep_aspect: bool) -> t
     return np.asarray(image), np.asarray(label) > 0
 
 
-def visual_guide(crop: Frame, label: BoolMask, normalise: Normalisation) -> npt.NDArray[np.float32]:
+def visual_guide(
+    crop: Frame, label: BoolMask, normalise: Normalisation, *, blank_background: bool = True
+) -> npt.NDArray[np.float32]:
     """Normalise a crop and blank everything but the object with the mean colour; float32 [3, 224, 224]."""
-    return normalise(crop) * label
+    return normalise(crop) * label if blank_background else normalise(crop)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -20,38 +22,20 @@ from osmn.guides import (
     spatial_guide,
     visual_guide,
 )
+from osmn.merging import merge_scores
 from osmn.networks import OSMN
-from vos_shared.errors import BadMask, BadVideo
-from vos_shared.masks import ids_of
+from osmn.settings import InferenceSettings, OnlineSettings
+from osmn.snapshots import Snapshot, load_weights, parameter_count
+from vos_shared.errors import BadMask, BadVideo, UserError
+from vos_shared.masks import describe_size, ids_of
 from vos_shared.method import Frame, ModelInfo, ObjectMask, Scores, Segmentation, Segmenter
-from vos_shared.runtime.device import autocast
-
-Probabilities = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class InferenceSettings:
-    """How a video is segmented; the defaults follow the paper and its code.
-
-    Attributes:
-        size: (height, width) of the network's input; None is the size of the frames.
-        scale_value: factor of the normalised pixels, as in training.
-        pad_ratio: margin of the visual guide, as a part of the object's box.
-        keep_aspect: fit the visual guide into its square in place of stretching it.
-        crf: refine each mask with a dense CRF before it guides the next frame (extra ``crf``).
-        object_batch: objects that go through the network at once.
-    """
-
-    size: tuple[int, int] | None = None
-    scale_value: float = 1.0
-    pad_ratio: float = 0.03
-    keep_aspect: bool = False
-    crf: bool = False
-    object_batch: int = 8
+from vos_shared.runtime.device import autocast, choose_device, choose_precision
+from vos_shared.scores import Score
 
 
 @dataclass
 class _Object:
+    model: OSMN  # shared by all objects, or fine-tuned for this one
     gamma: Tensor | None  # [C]
     mask: BoolMask  # where the object was last, at the network's size
 
@@ -74,10 +58,13 @@ class OSMNSegmenter(Segmenter):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.settings = settings or InferenceSettings()
+        if self.settings.aligned_size and model.architecture.base_model != "masktrack":
+            raise UserError("osmn: only masktrack takes an aligned size")
+        model.aligned_size = self.settings.aligned_size
         self.device = device or torch.device("cpu")
         self.dtype = dtype
         self.model = model.eval().to(self.device).to(memory_format=torch.channels_last)
-        self.normalise = Normalisation(self.settings.scale_value)
+        self.normalise = Normalisation(1.0 if self.settings.scale_value is None else self.settings.scale_value)
         self._info = info
         self._video: _Video | None = None
 
@@ -95,7 +82,7 @@ class OSMNSegmenter(Segmenter):
         """Segment the next frame; objects are known from the frame where they are prompted.
 
         Raises:
-            BadVideo: the frame's size differs from the first frame's.
+            BadVideo: the frame is no uint8 RGB, or its size differs from the first frame's.
             BadMask: the prompt's size differs from the frame's.
         """
         video = self._open(frame, prompt)
@@ -106,55 +93,71 @@ class OSMNSegmenter(Segmenter):
                 mask = np.asarray(prompt == new)
                 video.objects[new] = self._meet(frame, mask)
                 probabilities[new] = mask.astype(np.float32)
-        return _merge(probabilities, video.frame_size, scores=scores)
+        mask = merge_scores(probabilities, video.frame_size)
+        return Segmentation(mask, _stack_scores(probabilities, video.frame_size) if scores else None)
 
     def _open(self, frame: Frame, prompt: ObjectMask | None) -> _Video:
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+            raise BadVideo(f"osmn: a frame is {frame.dtype} {list(frame.shape)}; frames are uint8 RGB [H, W, 3]")
         size = frame.shape[:2]
         if self._video is None:
             self._video = _Video(size)
         if size != self._video.frame_size:
             raise BadVideo(
-                f"osmn: a frame is {size[1]}x{size[0]}, the first was {_wh(self._video.frame_size)}; reset first"
+                f"osmn: a frame is {describe_size(size)}, the first was {describe_size(self._video.frame_size)}; "
+                "frames of a video must be of one size"
             )
-        if prompt is not None and prompt.shape != size:
-            raise BadMask(f"osmn: the prompt is {_wh(prompt.shape)}, the frame {_wh(size)}; they must be equal")
+        if prompt is not None and (prompt.shape != size or prompt.dtype != np.uint8):
+            raise BadMask(
+                f"osmn: a mask is {prompt.dtype} {list(prompt.shape)}, its frame {list(size)}; "
+                "masks are uint8 of their frame's size"
+            )
         return self._video
 
-    def _network_size(self, frame: Frame) -> tuple[int, int]:
-        return self.settings.size or frame.shape[:2]
+    def _adapted(self, frame: Frame, mask: BoolMask) -> OSMN:
+        """The network for a new object: the same for all."""
+        return self.model
 
     def _meet(self, frame: Frame, mask: BoolMask) -> _Object:
         """A new object: its visual modulation is computed here, once and for all."""
         settings = self.settings
+        model = self._adapted(frame, mask)
         crop, label = crop_guide(frame, mask, pad_ratio=settings.pad_ratio, keep_aspect=settings.keep_aspect)
-        guide = torch.from_numpy(visual_guide(crop, label, self.normalise))[None]
+        guide = visual_guide(crop, label, self.normalise, blank_background=settings.blank_background)
         with autocast(self.device, self.dtype):
-            gamma = self.model.visual_modulation(guide.to(self.device))
-        return _Object(None if gamma is None else gamma[0], resize_mask(mask, self._network_size(frame)))
+            gamma = model.visual_modulation(torch.from_numpy(guide)[None].to(self.device))
+        size = settings.network_size(mask.shape)
+        return _Object(model, None if gamma is None else gamma[0], resize_mask(mask, size))
 
-    def _propagate(self, frame: Frame, known: list[int]) -> Iterable[Probabilities]:
-        """Probabilities of the known objects at the frame's size; moves the objects on."""
+    def _propagate(self, frame: Frame, known: list[int]) -> Iterable[Score]:
+        """Score of the known objects at the frame's size; moves the objects on."""
         if not known or self._video is None:
             return []
-        resized = resize_frame(frame, self._network_size(frame))
+        resized = resize_frame(frame, self.settings.network_size(self._video.frame_size))
         image = torch.from_numpy(self.normalise(resized))[None].to(self.device, memory_format=torch.channels_last)
-        out: list[Probabilities] = []
-        for start in range(0, len(known), self.settings.object_batch):
-            objects = [self._video.objects[key] for key in known[start : start + self.settings.object_batch]]
-            out.extend(self._forward(image, objects))
-        for key, probability in zip(known, out, strict=True):
-            self._video.objects[key].mask = self._binarise(resized, probability)
+        objects = [self._video.objects[key] for key in known]
+        out = [probability for batch in self._batches(objects) for probability in self._forward(image, batch)]
+        for item, probability in zip(objects, out, strict=True):
+            item.mask = self._binarise(resized, probability)
         return [_to_size(probability, self._video.frame_size) for probability in out]
 
-    def _forward(self, image: Tensor, objects: list[_Object]) -> list[Probabilities]:
-        guide = dilated_guide if self.model.architecture.base_model == "masktrack" else spatial_guide
+    def _batches(self, objects: list[_Object]) -> Iterator[list[_Object]]:
+        """Neighbouring objects with one network, `object_batch` of them at most."""
+        for _, group in groupby(objects, key=lambda item: id(item.model)):
+            members = list(group)
+            for start in range(0, len(members), self.settings.object_batch):
+                yield members[start : start + self.settings.object_batch]
+
+    def _forward(self, image: Tensor, objects: list[_Object]) -> list[Score]:
+        model = objects[0].model
+        guide = dilated_guide if model.architecture.base_model == "masktrack" else spatial_guide
         spatial = torch.from_numpy(np.stack([guide(item.mask) for item in objects]))[:, None].to(self.device)
         gammas = [item.gamma for item in objects if item.gamma is not None]
         with autocast(self.device, self.dtype):
-            logits = self.model(image, spatial, torch.stack(gammas) if gammas else None)
+            logits = model(image, spatial, torch.stack(gammas) if gammas else None)
         return list(logits[:, 0].float().sigmoid().cpu().numpy())
 
-    def _binarise(self, frame: Frame, probability: Probabilities) -> BoolMask:
+    def _binarise(self, frame: Frame, probability: Score) -> BoolMask:
         mask: BoolMask = probability > 0.5
         if not self.settings.crf:
             return mask
@@ -163,31 +166,69 @@ class OSMNSegmenter(Segmenter):
         return refine_labels(frame, mask.astype(np.uint8)) > 0
 
 
-def _merge(probabilities: dict[int, Probabilities], size: tuple[int, int], *, scores: bool) -> Segmentation:
-    """Argmax over 0.5 for background and every object's probability; ties go to the lower id, background first."""
-    mask = np.zeros(size, np.uint8)
-    best = np.full(size, np.float32(0.5))
-    for key in sorted(probabilities):
-        wins = probabilities[key] > best
-        mask[wins] = key
-        best = np.maximum(best, probabilities[key])
-    return Segmentation(mask, _stack_scores(probabilities, size) if scores else None)
+def load(
+    weights: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    *,
+    online: bool = False,
+    **options: Any,
+) -> OSMNSegmenter:
+    """Build the segmenter.
+
+    Args:
+        weights: a file of ours, the prefix of an official TensorFlow checkpoint, the name of a published one; None for
+            the weights that come with the package.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        precision: ``fp32``, ``bf16`` or ``fp16``; fine-tuning is always fp32.
+        online: fine-tune the network on each object's first frame.
+        options: fields of `InferenceSettings`, with `online` also of `OnlineSettings`.
+
+    Raises:
+        UserError: unusable weights, device, precision or option.
+    """
+    place = choose_device(device)
+    kind = choose_precision(precision, place)
+    tuning = {name: options.pop(name) for name in _names(OnlineSettings) & options.keys()}
+    if unknown := options.keys() - _names(InferenceSettings):
+        known = ", ".join(sorted(_names(InferenceSettings)))
+        raise UserError(f"osmn has no option {', '.join(sorted(unknown))}; it has {known}")
+    if tuning and not online:
+        raise UserError(f"osmn: {', '.join(sorted(tuning))} belong to fine-tuning; take variant osmn+online")
+    snapshot = load_weights(weights)
+    settings = _settings(snapshot, options)
+    info = ModelInfo(parameter_count(snapshot.model), snapshot.description, snapshot.trained)
+    if not online:
+        return OSMNSegmenter(snapshot.model, info, settings, place, kind)
+    from osmn.online import OnlineSegmenter
+
+    return OnlineSegmenter(snapshot.model, info, settings, place, kind, OnlineSettings(**tuning))
 
 
-def _stack_scores(probabilities: dict[int, Probabilities], size: tuple[int, int]) -> Scores:
+def _names(settings: type) -> set[str]:
+    return {field.name for field in fields(settings)}
+
+
+def _settings(snapshot: Snapshot, options: Mapping[str, Any]) -> InferenceSettings:
+    """The options, and what the weights ask for where they say nothing."""
+    settings = InferenceSettings(**options)
+    if settings.scale_value is None:
+        settings = replace(settings, scale_value=snapshot.scale_value)
+    if settings.size is None and settings.shorter_side is None:
+        settings = replace(settings, shorter_side=snapshot.shorter_side)
+    return settings
+
+
+def _stack_scores(probabilities: dict[int, Score], size: tuple[int, int]) -> Scores:
     stacked = np.zeros((max(probabilities, default=0), *size), np.float32)
     for key, probability in probabilities.items():
         stacked[key - 1] = probability
     return stacked
 
 
-def _to_size(probability: Probabilities, size: tuple[int, int]) -> Probabilities:
+def _to_size(probability: Score, size: tuple[int, int]) -> Score:
     if probability.shape == size:
         return probability
     tensor = torch.from_numpy(probability)[None, None]
     resized = torch.nn.functional.interpolate(tensor, size, mode="bilinear", align_corners=False)
     return np.asarray(resized[0, 0].numpy())
-
-
-def _wh(size: tuple[int, ...]) -> str:
-    return f"{size[1]}x{size[0]}"

@@ -7,6 +7,7 @@ affine map of the input and goes into the first layer, exactly but for the zero 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from osmn.checkpoints import Arrays, names_of, to_torch_layout
+from osmn.checkpoints import Arrays, from_official, names_of, to_torch_layout, variant_of
 from osmn.guides import MEAN_BGR
-from osmn.networks import OSMN
-from vos_shared.errors import BadWeights
+from osmn.networks import OSMN, Architecture, initialise
+from osmn.snapshots import load_snapshot
+from vos_shared.errors import BadWeights, UserError
 
 Array = npt.NDArray[Any]
 
@@ -25,6 +27,68 @@ TORCHVISION_MEAN = (0.485, 0.456, 0.406)
 TORCHVISION_STD = (0.229, 0.224, 0.225)
 VGG_CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 """Places of the thirteen convolutions in torchvision's ``features``."""
+
+
+IMAGENET = "imagenet"
+"""Start from torchvision's VGG16, downloaded to the hub cache."""
+RANDOM = "random"
+"""Start from the initialiser alone."""
+
+
+def starting_model(architecture: Architecture, start: str, scale_value: float) -> OSMN:
+    """A network with the values that training starts from.
+
+    Args:
+        architecture: of the network.
+        start: ``imagenet``, ``random``, or a file: slim's ``vgg_16.ckpt``, Keras' MobileNet as npz (lite), an official
+            checkpoint or a file of ours (the whole network).
+        scale_value: factor of the normalised pixels that the network will see.
+
+    Raises:
+        BadWeights: the file does not fit the network.
+        MissingExtra: a TensorFlow checkpoint, and TensorFlow is not installed.
+    """
+    if start.endswith(".safetensors"):
+        snapshot = load_snapshot(Path(start))
+        if snapshot.model.architecture != architecture:
+            raise BadWeights(f"{start}: made for {snapshot.model.architecture}, not for {architecture}")
+        return snapshot.model
+    model = initialise(OSMN(architecture))
+    if start != RANDOM:
+        model.load_state_dict(_donated(start, model, scale_value), strict=False)
+    return model
+
+
+def _donated(start: str, model: OSMN, scale_value: float) -> dict[str, Tensor]:
+    """The part of the start values that the donor has."""
+    if start == IMAGENET:
+        return _imagenet(model, scale_value)
+    if start.endswith(".npz"):
+        with _open_npz(start) as arrays:
+            return from_keras_mobilenet({name: arrays[name] for name in arrays.files}, model, scale_value)
+    from vos_shared.checkpoints.tensorflow import read_checkpoint
+
+    arrays = read_checkpoint(start)
+    try:
+        return from_slim_vgg16(arrays, model) if variant_of(arrays) is None else from_official(arrays, model)
+    except BadWeights as reason:
+        raise BadWeights(f"{start}: {reason}") from reason
+
+
+def _open_npz(start: str) -> Any:
+    try:
+        return np.load(start, allow_pickle=False)
+    except (OSError, ValueError) as reason:
+        raise BadWeights(f"{start} cannot be read as an npz file ({reason})") from reason
+
+
+def _imagenet(model: OSMN, scale_value: float) -> dict[str, Tensor]:
+    if model.architecture.base_model == "lite":
+        raise UserError("osmn: torchvision has no MobileNet-v1 for lite; give --start FILE.npz with Keras' weights")
+    from torchvision.models import VGG16_Weights
+
+    donor = VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
+    return from_torchvision_vgg16(donor, model, scale_value)
 
 
 def from_slim_vgg16(arrays: Arrays, model: OSMN) -> dict[str, Tensor]:

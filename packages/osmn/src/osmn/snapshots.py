@@ -1,17 +1,53 @@
-"""Our weights files: safetensors that know their architecture and how their input was normalised."""
+"""Weights: our safetensors, which know their architecture and how their input was made, and official checkpoints."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
-from osmn.networks import OSMN, Architecture
+from osmn.checkpoints import from_official, variant_of
+from osmn.networks import OSMN, VARIANTS, Architecture
+from osmn.weights import locate
 from vos_shared.checkpoints import ours
 from vos_shared.errors import BadWeights
+
+LITE_SCALE = 0.00787
+"""Factor of the normalised pixels for MobileNet trunks, from a comment of the official code; VGG trunks have 1."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A network with its weights.
+
+    Attributes:
+        model: in evaluation mode.
+        scale_value: factor of the normalised pixels it was trained with.
+        metadata: what the file says of itself.
+    """
+
+    model: OSMN
+    scale_value: float
+    metadata: Mapping[str, str]
+
+    @property
+    def description(self) -> str:
+        """What the weights are, in words."""
+        return self.metadata.get("description", "weights of osmn")
+
+    @property
+    def trained(self) -> bool:
+        """False where no training stands behind the weights."""
+        return self.metadata.get("trained", "true") == "true"
+
+    @property
+    def shorter_side(self) -> int | None:
+        """Length that frames' shorter side is scaled to for these weights; None leaves frames as they are."""
+        stored = self.metadata.get("shorter_side")
+        return int(stored) if stored else None
 
 
 def save_snapshot(path: Path, model: OSMN, scale_value: float, notes: Mapping[str, str], *, half: bool = False) -> None:
@@ -28,16 +64,16 @@ def save_snapshot(path: Path, model: OSMN, scale_value: float, notes: Mapping[st
         key: value.half() if half and value.is_floating_point() else value for key, value in model.state_dict().items()
     }
     metadata = {
+        **notes,
         "network": "osmn",
         "architecture": json.dumps(asdict(model.architecture)),
         "scale_value": repr(scale_value),
-        **notes,
     }
     ours.save(path, state, metadata)
 
 
-def load_snapshot(path: Path) -> tuple[OSMN, float, dict[str, str]]:
-    """Read a model; returns it with its scale value and the metadata.
+def load_snapshot(path: Path) -> Snapshot:
+    """Read one of our files.
 
     Raises:
         BadWeights: damaged, or made for another network.
@@ -48,9 +84,48 @@ def load_snapshot(path: Path) -> tuple[OSMN, float, dict[str, str]]:
         raise BadWeights(
             f"{path}: these are weights of {found}, not of osmn; import official ones with osmn import-weights"
         )
-    model = OSMN(Architecture(**json.loads(metadata["architecture"])))
-    model.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in state.items()})
-    return model.eval(), float(metadata["scale_value"]), metadata
+    try:
+        model = OSMN.unfilled(Architecture(**json.loads(metadata["architecture"])))
+        model.load_state_dict({key: _full(value) for key, value in state.items()})
+        scale_value = float(metadata["scale_value"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as reason:
+        raise BadWeights(f"{path}: written by another version of osmn ({str(reason).splitlines()[0]})") from reason
+    return Snapshot(model.eval(), scale_value, metadata)
+
+
+def load_weights(source: str | Path | None) -> Snapshot:
+    """Read weights of any kind.
+
+    Args:
+        source: a file of ours, the prefix of an official TensorFlow checkpoint, the name of a published one; None for
+            the weights that come with the package.
+
+    Raises:
+        BadWeights: missing, damaged or of another network.
+        MissingExtra: an official checkpoint, and TensorFlow is not installed.
+    """
+    path = locate(source)
+    return load_snapshot(path) if path.suffix == ".safetensors" else _load_official(path)
+
+
+def _load_official(path: Path) -> Snapshot:
+    from vos_shared.checkpoints.tensorflow import read_checkpoint
+
+    arrays = read_checkpoint(path)
+    variant = variant_of(arrays)
+    if variant is None:
+        raise BadWeights(f"{path}: a TensorFlow checkpoint, but not of OSMN; its variants are {', '.join(VARIANTS)}")
+    model = OSMN.unfilled(VARIANTS[variant])
+    try:
+        model.load_state_dict(from_official(arrays, model))
+    except BadWeights as reason:
+        raise BadWeights(f"{path}: {reason}") from reason
+    scale_value = LITE_SCALE if variant == "lite" else 1.0
+    return Snapshot(model.eval(), scale_value, {"description": f"official checkpoint {path.name}, variant {variant}"})
+
+
+def _full(value: torch.Tensor) -> torch.Tensor:
+    return value.float() if value.is_floating_point() else value
 
 
 def parameter_count(model: torch.nn.Module) -> int:

@@ -2,58 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from osmn.data import Sample, SampleSettings, Source, TrainingStream
+from osmn.data import Sample, Source, TrainingStream
 from osmn.losses import balanced_cross_entropy, weight_regulariser
 from osmn.networks import OSMN
-from osmn.networks.lite import LiteNet, LiteVisualModulator
+from osmn.networks.lite import LiteNet, LiteVisualModulator, first_blocks
 from osmn.optimiser import TensorFlowAdam
+from osmn.presets import SampleSettings, TrainingSettings
 from osmn.snapshots import save_snapshot
-from vos_shared.errors import BadWeights
+from vos_shared.errors import BadWeights, UserError
 from vos_shared.training import ResumeFile, StopRequest, TrainingLog, progress_bar
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-@dataclass(frozen=True)
-class TrainingSettings:
-    """One training run.
-
-    Attributes:
-        steps: of the optimiser, all together.
-        batch_size: objects a step (and a rank).
-        learning_rate: of the first part.
-        drop_at: step from which the rate is a tenth; None is never.
-        fix_bn: keep the spatial modulator's stored statistics (its scales and shifts are trained all the same).
-        fix_trunk_bn: keep the stored statistics of lite's trunks.
-        fix_seg: train the modulators and the fusion layer only.
-        save_steps: distance of snapshots.
-        seed: of everything random.
-        workers: processes that read and augment samples.
-    """
-
-    steps: int = 300_000
-    batch_size: int = 8
-    learning_rate: float = 1e-5
-    drop_at: int | None = 200_000
-    fix_bn: bool = False
-    fix_trunk_bn: bool = False
-    fix_seg: bool = False
-    save_steps: int = 1000
-    seed: int = 1234
-    workers: int = 2
-
-    def rate(self, step: int) -> float:
-        """Learning rate of a step."""
-        return self.learning_rate * (0.1 if self.drop_at is not None and step >= self.drop_at else 1.0)
+SNAPSHOT = "last.safetensors"
 
 
 class Objective(nn.Module):
@@ -71,7 +43,7 @@ class Objective(nn.Module):
 
 
 def set_training_mode(model: OSMN, settings: TrainingSettings) -> None:
-    """Train mode, except for batch norms whose statistics are fixed; freezes what `fix_seg` freezes."""
+    """Train mode, except for batch norms whose statistics are fixed; freezes what the settings fix."""
     model.train()
     if settings.fix_bn and model.modulator_sp is not None:
         model.modulator_sp.eval()
@@ -81,6 +53,10 @@ def set_training_mode(model: OSMN, settings: TrainingSettings) -> None:
                 module.eval()
     for name, parameter in model.seg.named_parameters():
         parameter.requires_grad_(not settings.fix_seg or name.startswith("upscore_fuse"))
+    for trunk, count in ((model.seg, settings.fixed_seg_blocks), (model.modulator, settings.fixed_modulator_blocks)):
+        if count and isinstance(trunk, LiteNet | LiteVisualModulator):
+            for block in first_blocks(trunk, count):
+                block.requires_grad_(False)
 
 
 def train(
@@ -91,7 +67,9 @@ def train(
     folder: Path,
     fabric: Fabric,
     *,
-    resume: bool = True,
+    resume: bool = False,
+    minutes: float = 5.0,
+    notes: Mapping[str, str] | None = None,
 ) -> Path:
     """Train to the last step, or until it is asked to stop.
 
@@ -102,19 +80,24 @@ def train(
         settings: of the run.
         folder: gets snapshots, the resume file and logs.
         fabric: launched; decides device, precision and ranks.
-        resume: go on from the folder's resume file if there is one.
+        resume: go on from the folder's resume file.
+        minutes: wall time between two writes of the resume file.
+        notes: goes into the snapshots' metadata.
 
     Returns:
         The newest snapshot.
 
     Raises:
-        BadWeights: the resume file belongs to another run.
+        UserError: the folder holds a run and `resume` is off.
+        BadWeights: the resume file is missing or belongs to another run.
     """
-    set_training_mode(model, settings)
+    set_training_mode(model.to(memory_format=torch.channels_last), settings)
     optimiser = TensorFlowAdam([p for p in model.parameters() if p.requires_grad], lr=settings.learning_rate)
     objective, optimiser = fabric.setup(Objective(model), optimiser)
-    saved = ResumeFile(folder / "resume.pt")
-    first = _restore(saved, model, optimiser, settings) if resume and saved.path.is_file() else 0
+    saved = ResumeFile(folder / "resume.pt", minutes)
+    if saved.path.is_file() and not resume:
+        raise UserError(f"osmn: {folder} already holds a run; add --resume to go on with it or choose another --output")
+    first = _restore(saved, model, optimiser, settings) if resume else 0
     step = first
     with (
         StopRequest() as stop,
@@ -131,10 +114,11 @@ def train(
             if fabric.is_global_zero and (stopping or saved.due()):
                 saved.save(_state(step, model, optimiser, settings))
             if fabric.is_global_zero and (stopping or step % settings.save_steps == 0):
-                save_snapshot(folder / "osmn.safetensors", model, samples.scale_value, {"steps": str(step)})
+                words = {"description": f"osmn, {step} steps", **(notes or {}), "steps": str(step)}
+                save_snapshot(folder / SNAPSHOT, model, samples.scale_value, words)
             if stopping:
                 break
-    return folder / "osmn.safetensors"
+    return folder / SNAPSHOT
 
 
 def _step(objective: Any, optimiser: Any, batch: Sample, rate: float, fabric: Fabric) -> dict[str, float]:

@@ -98,6 +98,28 @@ class ConvNorm(nn.Module):
         return out
 
 
+def side_score(x: Tensor, side: nn.Module, fuse: Tensor) -> Tensor:
+    """What a side output adds to the score map: its 3x3 convolution and its part of the 1x1 fusion, both linear.
+
+    Together they are one convolution to one channel, and what follows (upsampling, sum) is linear, too, so sixteen
+    channels never exist. Nine dot products a cell, then shifted sums: convolution libraries are slow at one channel.
+
+    Args:
+        x: [K, C, h, w].
+        side: the 3x3 convolution from C channels.
+        fuse: its part of the fusion's kernel, [1, channels of `side`, 1, 1].
+
+    Returns:
+        [K, 1, h, w].
+    """
+    assert isinstance(side, nn.Conv2d)
+    assert side.bias is not None
+    weights = fuse.flatten()
+    kernel = torch.einsum("o,oihw->ihw", weights, side.weight).flatten(1)  # [C, 9]
+    taps = x.permute(0, 2, 3, 1).flatten(1, 2) @ kernel.flip(1)  # [K, h w, 9]: what each cell gives its neighbours
+    return F.fold(taps.transpose(1, 2), x.shape[-2:], 3, padding=1) + weights @ side.bias
+
+
 def modulate(x: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:
     """gamma * x + beta (paper, equation 1); either may be missing.
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from osmn.networks.layers import ConvNorm, resize_legacy_bilinear
+from osmn.networks.layers import ConvNorm, resize_legacy_bilinear, side_score
 from osmn.networks.segmentation import SIDE_CHANNELS, Modulation
 
 WIDTHS = (64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)
@@ -29,6 +29,14 @@ def _add_mobilenet(module: nn.Module) -> None:
 def _block(module: nn.Module, number: int, x: Tensor) -> Tensor:
     x = F.relu6(module.get_submodule(f"Conv2d_{number}_depthwise")(x))
     return F.relu6(module.get_submodule(f"Conv2d_{number}_pointwise")(x))
+
+
+def first_blocks(trunk: nn.Module, count: int) -> list[nn.Module]:
+    """The first convolution of a MobileNet trunk and its first `count` depthwise-separable blocks."""
+    names = ["Conv2d_0"]
+    for number in range(1, count + 1):
+        names += [f"Conv2d_{number}_depthwise", f"Conv2d_{number}_pointwise"]
+    return [trunk.get_submodule(name) for name in names]
 
 
 class LiteVisualModulator(nn.Module):
@@ -70,8 +78,7 @@ class LiteNet(nn.Module):
             x = _block(self, number, x)
             if (stage := f"conv{number}") in MODULATED:
                 x = modulation(stage, x)
-                # The score is linear and so is the resize: one channel is resized in place of sixteen.
-                side = F.conv2d(self.get_submodule(f"{stage}_16")(x), next(weights))
-                scores.append(resize_legacy_bilinear(side, half))
+                score = side_score(x, self.get_submodule(f"{stage}_16"), next(weights))
+                scores.append(resize_legacy_bilinear(score, half))
         assert self.score.bias is not None
         return resize_legacy_bilinear(torch.stack(scores).sum(0) + self.score.bias[:, None, None], (height, width))

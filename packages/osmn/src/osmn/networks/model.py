@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from osmn.networks import lite
-from osmn.networks.modulators import SpatialModulator, VisualModulator
+from osmn.networks.layers import BilinearUpsampling, bilinear_kernel
+from osmn.networks.modulators import BiasMaps, SpatialModulator, VisualModulator
 from osmn.networks.segmentation import DeepLabNet, Modulation, OSVOSNet
 from osmn.networks.vgg import STAGES, layer_names
 
@@ -82,6 +86,19 @@ class OSMN(nn.Module):
         self.modulator = self._visual_modulator()
         self.modulator_sp = self._spatial_modulator()
         self.seg = self._segmentation_network()
+        self.aligned_size: tuple[int, int] | None = None
+        """masktrack: (height, width) that its input is padded to with zeros."""
+
+    @classmethod
+    def unfilled(cls, architecture: Architecture | None = None) -> OSMN:
+        """A network without start values, for a state dict to fill: drawing 165 million numbers takes seconds."""
+        with torch.device("meta"):
+            model = cls(architecture)
+        model = model.to_empty(device="cpu")
+        for module in model.modules():
+            if isinstance(module, BilinearUpsampling):  # Frozen, so in no state dict.
+                module.kernel.copy_(bilinear_kernel(2 * module.stride))
+        return model
 
     def _visual_modulator(self) -> nn.Module | None:
         if not self.architecture.visual:
@@ -121,15 +138,27 @@ class OSMN(nn.Module):
         betas = {} if self.modulator_sp is None else self.modulator_sp(spatial_guide)
         modulation = self._modulation(gamma, betas)
         if self.architecture.base_model == "masktrack":
-            image = torch.cat([spatial_guide, image.expand(len(spatial_guide), -1, -1, -1)], dim=1)
+            return self._masktrack(image, spatial_guide, modulation)
         logits: Tensor = self.seg(image, modulation)
         return logits.expand(len(spatial_guide), -1, -1, -1)
 
-    def _modulation(self, gamma: Tensor | None, betas: dict[str, Tensor]) -> Modulation:
+    def _masktrack(self, image: Tensor, spatial_guide: Tensor, modulation: Modulation) -> Tensor:
+        stacked = torch.cat([spatial_guide, image.expand(len(spatial_guide), -1, -1, -1)], dim=1)
+        height, width = image.shape[-2:]
+        full_height, full_width = self.aligned_size or (height, width)
+        top, left = (full_height - height) // 2, (full_width - width) // 2
+        padding = (left, full_width - width - left, top, full_height - height - top)
+        logits: Tensor = self.seg(F.pad(stacked, padding), modulation)
+        return logits[..., top : top + height, left : left + width]
+
+    def _modulation(self, gamma: Tensor | None, betas: dict[str, BiasMaps]) -> Modulation:
         layers = self.architecture.modulated
         gammas = {} if gamma is None else dict(zip(layers, gamma.split(list(layers.values()), 1), strict=True))
-        maps: dict[str, Tensor] = {}
+        maps: dict[str, Callable[[], Tensor]] = {}
         for stage, beta in betas.items():
-            names = [layer for layer in layers if layer.partition("_")[0] == stage]
-            maps.update(zip(names, beta.split([layers[name] for name in names], 1), strict=True))
+            start = 0
+            for layer, width in layers.items():
+                if layer.partition("_")[0] == stage:
+                    maps[layer] = partial(beta, start, start + width)
+                    start += width
         return Modulation(gammas, maps)

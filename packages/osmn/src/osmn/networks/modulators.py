@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,11 @@ from osmn.networks.vgg import add_vgg_stages
 
 GUIDE_SIZE = 224
 """Height and width of the visual guide in pixels."""
+
+
+BiasMaps: TypeAlias = Callable[[int, int], Tensor]
+"""Beta of the channels start..stop of a stage, [K, stop - start, h, w]; made when a layer asks for it, because those of
+all layers of a 480p frame would fill 130 MB an object."""
 
 
 class VisualModulator(nn.Module):
@@ -55,24 +62,38 @@ class SpatialModulator(nn.Module):
         for stage, channels in branches.items():
             self.add_module(stage, ConvNorm(1, channels, 1, momentum=momentum))
 
-    def forward(self, guide: Tensor) -> dict[str, Tensor]:
-        """Spatial guide [K, 1, H, W] in 0..1 -> beta of each stage [K, C, h, w], never negative."""
+    def forward(self, guide: Tensor) -> dict[str, BiasMaps]:
+        """Spatial guide [K, 1, H, W] in 0..1 -> beta of each stage, never negative."""
         pooled = [guide]
         for _ in range(max(self.halvings.values())):
             pooled.append(avg_pool_same(pooled[-1]))
         return {stage: self._branch(stage, pooled[self.halvings[stage]]) for stage, _ in self.named_children()}
 
-    def _branch(self, stage: str, pooled: Tensor) -> Tensor:
+    def _branch(self, stage: str, pooled: Tensor) -> BiasMaps:
         branch = self.get_submodule(stage)
         assert isinstance(branch, ConvNorm)
-        if branch.norm.training:
-            return F.relu(branch(pooled))
-        scale, shift = fold(branch)
-        return F.relu(torch.addcmul(shift, pooled, scale))
+        if branch.norm.training:  # Batch statistics need all maps at once.
+            maps = F.relu(branch(pooled))
+            return lambda start, stop: maps[:, start:stop]
+        return partial(render, pooled, *fold(branch))
+
+
+def render(pooled: Tensor, scale: Tensor, shift: Tensor, start: int, stop: int) -> Tensor:
+    """relu(scale m + shift) for channels start..stop, [K, stop - start, h, w] in channels-last layout.
+
+    Args:
+        pooled: m, the guidance map at the stage's resolution, [K, 1, h, w].
+        scale: [C].
+        shift: [C].
+        start: first channel.
+        stop: channel after the last one.
+    """
+    cells = pooled.permute(0, 2, 3, 1)
+    return torch.addcmul(shift[start:stop], cells, scale[start:stop]).relu_().permute(0, 3, 1, 2)
 
 
 def fold(branch: ConvNorm) -> tuple[Tensor, Tensor]:
-    """The 1x1 convolution from one channel and its stored statistics as one affine, each [C, 1, 1].
+    """The 1x1 convolution from one channel and its stored statistics as one affine, each [C].
 
     relu(g (w m - mean) / sqrt(var + eps) + b) = relu(scale m + shift).
     """
@@ -81,4 +102,4 @@ def fold(branch: ConvNorm) -> tuple[Tensor, Tensor]:
     assert norm.running_var is not None
     inverse = norm.weight / (norm.running_var + norm.eps).sqrt()
     scale = inverse * branch.conv.weight.flatten()
-    return scale[:, None, None], (norm.bias - inverse * norm.running_mean)[:, None, None]
+    return scale, norm.bias - inverse * norm.running_mean

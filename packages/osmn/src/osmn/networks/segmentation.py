@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from osmn.networks.layers import BilinearUpsampling, max_pool_same, modulate
+from osmn.networks.layers import BilinearUpsampling, max_pool_same, modulate, side_score
 from osmn.networks.vgg import STAGES, add_vgg_stages, layer_names
 
 SIDE_CHANNELS = 16
@@ -22,20 +22,21 @@ class Modulation:
 
     Attributes:
         gammas: layer name -> scales [K, C].
-        betas: layer name -> bias maps [K, C, h, w].
+        betas: layer name -> what makes its bias maps [K, C, h, w].
     """
 
     gammas: Mapping[str, Tensor] = field(default_factory=dict)
-    betas: Mapping[str, Tensor] = field(default_factory=dict)
+    betas: Mapping[str, Callable[[], Tensor]] = field(default_factory=dict)
 
     def __call__(self, layer: str, x: Tensor) -> Tensor:
         """Modulate the ReLU output of a layer; layers without modulation pass."""
-        return modulate(x, self.gammas.get(layer), self.betas.get(layer))
+        beta = self.betas.get(layer)
+        return modulate(x, self.gammas.get(layer), None if beta is None else beta())
 
 
 def _run_stage(network: nn.Module, stage: str, x: Tensor, modulation: Modulation) -> Tensor:
     for name, conv in network.get_submodule(stage).named_children():
-        x = modulation(name, F.relu(conv(x)))
+        x = modulation(name, conv(x).relu_())
     return x
 
 
@@ -62,9 +63,8 @@ class OSVOSNet(nn.Module):
             x = _run_stage(self, stage, x if level == 0 else max_pool_same(x), modulation)
             if level == 0:
                 continue
-            # Fusion is linear, so each side output is reduced to its one score before it is upsampled, not after.
-            side = self.get_submodule(f"{layer_names(stage)[-1]}_16")(x)
-            up = self.upsample[level - 1](F.conv2d(side, fuse[level - 1]), image.shape[-2:])
+            score = side_score(x, self.get_submodule(f"{layer_names(stage)[-1]}_16"), fuse[level - 1])
+            up = self.upsample[level - 1](score, image.shape[-2:])
             scores = up if scores is None else scores + up
         assert scores is not None
         assert self.upscore_fuse.bias is not None

@@ -1,0 +1,200 @@
+"""The ``osmn`` command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol, cast
+
+import tyro
+
+from osmn.cli_train import Train
+from osmn.method import OSMN_METHOD
+from osmn.settings import InferenceSettings, OnlineSettings
+from vos_shared.cli import Evaluate, run_cli
+from vos_shared.errors import UserError
+from vos_shared.inputs import InputArguments
+from vos_shared.segment import SegmentArguments, run_segment
+
+PROGRAM = "osmn"
+
+
+def changed(settings: Any) -> dict[str, Any]:
+    """The fields of a settings object that differ from their defaults."""
+    default = type(settings)()
+    given = {item.name: getattr(settings, item.name) for item in fields(settings)}
+    return {name: value for name, value in given.items() if value != getattr(default, name)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment(SegmentArguments):
+    """Segment videos: follow the objects of the first mask; a palette PNG for each frame, in OUTPUT/<sequence>/."""
+
+    settings: Annotated[InferenceSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=InferenceSettings)
+
+    def run(self) -> None:
+        """Segment."""
+        run_segment(OSMN_METHOD, self, **changed(self.settings))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTune(SegmentArguments):
+    """Fine-tune the network on each object's first frame, then segment with it, as variant osmn+online does."""
+
+    variant: Annotated[str | None, tyro.conf.Suppress] = "osmn+online"
+    settings: Annotated[InferenceSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=InferenceSettings)
+    online: Annotated[OnlineSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=OnlineSettings)
+
+    def run(self) -> None:
+        """Fine-tune and segment."""
+        run_segment(OSMN_METHOD, self, **changed(self.settings), **changed(self.online))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merge(InputArguments):
+    """Merge objects that were segmented one by one: argmax over their soft masks and 0.5 for the background."""
+
+    scores: Path
+    """Folder with <sequence>/<id>/<frame>.npy, from segment --scores or from the official programs."""
+    output: Path
+    """Folder for the masks."""
+
+    def run(self) -> None:
+        """Merge all sequences of the data set."""
+        from osmn.merging import merge_sequence
+        from vos_shared.results import ResultsTree
+
+        sequences = self.load()
+        tree = ResultsTree(self.output, settings={"merged": str(self.scores)})
+        for sequence in sequences:
+            merge_sequence(self.scores / sequence.name, sequence, tree)
+        print(f"{len(sequences)} {'sequence' if len(sequences) == 1 else 'sequences'} in {self.output}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """Bring a data set into the form that the official programs read; this package reads it as it is."""
+
+    dataset: Annotated[Literal["davis", "youtube-objects"], tyro.conf.Positional]
+    """davis: one binary mask an object, in Annotations/<resolution>_split and _all. youtube-objects: Images/, Labels/
+    and all.txt from the original folders."""
+    root: Annotated[Path, tyro.conf.Positional]
+    """Folder of the data set."""
+    output: Path | None = None
+    """youtube-objects: folder to write; by default ROOT."""
+    version: Literal["2016", "2017"] = "2017"
+    """davis: whose lists name the sequences."""
+    splits: tuple[str, ...] = ("train", "val")
+    """davis: those lists."""
+
+    def run(self) -> None:
+        """Write the files."""
+        if self.dataset == "youtube-objects":
+            from vos_shared.datasets.youtube_objects import prepare_youtube_objects
+
+            prepare_youtube_objects(self.root, self.output or self.root)
+            print(self.output or self.root)
+            return
+        from osmn.preprocessing import split_objects
+        from vos_shared.datasets import davis2017
+
+        lists = [self.root / "ImageSets" / self.version / f"{split}.txt" for split in self.splits]
+        found = [path for path in lists if path.is_file()]
+        if not found:
+            raise UserError(f"{self.root} has none of the lists {', '.join(map(str, lists))}")
+        sequences = [sequence for path in found for sequence in davis2017(self.root, path)]
+        resolution = next(iter(sequences[0].annotations.values())).parent.parent.name
+        split_objects(sequences, self.root / "Annotations", resolution)
+        print(f"{len(sequences)} sequences in {self.root / 'Annotations'}/{resolution}_split and {resolution}_all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportWeights:
+    """Turn an official TensorFlow checkpoint into a safetensors file, or a file of ours into an official one."""
+
+    source: Annotated[str, tyro.conf.Positional]
+    """Prefix of the checkpoint (without .index), a safetensors file, or the name of published weights."""
+    output: Annotated[Path, tyro.conf.Positional]
+    """The file to write: .safetensors for ours, any other name is the prefix of a TensorFlow checkpoint."""
+    half: bool = False
+    """Ours only: store float16, half the size."""
+
+    def run(self) -> None:
+        """Convert."""
+        from osmn.snapshots import load_weights, save_snapshot
+
+        snapshot = load_weights(self.source)
+        if self.output.suffix == ".safetensors":
+            save_snapshot(self.output, snapshot.model, snapshot.scale_value, snapshot.metadata, half=self.half)
+        else:
+            from osmn.checkpoints import to_official
+            from vos_shared.checkpoints.tensorflow import write_checkpoint
+
+            write_checkpoint(self.output, to_official(snapshot.model))
+        print(f"{snapshot.description}: {self.output}")
+
+
+@dataclass(frozen=True)
+class ListWeights:
+    """Say which weights there are, how good, and where."""
+
+    def run(self) -> None:
+        """Print a table."""
+        from osmn.weights import AUTHORS_PAGE, PUBLISHED, SHIPPED
+        from vos_shared.checkpoints.store import cache_folder
+        from vos_shared.tables import text_table
+
+        rows = [
+            [name, ", ".join(f"{score} {value:.1f}" for score, value in entry.scores.items()), entry.note]
+            for name, entry in PUBLISHED.items()
+        ]
+        print(text_table(["weights", "published", ""], [[SHIPPED.stem, "-", "variant lite; the default"], *rows]))
+        print(f"The published checkpoints are at {AUTHORS_PAGE}; stored in {cache_folder()} they are found by name.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write the network for torch.export: one program for the visual modulation, one for a frame."""
+
+    output: Annotated[Path, tyro.conf.Positional]
+    """Folder to write: visual.pt2 (guide [1, 3, 224, 224] -> gamma) and frame.pt2 (image, spatial guide, gamma ->
+    logits); torch.export.load reads them without this package."""
+    weights: str | None = None
+    """A file, or the name of weights; by default those that come with the package."""
+    size: tuple[int, int] = (480, 854)
+    """Height and width of the frames."""
+
+    def run(self) -> None:
+        """Export."""
+        from osmn.export import export_programs
+
+        for path in export_programs(self.output, self.weights, self.size):
+            print(path)
+
+
+class _Command(Protocol):
+    def run(self) -> None: ...
+
+
+def main() -> None:
+    """Run the ``osmn`` command."""
+    commands: dict[str, Callable[..., Any]] = {
+        "segment": Segment,
+        "finetune": FineTune,
+        "merge": Merge,
+        "train": Train,
+        "evaluate": Evaluate,
+        "preprocess": Preprocess,
+        "import-weights": ImportWeights,
+        "weights": ListWeights,
+        "export": Export,
+    }
+
+    def command() -> None:
+        description = f"{OSMN_METHOD.title} ({OSMN_METHOD.paper})."
+        chosen = tyro.extras.subcommand_cli_from_dict(commands, prog=PROGRAM, description=description)
+        cast(_Command, chosen).run()
+
+    sys.exit(run_cli(command, prog=PROGRAM))

@@ -1,0 +1,187 @@
+"""The ``train`` command: the published stages, and stage 1 on any folder of images with object masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from osmn.presets import COCO, DAVIS, YOUTUBE_VOS, SampleSettings, TrainingSettings
+
+if TYPE_CHECKING:
+    from osmn.data import Source
+
+Variant = Literal["osvos", "mod_early_conv", "no_visual", "no_spatial", "deeplab", "masktrack", "lite"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainArguments:
+    """What every training run is told."""
+
+    output: Path
+    """Folder of the run: resume.pt, last.safetensors, log.jsonl, tensorboard/."""
+    start: str
+    """What the network starts from: imagenet (torchvision's VGG16), random, slim's vgg_16.ckpt, Keras' MobileNet as npz
+    (lite), an official checkpoint, or a safetensors file of ours."""
+    settings: TrainingSettings = COCO[0]
+    samples: SampleSettings = COCO[1]
+    variant: Variant = "osvos"
+    """Which network; a safetensors file given as start brings its own."""
+    head_width: int = 2048
+    """lite: channels in front of the modulation heads."""
+    resume: bool = False
+    """Go on with the run in OUTPUT, exactly where its resume.pt was written."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    precision: str = "fp32"
+    """fp32, or mixed precision with bf16 or fp16."""
+    devices: int = 1
+    """Processes (GPUs) on each machine, each with its own batch."""
+    nodes: int = 1
+    """Machines."""
+    minutes: float = 5.0
+    """Wall time between two writes of resume.pt."""
+
+    def start_training(self, source: Source, data: str) -> None:
+        """Train on a source; `data` says in words what it is."""
+        from osmn.training import train
+        from vos_shared.runtime.distributed import fabric
+        from vos_shared.runtime.seeding import seed_everything
+
+        lightning = fabric(self.device, self.precision, devices=self.devices, nodes=self.nodes)
+        lightning.launch()
+        seed_everything(self.settings.seed)
+        model, scale_value = self._model()
+        masktrack = model.architecture.base_model == "masktrack"
+        samples = replace(self.samples, scale_value=scale_value, mask_guide=masktrack or self.samples.mask_guide)
+        description = f"osmn {model.architecture.base_model}, trained on {data}"
+        last = train(
+            model,
+            source,
+            samples,
+            self.settings,
+            self.output,
+            lightning,
+            resume=self.resume,
+            minutes=self.minutes,
+            notes={"description": description, "shorter_side": self._shorter_side(model)},
+        )
+        if lightning.is_global_zero:
+            print(last)
+
+    def _model(self) -> tuple[Any, float]:
+        """The network with its start values, and the factor of the normalised pixels that fits it."""
+        from osmn.networks import VARIANTS
+        from osmn.pretraining import starting_model
+        from osmn.snapshots import LITE_SCALE, load_snapshot
+
+        if self.start.endswith(".safetensors"):
+            snapshot = load_snapshot(Path(self.start))
+            return snapshot.model, snapshot.scale_value
+        architecture = replace(VARIANTS[self.variant], head_width=self.head_width)
+        scale_value = LITE_SCALE if self.variant == "lite" else self.samples.scale_value
+        return starting_model(architecture, self.start, scale_value), scale_value
+
+    def _shorter_side(self, model: Any) -> str:
+        """Frames' shorter side at test time: lite is trained on small frames, the others fit frames as they are."""
+        return str(min(self.samples.size)) if model.architecture.base_model == "lite" else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOnCoco(TrainArguments):
+    """Stage 1: COCO, one object of one photograph a sample."""
+
+    root: Path
+    """Folder with annotations/instances_<split>.json and <split>/."""
+    split: str = "train2017"
+    """Part of the data set."""
+
+    def run(self) -> None:
+        """Train."""
+        from osmn.data import CocoImages
+
+        self.start_training(CocoImages.open(self.root, self.split), "COCO")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOnImages(TrainArguments):
+    """Stage 1 on any photographs: folders with images/NAME.jpg and masks/NAME.png, one object each."""
+
+    images: tuple[Path, ...]
+    """Folders that hold images/ and masks/."""
+    davis: tuple[Path, ...] = ()
+    """Also DAVIS folders, for example of synthetic clips; each object of their val lists."""
+
+    def run(self) -> None:
+        """Train."""
+        from osmn.data import Mixture, StillImages, VideoFrames
+        from vos_shared.datasets import davis2017
+
+        sources: list[Source] = [StillImages.from_folder(folder) for folder in self.images]
+        sources += [VideoFrames.from_sequences(davis2017(root)) for root in self.davis]
+        self.start_training(Mixture(sources), ", ".join(place.name for place in (*self.images, *self.davis)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOnVideos(TrainArguments):
+    """Stage 2: annotated videos, an object in a frame and the frame before it a sample."""
+
+    root: Path
+    """Folder of the data set."""
+    dataset: Literal["davis2016", "davis2017", "youtube-vos"] = "davis2017"
+    """How to read it."""
+    split: str = "train"
+    """List of sequences."""
+    sequences: tuple[str, ...] = ()
+    """Of the list, only these."""
+    exclude: tuple[str, ...] = ()
+    """Of the list, all but these."""
+    randomize_guide: bool = True
+    """Take any good frame of the object as visual guide; else its first frame."""
+
+    def run(self) -> None:
+        """Train."""
+        from osmn.data import VideoFrames
+        from vos_shared.datasets import load_dataset
+
+        found = load_dataset(self.dataset, self.root, self.split, self.sequences or None)
+        used = [sequence for sequence in found if sequence.name not in self.exclude]
+        self.start_training(VideoFrames.from_sequences(used, randomize_guide=self.randomize_guide), self.dataset)
+
+
+_VIDEOS: dict[str, Any] = {"output": tyro.MISSING, "root": tyro.MISSING}
+
+if TYPE_CHECKING:
+    TrainingData = TrainOnCoco | TrainOnImages | TrainOnVideos
+else:  # One subcommand for each configuration.
+    TrainingData = tyro.extras.subcommand_type_from_defaults(
+        {
+            "coco": TrainOnCoco(output=tyro.MISSING, root=tyro.MISSING, start="imagenet"),
+            "images": TrainOnImages(output=tyro.MISSING, images=tyro.MISSING, start="imagenet"),
+            "davis": TrainOnVideos(start=tyro.MISSING, settings=DAVIS[0], samples=DAVIS[1], **_VIDEOS),
+            "ytvos": TrainOnVideos(
+                start="imagenet", settings=YOUTUBE_VOS[0], samples=YOUTUBE_VOS[1], dataset="youtube-vos", **_VIDEOS
+            ),
+        },
+        descriptions={
+            "coco": "Stage 1 as published.",
+            "images": "Stage 1 on photographs of your own.",
+            "davis": "Stage 2 as published.",
+            "ytvos": "YouTube-VOS as published.",
+        },
+        prefix_names=False,
+    )
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train the network: stage 1 on COCO or other photographs, stage 2 on DAVIS, or YouTube-VOS."""
+
+    data: Annotated[TrainingData, tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes]
+    """What to train on."""
+
+    def run(self) -> None:
+        """Train."""
+        self.data.run()

@@ -1,0 +1,58 @@
+"""The network as files that run without this package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from osmn.networks import GUIDE_SIZE, OSMN
+from osmn.snapshots import load_weights
+from vos_shared.atomic import atomic_path
+
+
+class VisualProgram(nn.Module):
+    """Visual guide to modulation."""
+
+    def __init__(self, model: OSMN) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, guide: Tensor) -> Tensor | None:
+        """[1, 3, 224, 224] -> [1, C]."""
+        return self.model.visual_modulation(guide)
+
+
+def export_programs(folder: Path, weights: str | None, size: tuple[int, int]) -> list[Path]:
+    """Write ``visual.pt2`` and ``frame.pt2`` with `torch.export`, for one object.
+
+    Args:
+        folder: gets the files; made if missing.
+        weights: as for `load_weights`.
+        size: (height, width) of the frames.
+
+    Returns:
+        The files; a network without visual modulator has only the second.
+
+    Raises:
+        BadWeights: the weights cannot be used.
+    """
+    model = load_weights(weights).model.requires_grad_(False)
+    image, spatial = torch.zeros(1, 3, *size), torch.zeros(1, 1, *size)
+    gamma: Tensor | None = None
+    files: list[Path] = []
+    if model.modulator is not None:
+        guide = torch.zeros(1, 3, GUIDE_SIZE, GUIDE_SIZE)
+        gamma = model.visual_modulation(guide)
+        files.append(_write(folder / "visual.pt2", VisualProgram(model).eval(), (guide,)))
+    files.append(_write(folder / "frame.pt2", model, (image, spatial, gamma)))
+    return files
+
+
+def _write(path: Path, program: nn.Module, example: tuple[Tensor | None, ...]) -> Path:
+    exported = torch.export.export(program, example)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.export.save(exported, file)
+    return path

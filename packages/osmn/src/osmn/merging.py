@@ -1,0 +1,79 @@
+"""Objects that were segmented one by one become one mask a frame (specification, section 11)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from osmn.guides import resize_mask
+from vos_shared.datasets import Sequence
+from vos_shared.errors import BadResults
+from vos_shared.masks import describe_size
+from vos_shared.method import ObjectMask
+from vos_shared.results import ResultsTree
+from vos_shared.scores import Score, read_score, scored_objects
+
+THRESHOLD = np.float32(0.5)
+"""Of the background, which all objects compete with."""
+
+
+def merge_scores(probabilities: Mapping[int, Score], size: tuple[int, int]) -> ObjectMask:
+    """Argmax over 0.5 for the background and every object's probability; ties go to the lower id, background first.
+
+    Args:
+        probabilities: id -> float32 [H, W] in 0..1.
+        size: (height, width) of all of them.
+
+    Returns:
+        Ids, uint8 [H, W].
+    """
+    mask = np.zeros(size, np.uint8)
+    best = np.full(size, THRESHOLD)
+    for key in sorted(probabilities):
+        wins = probabilities[key] > best
+        mask[wins] = key
+        best = np.maximum(best, probabilities[key])
+    return mask
+
+
+def merge_sequence(scores: Path, sequence: Sequence, tree: ResultsTree) -> None:
+    """Merge the soft masks of one sequence and write its masks at the frames' size.
+
+    An object without soft mask in the frame where it is given counts with its true mask, in other frames not at all.
+
+    Args:
+        scores: folder of the sequence, with <id>/<frame>.npy; ids are the folders' names.
+        sequence: gives frame names, frame size and true masks.
+        tree: takes the masks.
+
+    Raises:
+        BadResults: no soft masks, or of different sizes in one frame.
+    """
+    ids = scored_objects(scores)
+    with tree.writer(sequence.name, sequence.frame_names) as writer:
+        for frame_name, prompt in sequence.prompts():
+            found = {key: score for key in ids if (score := read_score(scores, key, frame_name)) is not None}
+            size = _common_size(found, scores, frame_name) or sequence.video.size
+            if prompt is not None:
+                for key in np.unique(prompt[prompt > 0]).tolist():
+                    found.setdefault(key, resize_mask(np.asarray(prompt == key), size).astype(np.float32))
+            writer.write(frame_name, _resize_ids(merge_scores(found, size), sequence.video.size))
+
+
+def _common_size(found: Mapping[int, Score], folder: Path, frame_name: str) -> tuple[int, int] | None:
+    sizes = {score.shape for score in found.values()}
+    if len(sizes) > 1:
+        listed = ", ".join(sorted(map(describe_size, sizes)))
+        raise BadResults(f"{folder}: the soft masks of frame {frame_name} are {listed}; all must be of one size")
+    for height, width in sizes:
+        return height, width
+    return None
+
+
+def _resize_ids(mask: ObjectMask, size: tuple[int, int]) -> ObjectMask:
+    if mask.shape == size:
+        return mask
+    return np.asarray(Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST))

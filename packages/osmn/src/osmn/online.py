@@ -1,0 +1,136 @@
+"""Online fine-tuning: the network learns each object from its first frame before it follows it (specification, 10)."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from osmn.data import Example, TrainingStream
+from osmn.guides import BoolMask
+from osmn.inference import OSMNSegmenter
+from osmn.networks import OSMN
+from osmn.optimiser import TensorFlowAdam
+from osmn.presets import SampleSettings, TrainingSettings
+from osmn.settings import InferenceSettings, OnlineSettings
+from osmn.snapshots import load_snapshot, save_snapshot
+from osmn.training import Objective, set_training_mode
+from vos_shared.method import Frame, ModelInfo
+from vos_shared.video import Video
+
+
+@dataclass(frozen=True)
+class FirstFrame:
+    """The only example there is of a new object; a source for `TrainingStream`."""
+
+    frame: Frame
+    mask: BoolMask
+
+    def __len__(self) -> int:
+        """One."""
+        return 1
+
+    def example(self, index: int, rng: np.random.Generator) -> Example:
+        """The frame; both guides come from it, too."""
+        return Example(self.frame, self.mask, self.frame, self.mask, self.mask)
+
+
+def fine_tune(
+    model: OSMN,
+    source: FirstFrame,
+    samples: SampleSettings,
+    online: OnlineSettings,
+    seed: int = 1234,
+) -> OSMN:
+    """A copy of the model that has learned one object.
+
+    Args:
+        model: stays as it is.
+        source: the object's first frame.
+        samples: how it becomes network input.
+        online: steps and rate.
+        seed: of scales and augmentation.
+
+    Returns:
+        In evaluation mode, on the model's device.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        tuned = copy.deepcopy(model)
+        # The trunks' statistics of lite cannot be had from one frame; the original knows no such case.
+        set_training_mode(tuned, TrainingSettings(fix_bn=online.fix_bn, fix_trunk_bn=True))
+        parameters = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
+        device = parameters[0].device
+        optimiser = TensorFlowAdam(parameters, lr=online.learning_rate)
+        objective = Objective(tuned)
+        stream = TrainingStream(source, samples, batch=1, steps=online.iterations, seed=seed)
+        for step in range(online.iterations):
+            main, regulariser = objective({name: value[None].to(device) for name, value in stream[step].items()})
+            optimiser.zero_grad()
+            (main + regulariser).backward()
+            optimiser.step()
+        return tuned.eval().requires_grad_(False)
+
+
+class OnlineSegmenter(OSMNSegmenter):
+    """Fine-tunes a network of its own for every object (``osmn+online``)."""
+
+    def __init__(
+        self,
+        model: OSMN,
+        info: ModelInfo,
+        settings: InferenceSettings | None = None,
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+        online: OnlineSettings | None = None,
+    ) -> None:
+        super().__init__(model, info, settings, device, dtype)
+        self.online = online or OnlineSettings()
+        self._folder: Path | None = None
+        self._origin = _fingerprint(model, self.online) if self.online.models else ""
+
+    def prepare(self, video: Video) -> None:
+        """Learn the video's name, under which fine-tuned networks are kept."""
+        self._folder = self.online.models / video.name if self.online.models else None
+
+    def _adapted(self, frame: Frame, mask: BoolMask) -> OSMN:
+        if self._folder is None:
+            return self._tuned(frame, mask)
+        assert self._video is not None
+        path = self._folder / f"{len(self._video.objects) + 1}.safetensors"
+        digest = hashlib.sha256(self._origin.encode() + frame.tobytes() + mask.tobytes())
+        digest.update(repr(self.settings.network_size(mask.shape)).encode())
+        kept = _kept(path, digest.hexdigest())
+        if kept is not None:
+            return kept.to(self.device)
+        tuned = self._tuned(frame, mask)
+        notes = {"description": f"fine-tuned on the first frame of {path.parent.name}", "origin": digest.hexdigest()}
+        save_snapshot(path, tuned, self.normalise.scale, notes)
+        return tuned
+
+    def _tuned(self, frame: Frame, mask: BoolMask) -> OSMN:
+        samples = SampleSettings(
+            self.settings.network_size(mask.shape),
+            self.online.scales,
+            self.normalise.scale,
+            mask_guide=self.model.architecture.base_model == "masktrack",
+        )
+        return fine_tune(self.model, FirstFrame(frame, mask), samples, self.online)
+
+
+def _fingerprint(model: OSMN, online: OnlineSettings) -> str:
+    """Changes when the start weights or the settings do."""
+    digest = hashlib.sha256(repr(replace(online, models=None)).encode())
+    for value in model.state_dict().values():
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _kept(path: Path, origin: str) -> OSMN | None:
+    if not path.is_file():
+        return None
+    snapshot = load_snapshot(path)
+    return snapshot.model if snapshot.metadata.get("origin") == origin else None

@@ -1,0 +1,117 @@
+"""Training settings: the published command lines, and one for folders of images (specification, section 10).
+
+Apart from all code that needs torch, so that command lines can show the settings at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from vos_shared.errors import UserError
+
+
+@dataclass(frozen=True)
+class GuideAugmentation:
+    """How far the guides are changed; the defaults are the official ones.
+
+    Attributes:
+        crop_ratio: each side of the visual guide's box moves by up to this part of the box.
+        colour: also change brightness, then contrast, by factors of 0.8 to 1.3.
+        angle: rotation of the visual guide in degrees, either way.
+        centre_ratio: shift of the spatial guide's centre in standard deviations, on each axis.
+        std_ratio: the spatial guide's standard deviation is multiplied by 1 / (1 + r) to 1 + r.
+        mask_scale: masktrack's guide: the mask is scaled by a factor in these bounds ..
+        mask_shift: .. and moved by up to this part of its box, on each axis.
+        keep_aspect: fit the visual guide into its square in place of stretching it.
+        blank_background: show the visual modulator the object alone.
+    """
+
+    crop_ratio: float = 0.1
+    colour: bool = False
+    angle: float = 10.0
+    centre_ratio: float = 0.2
+    std_ratio: float = 0.4
+    mask_scale: tuple[float, float] = (0.8, 1.2)
+    mask_shift: float = 0.2
+    keep_aspect: bool = False
+    blank_background: bool = True
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """One training run.
+
+    Attributes:
+        steps: of the optimiser, all together.
+        batch_size: objects a step (and a rank).
+        learning_rate: of the first part.
+        drop_at: step from which the rate is a tenth; None is never.
+        fix_bn: keep the spatial modulator's stored statistics (its scales and shifts are trained all the same).
+        fix_trunk_bn: keep the stored statistics of lite's trunks.
+        fix_seg: train the modulators and the fusion layer only.
+        fixed_seg_blocks: lite: this many first blocks of the segmentation trunk keep their start values.
+        fixed_modulator_blocks: lite: this many first blocks of the visual modulator keep their start values.
+        save_steps: distance of snapshots.
+        seed: of everything random.
+        workers: processes that read and augment samples.
+    """
+
+    steps: int = 300_000
+    batch_size: int = 8
+    learning_rate: float = 1e-5
+    drop_at: int | None = 200_000
+    fix_bn: bool = False
+    fix_trunk_bn: bool = False
+    fix_seg: bool = False
+    fixed_seg_blocks: int = 0
+    fixed_modulator_blocks: int = 0
+    save_steps: int = 1000
+    seed: int = 1234
+    workers: int = 2
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step."""
+        return self.learning_rate * (0.1 if self.drop_at is not None and step >= self.drop_at else 1.0)
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """How examples become network input.
+
+    Attributes:
+        size: (height, width) of the frames.
+        scales: factors of the size, one of them drawn for each batch.
+        scale_value: factor of the normalised pixels.
+        frame_crop_ratio: still images: each side of frame and label moves by up to this part of its length.
+        mask_guide: masktrack: the guide is the perturbed, dilated mask in place of a Gaussian.
+        augmentation: of the guides.
+    """
+
+    size: tuple[int, int] = (480, 854)
+    scales: tuple[float, ...] = (0.5, 0.8, 1.0)
+    scale_value: float = 1.0
+    frame_crop_ratio: float = 0.0
+    mask_guide: bool = False
+    augmentation: GuideAugmentation = field(default_factory=GuideAugmentation)
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 16 or not self.scales or min(self.scales) <= 0:
+            raise UserError(f"osmn: frames of {self.size} at scales {self.scales} are too small for the network")
+
+    def batch_size_of(self, scale: float) -> tuple[int, int]:
+        """(height, width) of a batch at this scale."""
+        return int(self.size[0] * scale), int(self.size[1] * scale)
+
+
+COCO: Final = (TrainingSettings(), SampleSettings((400, 400), (0.8, 1.0, 1.2)))
+"""Stage 1: 200,000 steps, then 100,000 at a tenth of the rate."""
+
+DAVIS: Final = (
+    TrainingSettings(steps=50_000, batch_size=4, learning_rate=1e-6, drop_at=None, fix_bn=True),
+    SampleSettings((480, 854), (0.5, 0.8, 1.0)),
+)
+"""Stage 2, from the weights of stage 1."""
+
+YOUTUBE_VOS: Final = (TrainingSettings(), SampleSettings((256, 448), (1.0,)))
+"""YouTube-VOS from ImageNet, the same steps as stage 1."""

@@ -1,0 +1,69 @@
+"""Settings of inference, apart from all code that needs torch so that command lines can show them at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vos_shared.errors import UserError
+
+
+@dataclass(frozen=True)
+class InferenceSettings:
+    """How a video is segmented; the defaults follow the paper and its code."""
+
+    size: tuple[int, int] | None = None
+    """Height and width that frames are stretched to for the network; by default their own, or what the weights ask
+    for."""
+    shorter_side: int | None = None
+    """Length in pixels that the shorter side is scaled to for the network, the aspect ratio kept; not with --size."""
+    scale_value: float | None = None
+    """Factor of the normalised pixels; by default the weights' own (1, or 0.00787 for lite)."""
+    pad_ratio: float = 0.03
+    """Black margin of the visual guide, as a part of the object's box."""
+    keep_aspect: bool = False
+    """Fit the visual guide into its square in place of stretching it."""
+    blank_background: bool = True
+    """Show the visual modulator the object alone; turn it off where the first mask is only a bounding box."""
+    aligned_size: tuple[int, int] | None = None
+    """masktrack: height and width that its input is padded to with zeros, as Caffe's models want it (481 865)."""
+    crf: bool = False
+    """Refine each mask with a dense CRF, also before it guides the next frame (extra crf of vos-shared)."""
+    object_batch: int = 8
+    """Objects that go through the network at once."""
+
+    def __post_init__(self) -> None:
+        if self.size is not None and self.shorter_side is not None:
+            raise UserError("osmn: give either a size or a shorter side, not both")
+        lengths = [*(self.size or ()), *(self.aligned_size or ())]
+        lengths += [] if self.shorter_side is None else [self.shorter_side]
+        if lengths and min(lengths) < 16:
+            raise UserError(f"osmn: frames of {min(lengths)} pixels are too small for the network; 16 is the least")
+        if self.object_batch < 1:
+            raise UserError(f"osmn: object batch {self.object_batch} must be at least 1")
+
+    def network_size(self, frame_size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of the network's input for frames of this (height, width)."""
+        if self.size is not None:
+            return self.size
+        if self.shorter_side is None:
+            return frame_size
+        scale = self.shorter_side / min(frame_size)
+        return round(frame_size[0] * scale), round(frame_size[1] * scale)
+
+
+@dataclass(frozen=True)
+class OnlineSettings:
+    """Fine-tuning on an object's first frame before it is followed (specification, section 10)."""
+
+    iterations: int = 100
+    """Steps of one sample each."""
+    learning_rate: float = 1e-5
+    """Constant."""
+    scales: tuple[float, ...] = (0.5, 0.8, 1.0)
+    """Factors of the frame's size, one of them drawn for each step."""
+    fix_bn: bool = False
+    """Keep the spatial modulator's stored statistics; the original lets them move."""
+    models: Path | None = None
+    """Keep the fine-tuned networks as FOLDER/<video>/<n>.safetensors, n counting the video's objects; those that are
+    there, made from the same frame, weights and settings, are not made again."""

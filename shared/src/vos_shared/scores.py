@@ -1,0 +1,92 @@
+"""Soft masks in files: ``<root>/<sequence>/<id>/<frame>.npy``, float32 [H, W] in 0..1."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from vos_shared.errors import BadResults
+from vos_shared.method import Scores
+
+Score: TypeAlias = npt.NDArray[np.float32]
+"""The soft mask of one object, float32 [H, W] in 0..1."""
+
+
+class ScoreWriter:
+    """Writes the soft masks of one sequence, from the frame on in which an object is first seen.
+
+    Args:
+        folder: of the sequence.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._seen: set[int] = set()
+
+    def write(self, frame_name: str, scores: Scores) -> None:
+        """Write the soft masks of a frame, float32 [K, H, W]; row k belongs to id k + 1."""
+        for key, score in enumerate(scores, start=1):
+            if key in self._seen or score.any():
+                self._seen.add(key)
+                (self.folder / str(key)).mkdir(exist_ok=True)
+                np.save(self.folder / str(key) / f"{frame_name}.npy", score.astype(np.float32, copy=False))
+
+
+@contextmanager
+def score_writer(root: Path | None, sequence_name: str) -> Iterator[ScoreWriter | None]:
+    """Write the soft masks of a sequence; its folder appears when the block ends, and not if it raises.
+
+    Args:
+        root: of all sequences; None writes nothing.
+        sequence_name: a folder name.
+    """
+    if root is None:
+        yield None
+        return
+    partial = root / f".{sequence_name}.{secrets.token_hex(4)}"
+    partial.mkdir(parents=True)
+    try:
+        yield ScoreWriter(partial)
+        shutil.rmtree(root / sequence_name, ignore_errors=True)
+        partial.rename(root / sequence_name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def scored_objects(folder: Path) -> list[int]:
+    """Ids of the objects that have soft masks in the folder of a sequence; other files and folders do not matter.
+
+    Raises:
+        BadResults: there are none.
+    """
+    found = sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit() and path.is_dir())
+    if not found:
+        raise BadResults(f"{folder} holds no soft masks; they are <id>/<frame>.npy, as segment --scores writes them")
+    return found
+
+
+def read_score(folder: Path, key: int, frame_name: str) -> Score | None:
+    """The soft mask of an object in a frame, float32 [H, W], or None where there is none.
+
+    Raises:
+        BadResults: the file is damaged or holds something else.
+    """
+    path = folder / str(key) / f"{frame_name}.npy"
+    if not path.is_file():
+        return None
+    try:
+        score = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as reason:
+        raise BadResults(
+            f"soft mask {path} cannot be read ({reason}); write it again with segment --scores"
+        ) from reason
+    if score.ndim != 2 or score.dtype.kind != "f":
+        raise BadResults(f"soft mask {path} is {score.dtype} {list(score.shape)}, not float [H, W]")
+    return np.asarray(score, np.float32)
