@@ -127,6 +127,14 @@ def test_published_frames(published: Path) -> None:
             np.testing.assert_allclose(found[name][measure], values, rtol=0, atol=0.0005 + 1e-12)
 
 
+@pytest.mark.skipif("VOS_PARITY" not in os.environ, reason="VOS_PARITY is not set")
+def test_mean_iu_of_osmns_own_masks_is_that_of_its_own_script() -> None:
+    folder = Path(os.environ["VOS_PARITY"], "osmn/e2e")
+    expected = float((folder / "res2016_iou.txt").read_text().split()[-1])
+    found = evaluate("davis2016", davis2016(folder / "DAVIS"), folder / "res2016").summary["J-Mean"]
+    assert found == pytest.approx(expected, abs=5e-7)
+
+
 def test_foreground_joins_the_objects(tree: Path) -> None:
     found = evaluate("davis2016", davis2017(tree / "truth", ["a", "c"]), tree / "results")
     assert list(found.sequences) == ["a", "c"]

@@ -15,6 +15,7 @@ from PIL import Image
 from vos_shared.cli import main
 from vos_shared.datasets import load_dataset, youtube_objects
 from vos_shared.datasets.youtube_objects import prepare_youtube_objects
+from vos_shared.doctor import examine
 from vos_shared.errors import BadDataset, UserError
 from vos_shared.evaluation import evaluate
 from vos_shared.masks import read_mask
@@ -100,6 +101,17 @@ def test_what_is_no_such_folder(published: Path, tmp_path: Path) -> None:
         youtube_objects(published)
     with pytest.raises(BadDataset, match="leave out resolution 480p"):
         youtube_objects(published, resolution="480p")
+
+
+def test_doctor_looks_at_the_files_and_at_the_list(prepared: Path) -> None:
+    report = examine(prepared)
+    assert report.rows == [("Images/car_0001", "4", "20x12", "3", "1"), ("Images/dog_0002", "3", "20x12", "1", "1")]
+    assert report.problems == report.notes == []
+    (prepared / "Labels/dog_0002/frame0001.png").write_bytes(b"")
+    (prepared / "all.txt").write_text("cat_0009\n")
+    damaged, missing = examine(prepared).problems
+    assert "frame0001.png cannot be read" in damaged
+    assert "lacks images of cat_0009" in missing
 
 
 def predict(folder: Path, name: str, frame: str, columns: slice, size: tuple[int, int] = SIZE) -> None:

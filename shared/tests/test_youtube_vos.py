@@ -12,6 +12,7 @@ from PIL import Image
 
 from vos_shared.datasets import load_dataset, youtube_vos
 from vos_shared.datasets.youtube_vos import read_meta, wanted_frames
+from vos_shared.doctor import examine
 from vos_shared.errors import BadDataset
 from vos_shared.inputs import InputArguments, inputs_fingerprint
 from vos_shared.masks import ids_of, write_mask
@@ -139,6 +140,19 @@ def test_results_are_made_anew_where_an_object_enters_elsewhere(root: Path) -> N
     before = inputs_fingerprint(youtube_vos(root)[0], Supervision.FIRST_FRAME)
     write_meta(root, {"cat": {"objects": {"1": {"frames": ["00000"]}}}})
     assert inputs_fingerprint(youtube_vos(root)[0], Supervision.FIRST_FRAME) != before
+
+
+def test_doctor_looks_at_the_whole_or_at_one_split(root: Path) -> None:
+    for folder in (root, root / "valid"):
+        report = examine(folder)
+        assert report.rows == [("valid/cat", "4", "10x8", "2", "3"), ("valid/dog", "4", "10x8", "1", "1")]
+        assert report.problems == report.notes == []
+    (root / "valid/Annotations/dog/00005.png").rename(root / "valid/Annotations/dog/00007.png")
+    (root / "valid/JPEGImages/cat/00015.jpg").write_bytes(b"")
+    empty, stray, missing = examine(root).problems
+    assert "00015.jpg cannot be read" in empty
+    assert stray.endswith("dog/00007.png belongs to no frame")
+    assert "masks of dog in which objects enter: 00005.png" in missing
 
 
 @pytest.mark.skipif("VOS_PARITY" not in os.environ, reason="VOS_PARITY is not set")

@@ -138,7 +138,7 @@ class Doctor:
     """Say what a data set or results folder holds and what is wrong with it; exit code 1 if anything is."""
 
     folder: Annotated[Path, tyro.conf.Positional]
-    """DAVIS folder, or results folder with <sequence>/<frame>.png."""
+    """Data set's folder, or results folder with <sequence>/<frame>.png."""
     root: Path | None = None
     """For a results folder: the data set's folder to compare it with."""
     dataset: Literal["davis2016", "davis2017", "youtube-vos", "youtube-objects"] = "davis2017"

@@ -6,12 +6,14 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from tqdm import tqdm
 
 import vos_shared.datasets
+from vos_shared.datasets import youtube_objects, youtube_vos
 from vos_shared.errors import UserError
 from vos_shared.inputs import is_black_and_white
 from vos_shared.masks import describe_size, ids_of, read_mask
@@ -61,26 +63,64 @@ def examine(folder: Path, sequences: Sequence[vos_shared.datasets.Sequence] | No
     """Read everything in a folder.
 
     Args:
-        folder: a DAVIS root, or results as ``<sequence>/<frame>.png``.
+        folder: a data set's (DAVIS, YouTube-VOS or one of its splits, YouTube-Objects), or results as
+            ``<sequence>/<frame>.png``.
         sequences: what results should cover; without them results are only looked at for themselves.
 
     Raises:
-        UserError: no such folder, or it is neither of the two.
+        UserError: no such folder, or it is none of these.
 
     """
     if not folder.is_dir():
         raise UserError(f"no such folder: {folder}")
+    if splits := [path for path in (folder, *_entries(folder)) if (path / "meta.json").is_file()]:
+        return _examine_youtube_vos(folder, splits)
     if (folder / "JPEGImages").is_dir():
-        return _examine_dataset(folder)
+        return _examine_davis(folder)
+    if (folder / "Images").is_dir() and (folder / "Labels").is_dir():
+        return _examine_youtube_objects(folder)
     if any(path.is_dir() and any(path.glob("*.png")) for path in _entries(folder)):
         return _examine_results(folder, sequences)
     raise UserError(
-        f"{folder} is neither a DAVIS folder (it has no JPEGImages) nor results (it has no <sequence>/<frame>.png)"
+        f"{folder} is neither a DAVIS folder (it has no JPEGImages) nor results (it has no <sequence>/<frame>.png), "
+        "nor YouTube-VOS (no <split>/meta.json) or YouTube-Objects (no Images and Labels)"
     )
 
 
-def _examine_dataset(root: Path) -> Report:
-    report = Report(f"DAVIS folder {root}", ("sequence", "frames", "size", "masks", "objects"))
+_DATASET_HEADER: Final = ("sequence", "frames", "size", "masks", "objects")
+
+
+def _examine_youtube_vos(folder: Path, splits: Sequence[Path]) -> Report:
+    report = Report(f"YouTube-VOS folder {folder}", _DATASET_HEADER)
+    for split in splits:
+        _examine_listed(report, split / "JPEGImages", split / "Annotations", split.name)
+        _try_loading(report, partial(youtube_vos, split.parent, split.name))
+    return report
+
+
+def _examine_youtube_objects(root: Path) -> Report:
+    report = Report(f"YouTube-Objects folder {root}", _DATASET_HEADER)
+    _examine_listed(report, root / "Images", root / "Labels", "Images")
+    _try_loading(report, partial(youtube_objects, root))
+    return report
+
+
+def _examine_listed(report: Report, frames: Path, masks: Path, title: str) -> None:
+    """Sequences of a data set whose loader knows which there must be, and which frames have masks."""
+    names = {path.name for folder in (frames, masks) for path in _entries(folder) if path.is_dir()}
+    for name in tqdm(sorted(names), desc=title, unit="sequence", disable=None, leave=False):
+        _examine_sequence(report, f"{title}/{name}", frames / name, masks / name)
+
+
+def _try_loading(report: Report, load: Callable[[], object]) -> None:
+    try:
+        load()
+    except UserError as error:
+        report.problems.append(str(error))
+
+
+def _examine_davis(root: Path) -> Report:
+    report = Report(f"DAVIS folder {root}", _DATASET_HEADER)
     listed = _listed(root)
     found: set[str] = set()
     for resolution in _entries(root / "JPEGImages"):
@@ -88,7 +128,10 @@ def _examine_dataset(root: Path) -> Report:
         names = {path.name for folder in (frames, masks) for path in _entries(folder) if path.is_dir()}
         found |= names
         for name in tqdm(sorted(names), desc=resolution.name, unit="sequence", disable=None, leave=False):
-            _examine_sequence(report, frames / name, masks / name)
+            where = f"{resolution.name}/{name}"
+            if any(mask.black_and_white for mask in _examine_sequence(report, where, frames / name, masks / name)):
+                report.notes.append(f"{where}: masks of 0 and 255; read them as davis2016")
+            _compare_names(report, where, frames / name, masks / name)
     for name, lists in sorted(listed.items()):
         if name not in found:
             report.problems.append(f"{', '.join(lists)}: sequence {name} is listed but is not there")
@@ -97,30 +140,34 @@ def _examine_dataset(root: Path) -> Report:
     return report
 
 
-def _examine_sequence(report: Report, frames_folder: Path, masks_folder: Path) -> None:
-    where = "/".join(frames_folder.parts[-2:])
-    frames = _read_all(report, frame_files(frames_folder) if frames_folder.is_dir() else [], _read_frame)
+def _examine_sequence(report: Report, where: str, frames_folder: Path, masks_folder: Path) -> list[_Picture]:
+    """Look at each file by itself; returns the masks."""
+    frames = _read_all(report, _frame_files(frames_folder), _read_frame)
     masks = _read_all(report, _mask_files(masks_folder), _read_mask)
     _strays(report, frames_folder, lambda path: path in set(frame_files(frames_folder)))
     _strays(report, masks_folder, lambda path: path.suffix == ".png")
     report.rows.append((where, str(len(frames)), _sizes(frames), str(len(masks)), _objects(masks)))
     _compare_sizes(report, where, frames, masks)
-    frame_names = [path.stem for path in frame_files(frames_folder)] if frames_folder.is_dir() else []
-    mask_names = [path.stem for path in _mask_files(masks_folder)]
-    if not frame_names or not mask_names:
-        report.problems.append(f"{where} has no {'masks' if frame_names else 'frames'}")
-        return
-    if frame_names[0] not in mask_names:
-        report.problems.append(f"{where}: the first frame, {frame_names[0]}, has no mask")
-    elif 1 < len(mask_names) < len(frame_names):
-        lacking = [name for name in frame_names if name not in set(mask_names)]
-        report.notes.append(f"{where}: {len(lacking)} frames without mask: {ranges(lacking, frame_names)}")
-    for name in sorted(set(mask_names) - set(frame_names)):
-        report.problems.append(f"{masks_folder / name}.png belongs to no frame")
+    frame_names = {path.stem for path in _frame_files(frames_folder)}
+    if frame_names:
+        strange = [path for path in _mask_files(masks_folder) if path.stem not in frame_names]
+        report.problems.extend(f"{path} belongs to no frame" for path in strange)
     if masks and not any(mask.ids for mask in masks):
         report.problems.append(f"{where}: no mask holds any object")
-    if any(mask.black_and_white for mask in masks):
-        report.notes.append(f"{where}: masks of 0 and 255; read them as davis2016")
+    return masks
+
+
+def _compare_names(report: Report, where: str, frames_folder: Path, masks_folder: Path) -> None:
+    """DAVIS has masks of all frames, or of the first."""
+    frame_names = [path.stem for path in _frame_files(frames_folder)]
+    mask_names = {path.stem for path in _mask_files(masks_folder)}
+    if not frame_names or not mask_names:
+        report.problems.append(f"{where} has no {'masks' if frame_names else 'frames'}")
+    elif frame_names[0] not in mask_names:
+        report.problems.append(f"{where}: the first frame, {frame_names[0]}, has no mask")
+    elif 1 < len(mask_names) < len(frame_names):
+        lacking = [name for name in frame_names if name not in mask_names]
+        report.notes.append(f"{where}: {len(lacking)} frames without mask: {ranges(lacking, frame_names)}")
 
 
 def _examine_results(root: Path, sequences: Sequence[vos_shared.datasets.Sequence] | None) -> Report:
@@ -228,6 +275,10 @@ def _recorded(root: Path, sequence: str) -> str:
 def _entries(folder: Path) -> list[Path]:
     """What is in a folder, hidden things left out; nothing if it is not there."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
+
+
+def _frame_files(folder: Path) -> list[Path]:
+    return frame_files(folder) if folder.is_dir() else []
 
 
 def _mask_files(folder: Path) -> list[Path]:
