@@ -67,6 +67,7 @@ def test_davis_holds_every_frame_as_it_was_written(
         expected = [f"cat/{t:05d}.png" for t in range(5)] + [f"dog/{t:05d}.png" for t in range(3)]
         assert archive.namelist() == expected
         assert all(archive.read(name) == (results / name).read_bytes() for name in expected)
+        assert len({info.date_time for info in archive.infolist()} | {(1980, 1, 1, 0, 0, 0)}) == 1
     assert vos(monkeypatch, *words, "--check", output) == 0
     assert "is complete: 8 masks" in capsys.readouterr().out
     first = output.read_bytes()
