@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +19,13 @@ from tqdm import tqdm
 
 from vos_shared.atomic import atomic_path, write_json
 from vos_shared.checkpoints.torch_pickle import load_torch
-from vos_shared.errors import BadWeights, MissingExtra
+from vos_shared.errors import BadWeights, MissingExtra, UserError
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+
+T = TypeVar("T")
 
 
 class ResumeFile:
@@ -265,6 +269,28 @@ class StopRequest:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.wanted = True
         signal.signal(number, self._before[number])
+
+
+def worker_items(loader: Iterable[T]) -> Iterator[T]:
+    """The items of a data loader; errors of the user that its worker processes meet stay one line.
+
+    Raises:
+        UserError: as the data set raised it.
+    """
+    try:
+        yield from loader
+    except UserError as error:
+        # A worker's error arrives with its traceback as text; the last line is what it said.
+        said = str(error).strip().splitlines()[-1]
+        raise type(error)(said.removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")) from error
+
+
+def leave_process_group(worker: int) -> None:
+    """For ``DataLoader(worker_init_fn=..)``: a signal for the whole group shall reach the main process alone.
+
+    That one finishes its step, saves, and then ends its workers.
+    """
+    os.setpgrp()
 
 
 def progress_bar(steps: int, first_step: int = 0, *, enabled: bool = True) -> tqdm[Any]:

@@ -6,7 +6,6 @@ and more loader workers change nothing.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -16,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dense_ulearn.augmentation import ClipViews, Views, make_views
 from dense_ulearn.presets import Augmentation, Sampling
-from vos_shared.errors import BadDataset, BadVideo
+from vos_shared.errors import BadDataset
+from vos_shared.training import leave_process_group, worker_items
 from vos_shared.video import Video
 
 
@@ -134,15 +134,6 @@ def clip_batches(
         dataset,
         batch_sampler=keys if isinstance(keys, Sampler) else list(keys),
         num_workers=workers,
-        worker_init_fn=_leave_process_group,
+        worker_init_fn=leave_process_group,
     )
-    try:
-        yield from loader
-    except BadVideo as error:
-        # A worker's error arrives with its traceback as text; the last line is what it said.
-        raise BadVideo(str(error).strip().splitlines()[-1].removeprefix(f"{BadVideo.__module__}.BadVideo: ")) from error
-
-
-def _leave_process_group(worker: int) -> None:
-    """Ctrl-C reaches the whole group; only the loop shall hear it, finish its step, and then end the workers."""
-    os.setpgrp()
+    yield from worker_items(loader)

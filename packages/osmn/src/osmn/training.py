@@ -19,7 +19,14 @@ from osmn.optimiser import TensorFlowAdam
 from osmn.presets import SampleSettings, TrainingSettings
 from osmn.snapshots import save_snapshot
 from vos_shared.errors import BadWeights, UserError
-from vos_shared.training import ResumeFile, StopRequest, TrainingLog, progress_bar
+from vos_shared.training import (
+    ResumeFile,
+    StopRequest,
+    TrainingLog,
+    leave_process_group,
+    progress_bar,
+    worker_items,
+)
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -147,8 +154,9 @@ def _batches(
         settings.batch_size,
         num_workers=settings.workers,
         pin_memory=fabric.device.type == "cuda",
+        worker_init_fn=leave_process_group,
     )
-    for batch in loader:
+    for batch in worker_items(loader):
         yield fabric.to_device(batch)
 
 
