@@ -1,25 +1,25 @@
 """Exact search for the cells of earlier frames that resemble the cells of a new frame most.
 
 A dense search compares every cell of the new frame with every cell of every context frame and then hides what lies
-outside the radius. Here tiles of queries meet only the window that the radius can reach: the map is cut into column
-strips, stored so that the cells of neighbouring rows of a strip, of all context frames, lie side by side in memory.
-A window then is a handful of matrix products without any copying, and its size does not grow with the map.
+outside the radius. Here tiles of queries meet only the window that the radius can reach, column by column of the map:
+features are stored so that the cells of a column, of all context frames, lie side by side in memory. A column of a
+window then is one matrix product without any copying, no longer than the circle asks for, and while it is in the
+processor's cache it serves several tiles, one below the other.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TILE_QUERIES = {"cpu": 48, "cuda": 384}
-"""What one matrix product compares at once: kernels for AVX-512 work on 48 columns; a GPU would rather compute too much
-than start many small kernels."""
+CPU_TILE = (6, 8)  # rows, columns: kernels for AVX-512 work on 48 queries
+GPU_TILE = (24, 16)  # Better to compute too much than to start many small kernels.
+TILES_AT_ONCE = 5  # that share a column of the context; the scores of all are in memory
 GROUP = 20  # cells of a reference frame that the search treats as one group
 SCORES_AT_ONCE = 2**20  # similarities to a reference frame held at once: 4 MiB
 
@@ -33,74 +33,78 @@ class Candidates(NamedTuple):
     """int64 [q, k]: slot * h * w + cell, cells counted row by row."""
 
 
-@dataclass(frozen=True)
-class Tile:
-    """Queries of rows ``top`` to ``bottom`` of a strip and the window that they reach (half-open ranges)."""
+class Area(NamedTuple):
+    """A rectangle of cells, half-open."""
 
     top: int
     bottom: int
-    rows: tuple[int, int]
-    strips: tuple[int, int]
+    left: int
+    right: int
+
+
+class Run(NamedTuple):
+    """Cells of a column, half-open."""
+
+    column: int
+    top: int
+    bottom: int
 
 
 class Tiling:
-    """Cuts a feature map of h x w cells into strips and tiles.
+    """Cuts a feature map of h x w cells into blocks, and those into tiles.
 
     Args:
         height, width: h and w.
         radius: only cells that are strictly nearer than this (Euclidean, in cells) can be reached.
-        queries: about so many make a tile.
+        tile: rows and columns of a tile.
     """
 
-    def __init__(self, height: int, width: int, radius: float, queries: int = TILE_QUERIES["cpu"]) -> None:
-        self.height, self.width, self.radius = height, width, radius
-        self.reach = math.ceil(min(radius, height + width)) - 1
-        # Half the reach: a window is hardly wider than it must be, and a tile's products are still large.
-        columns = min(max(4, math.ceil(self.reach / 2)), 12, width)
-        self.strips = math.ceil(width / columns)
-        self.columns = math.ceil(width / self.strips)
-        self.rows = max(1, queries // self.columns)
+    def __init__(self, height: int, width: int, radius: float, tile: tuple[int, int] = CPU_TILE) -> None:
+        self.height, self.width, self.tile = height, width, tile
+        self._beyond = math.ceil(min(radius, height + width) ** 2)  # the least squared distance that is too far
 
     @property
     def cells(self) -> int:
         """Number of cells of a map."""
         return self.height * self.width
 
-    def strip(self, features: Tensor, number: int) -> Tensor:
-        """One strip of features [h, w, D]: [h, b, D]; the last is filled up with zeros."""
-        strip = features[:, number * self.columns : (number + 1) * self.columns]
-        return F.pad(strip, (0, 0, 0, self.columns - strip.shape[1]))
+    def blocks(self) -> list[Area]:
+        """Areas that cover the map, each of a few tiles one below the other."""
+        rows, columns = self.tile[0] * TILES_AT_ONCE, self.tile[1]
+        return [
+            Area(top, min(self.height, top + rows), left, min(self.width, left + columns))
+            for left in range(0, self.width, columns)
+            for top in range(0, self.height, rows)
+        ]
 
-    def restore(self, strips: Tensor) -> Tensor:
-        """Put strips together again: [S, h, b, M] to [h, w, M]."""
-        return strips.transpose(0, 1).flatten(1, 2)[:, : self.width]
+    def tiles(self, block: Area) -> list[Area]:
+        """The tiles of a block from top to bottom."""
+        tops = range(block.top, block.bottom, self.tile[0])
+        return [block._replace(top=top, bottom=min(block.bottom, top + self.tile[0])) for top in tops]
 
-    def tiles(self, strip: int) -> Iterator[Tile]:
-        """The tiles of a strip from top to bottom."""
-        across = math.ceil(self.reach / self.columns)
-        strips = (max(0, strip - across), min(self.strips, strip + across + 1))
-        for top in range(0, self.height, self.rows):
-            bottom = min(self.height, top + self.rows)
-            yield Tile(top, bottom, (max(0, top - self.reach), min(self.height, bottom + self.reach)), strips)
+    def window(self, tile: Area) -> list[Run]:
+        """The cells that a tile can reach, column by column."""
+        reach = self._reach(0)
+        runs = []
+        for x in range(max(0, tile.left - reach), min(self.width, tile.right + reach)):
+            down = self._reach(max(tile.left - x, x - tile.right + 1, 0))
+            runs.append(Run(x, max(0, tile.top - down), min(self.height, tile.bottom + down)))
+        return runs
 
-    def window(self, strip: int, tile: Tile, device: torch.device) -> tuple[Tensor, Tensor]:
-        """What a tile sees.
+    def _reach(self, across: int) -> int:
+        """The most rows by which a cell that can be reached is away, so many columns aside."""
+        return math.isqrt(self._beyond - across**2 - 1)
 
-        Returns:
-            The cells of its window, int64 [n], in the order in which strips are stored, and bool [n, q]: the cells
-            that lie outside the radius of each query.
-        """
-        y = torch.arange(*tile.rows, device=device)
-        x = torch.arange(tile.strips[0] * self.columns, tile.strips[1] * self.columns, device=device)
-        query_y = torch.arange(tile.top, tile.bottom, device=device)
-        query_x = torch.arange(strip * self.columns, (strip + 1) * self.columns, device=device)
-        across = (x[:, None] - query_x).square()  # [n b, b]
-        across[x >= self.width] = (self.height + self.width) ** 2 + math.ceil(min(self.radius, 1e6)) ** 2  # filling
-        down = (y[:, None] - query_y).square()  # [R, a]
-        across = across.unflatten(0, (-1, self.columns))  # [n, b, b]
-        distance = down[None, :, None, :, None] + across[:, None, :, None, :]  # [n, R, b, a, b]
-        cells = y[None, :, None] * self.width + x.clamp(max=self.width - 1).view(-1, 1, self.columns)  # [n, R, b]
-        return cells.flatten(), (distance >= self.radius**2).flatten(0, 2).flatten(1)
+    def cells_of(self, window: Sequence[Run]) -> Tensor:
+        """Numbers of a window's cells, counted row by row over the map: int64 [n]."""
+        return torch.tensor([y * self.width + x for x, top, bottom in window for y in range(top, bottom)])
+
+    def outside(self, tile: Area, cells: Tensor) -> Tensor:
+        """Which cells [n] lie outside the radius of each query of a tile: bool [n, q]."""
+        x, y = (cells % self.width)[:, None], (cells // self.width)[:, None]
+        across = (x - torch.arange(tile.left, tile.right, device=cells.device)).square()  # [n, columns]
+        down = (y - torch.arange(tile.top, tile.bottom, device=cells.device)).square()  # [n, rows]
+        return (down[:, :, None] + across[:, None] >= self._beyond).flatten(1)
 
 
 class ContextFrames:
@@ -113,51 +117,60 @@ class ContextFrames:
 
     def __init__(self, tiling: Tiling, dtype: torch.dtype) -> None:
         self.tiling, self.dtype = tiling, dtype
-        self._bank: Tensor | None = None  # [S, h, b, slots, D]
+        self._bank: Tensor | None = None  # [w, h, slots, D]
 
     def put(self, slot: int, features: Tensor, capacity: int) -> None:
         """Store a frame's features [h, w, D]; the room grows by doubling up to ``capacity`` slots."""
-        held = 0 if self._bank is None else self._bank.shape[3]
+        held = 0 if self._bank is None else self._bank.shape[2]
         if slot >= held:
-            tiling, size = self.tiling, min(capacity, max(slot + 1, 2 * held))
-            shape = (tiling.strips, tiling.height, tiling.columns, size, features.shape[2])
-            bank = features.new_zeros(shape, dtype=self.dtype)
+            size = min(capacity, max(slot + 1, 2 * held))
+            bank = features.new_zeros(self.tiling.width, self.tiling.height, size, features.shape[2], dtype=self.dtype)
             if self._bank is not None:
-                bank[..., :held, :] = self._bank
+                bank[:, :, :held] = self._bank
             self._bank = bank
         assert self._bank is not None
-        for number in range(self.tiling.strips):
-            self._bank[number, :, :, slot] = self.tiling.strip(features, number)
+        self._bank[:, :, slot] = features.transpose(0, 1)
 
-    def nearest(self, strip: int, queries: Tensor, slot_sets: Sequence[tuple[int, ...]], k: int) -> list[Candidates]:
+    def nearest(self, block: Area, queries: Tensor, slot_sets: Sequence[tuple[int, ...]], k: int) -> list[Candidates]:
         """For each set of slots the k most similar cells that a query reaches.
 
         Args:
-            strip: the number of the strip that the queries come from.
-            queries: float32 [h * b, D], all cells of the strip.
+            block: where the queries come from.
+            queries: float32 [rows * columns, D], all cells of the block.
             slot_sets: sets of slots, none of them empty.
             k: number of neighbours.
         """
-        found = [
-            self._search_tile(strip, tile, queries, slot_sets, k) if slot_sets else []
-            for tile in self.tiling.tiles(strip)
-        ]
-        return [Candidates(*map(torch.cat, zip(*tiles, strict=True))) for tiles in zip(*found, strict=True)]
+        if not slot_sets:
+            return []
+        tiles = self.tiling.tiles(block)
+        windows = [self.tiling.window(tile) for tile in tiles]
+        scores = self._scores(windows, queries.split(self.tiling.tile[0] * (block.right - block.left)))
+        found = [self._best(*tile, slot_sets, k) for tile in zip(tiles, windows, scores, strict=True)]
+        return [Candidates(*map(torch.cat, zip(*parts, strict=True))) for parts in zip(*found, strict=True)]
 
-    def _search_tile(
-        self, strip: int, tile: Tile, queries: Tensor, slot_sets: Sequence[tuple[int, ...]], k: int
-    ) -> list[Candidates]:
+    def _scores(self, windows: list[list[Run]], queries: Sequence[Tensor]) -> list[Tensor]:
+        """Similarities of the cells of each tile's window to the tile's queries [q, D]: [n, slots, q]."""
         assert self._bank is not None
-        slots = self._bank.shape[3]
-        cells, outside = self.tiling.window(strip, tile, queries.device)
-        columns = queries[tile.top * self.tiling.columns : tile.bottom * self.tiling.columns].T.contiguous()  # [D, q]
-        window = self._bank[slice(*tile.strips), slice(*tile.rows)].flatten(1, 3).float()  # [n, R * b * slots, D]
-        scores = torch.bmm(window, columns.expand(len(window), -1, -1))
-        scores = scores.view(len(cells), slots, -1)  # [cells, slots, q]
+        slots, turned = self._bank.shape[2], [part.T.contiguous() for part in queries]
+        sizes = [[(run.bottom - run.top) * slots for run in window] for window in windows]
+        scores = [part.new_empty(sum(size), part.shape[1]) for part, size in zip(turned, sizes, strict=True)]
+        places = [score.split(size) for score, size in zip(scores, sizes, strict=True)]
+        for column in range(len(windows[0])):  # The same ones for all tiles, which lie one below the other.
+            for window, part, place in zip(windows, turned, places, strict=True):
+                x, top, bottom = window[column]
+                torch.mm(self._bank[x, top:bottom].flatten(0, 1).float(), part, out=place[column])
+        return [score.unflatten(0, (-1, slots)) for score in scores]
+
+    def _best(
+        self, tile: Area, window: list[Run], scores: Tensor, slot_sets: Sequence[tuple[int, ...]], k: int
+    ) -> list[Candidates]:
+        """The k best of a tile's scores [n, slots, q] for each set of slots."""
+        cells = self.tiling.cells_of(window).to(scores.device)
+        outside = self.tiling.outside(tile, cells)
         found = []
         for chosen in slot_sets:
-            numbers = torch.tensor(chosen, device=queries.device)
-            part = scores if len(chosen) == slots else scores[:, numbers]
+            numbers = torch.tensor(chosen, device=scores.device)
+            part = scores if len(chosen) == scores.shape[1] else scores[:, numbers]
             similarity, index = largest(part, k, outside)
             place = numbers[index % len(chosen)] * self.tiling.cells + cells[index // len(chosen)]
             found.append(Candidates(similarity, place))
@@ -179,7 +192,7 @@ class ReferenceFrame:
 
     def nearest(self, queries: Tensor, slot: int, k: int) -> Candidates:
         """The k most similar cells for queries float32 [q, D]; the frame is said to be in ``slot``."""
-        at_once = max(TILE_QUERIES["cpu"], SCORES_AT_ONCE // len(self._groups))
+        at_once = max(math.prod(CPU_TILE), SCORES_AT_ONCE // len(self._groups))
         found = [self._search(part, k) for part in queries.split(at_once)]
         similarity, cell = map(torch.cat, zip(*found, strict=True))
         # Where a map has fewer than k cells, cells behind its end fill up; they weigh nothing, but must exist.

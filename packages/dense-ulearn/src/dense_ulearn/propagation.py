@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dense_ulearn.neighbours import TILE_QUERIES, Candidates, ContextFrames, ReferenceFrame, Tiling, merge
+from dense_ulearn.neighbours import CPU_TILE, GPU_TILE, Area, Candidates, ContextFrames, ReferenceFrame, Tiling, merge
 from dense_ulearn.settings import PropagationSettings
+from dense_ulearn.threads import map_on_threads
 
 
 @dataclass
@@ -69,8 +70,8 @@ class LabelPropagation:
         """
         height, width, _ = features.shape
         if self._tiling is None:
-            queries = TILE_QUERIES.get(features.device.type, TILE_QUERIES["cpu"])
-            self._tiling = Tiling(height, width, self.settings.radius, queries)
+            tile = CPU_TILE if features.device.type == "cpu" else GPU_TILE
+            self._tiling = Tiling(height, width, self.settings.radius, tile)
             self._context = ContextFrames(self._tiling, self.dtype)
         self._add_channels(ids)
         labels = self._propagate(features) if self._references else features.new_zeros(height * width, len(self.ids))
@@ -132,26 +133,30 @@ class LabelPropagation:
         """Labels of the new frame from all references and the context: [h, w, D] -> [h * w, M]."""
         assert self._tiling is not None
         table = torch.cat([*self._labels, *(reference.labels for reference in self._references)])
-        labels = [self._propagate_strip(number, features, table) for number in range(self._tiling.strips)]
-        grid = torch.stack(labels).unflatten(1, (-1, self._tiling.columns))  # [S, h, b, M]
-        return self._tiling.restore(grid).flatten(0, 1)
+        blocks = self._tiling.blocks()
+        parts = map_on_threads(lambda block: self._propagate_block(block, features, table), blocks, features.device)
+        labels = table.new_empty(*features.shape[:2], table.shape[1])
+        for block, part in zip(blocks, parts, strict=True):
+            labels[block.top : block.bottom, block.left : block.right] = part
+        return labels.flatten(0, 1)
 
-    def _propagate_strip(self, strip: int, features: Tensor, table: Tensor) -> Tensor:
-        """Labels of one strip from the label table [slots * h * w, M]: [h, w, D] -> [h * b, M]."""
-        assert self._tiling is not None
+    @torch.inference_mode()
+    def _propagate_block(self, block: Area, features: Tensor, table: Tensor) -> Tensor:
+        """Labels of one block from the label table [slots * h * w, M]: [h, w, D] -> [rows, columns, M]."""
         assert self._context is not None
-        queries = self._tiling.strip(features, strip).flatten(0, 1).float()  # [h * b, D]
+        area = features[block.top : block.bottom, block.left : block.right].float()
+        queries = area.flatten(0, 1)
         k = self.settings.neighbours
         sources = {reference.frame: self._sources(reference.frame) for reference in self._references}
         slot_sets = sorted({slots for source in sources.values() for slots, _ in source})
-        near = dict(zip(slot_sets, self._context.nearest(strip, queries, slot_sets, k), strict=True))
+        near = dict(zip(slot_sets, self._context.nearest(block, queries, slot_sets, k), strict=True))
         result = table.new_zeros(len(queries), table.shape[1])
         for number, reference in enumerate(self._references):
             found = [reference.features.nearest(queries, len(self._labels) + number, k)]
             for slots, times in sources[reference.frame]:
                 found += [near[slots]] * min(times, k)
             result += reference.valid * self._vote(merge(found, k), table)
-        return result
+        return result.view(*area.shape[:2], -1)
 
     def _sources(self, reference: int) -> list[tuple[tuple[int, ...], int]]:
         """Slots of the context frames for a reference, and how often each frame counts.
