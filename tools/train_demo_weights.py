@@ -1,8 +1,8 @@
 """How the shipped weights came to be, one command a method.
 
-`python tools/train_demo_weights.py dense-ulearn --videos .. --davis .. --output ..` trains until Ctrl-C (or the last
-epoch) and goes on where it stopped when called again; `.. publish` turns the snapshot into the shipped file; `.. judge`
-scores it beside the same network untrained and beside the first mask repeated.
+`python tools/train_demo_weights.py dense-ulearn --videos .. --davis .. --output ..` (or `osmn ..`) trains until Ctrl-C
+or the end, and goes on where it stopped when called again; `.. publish` turns the snapshot into the shipped file;
+`.. judge` scores it on DAVIS sequences, beside the first mask repeated.
 """
 
 from __future__ import annotations
@@ -32,6 +32,15 @@ SETTINGS = (
 """What two shared CPU cores can do in an hour: small crops, small batches; the rate falls once, near the end."""
 SYNTHETIC_CLIPS = 8
 
+OSMN_NETWORK = "--variant lite --head-width 192"
+OSMN_COMMON = "--batch-size 8 --fix-trunk-bn --fixed-seg-blocks 3 --fixed-modulator-blocks 12 --seed 1234"
+"""Only what two CPU cores can train in an hour or two: the first blocks stay as ImageNet left them."""
+OSMN_STAGES = (
+    "--steps 1200 --drop-at 1000 --learning-rate 2e-4 --size 256 320 --scales 0.8 1.0 1.2",
+    "--steps 1600 --drop-at 1200 --learning-rate 1e-4 --size 240 432 --scales 0.75 0.9 1.0",
+)
+"""Stage 1 on photographs and synthetic clips, stage 2 on DAVIS-2016 train."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainDenseUlearn:
@@ -59,6 +68,50 @@ class TrainDenseUlearn:
         if (self.output / "resume.pt").exists():
             command.append("--resume")
         return subprocess.call(command)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOsmn:
+    """Train the weights that come with osmn: photographs and synthetic clips, then DAVIS-2016 train."""
+
+    images: Path
+    """Folder with images/ and masks/."""
+    davis: Path
+    """DAVIS folder; the sequences of its train list are used."""
+    mobilenet: Path
+    """Keras' MobileNet-v1 trained on ImageNet, npz."""
+    output: Path
+    """Folder of the run; called again, the run goes on."""
+    workers: int = 1
+    """Processes that read samples."""
+
+    def run(self) -> int:
+        """Train both stages."""
+        synthetic = self.output / "synthetic"
+        if not synthetic.is_dir():
+            _call("vos", "demo-data", str(synthetic), "--clips", str(SYNTHETIC_CLIPS), "--seed", "1000")
+        first, second = self.output / "stage1", self.output / "stage2"
+        sources = ["images", "--images", str(self.images), "--davis", str(synthetic), "--start", str(self.mobilenet)]
+        self._stage(first, [*sources, *shlex.split(OSMN_NETWORK), *shlex.split(OSMN_STAGES[0])])
+        sources = ["davis", "--root", str(self.davis), "--dataset", "davis2016", "--exclude", *HELD_OUT]
+        self._stage(second, [*sources, "--start", str(first / "last.safetensors"), *shlex.split(OSMN_STAGES[1])])
+        return 0
+
+    def _stage(self, folder: Path, words: list[str]) -> None:
+        resume = ["--resume"] if (folder / "resume.pt").exists() else []
+        common = [*shlex.split(OSMN_COMMON), f"--workers={self.workers}", "--minutes=3"]
+        _call("osmn", "train", *words, *common, *resume, "--output", str(folder))
+
+
+def _call(program: str, *words: str) -> None:
+    """Run a command of this environment.
+
+    Raises:
+        UserError: it failed; it has said why.
+    """
+    code = subprocess.call([str(Path(sys.executable).with_name(program)), *words])
+    if code:
+        raise UserError(f"{program} {words[0]} ended with {code}")
 
 
 def write_synthetic(folder: Path) -> Path:
@@ -92,6 +145,8 @@ class Publish:
     """Of the run: last.safetensors."""
     output: Path
     """The file that is shipped."""
+    description: str
+    """What the weights are, in a few words."""
     note: str
     """Data, hardware and time, in words."""
     scores: Path | None = None
@@ -106,10 +161,8 @@ class Publish:
         state, metadata = ours.load(self.snapshot)
         half = {name: value.to(torch.float16) if value.is_floating_point() else value for name, value in state.items()}
         scores = {} if self.scores is None else json.loads(self.scores.read_text(encoding="utf-8"))
-        description = f"demo weights, {metadata['step']} steps on unlabelled video"
-        kept = {name: metadata[name] for name in ("step", "epoch", "hours", "settings")}
-        said = {"description": description, "trained": "true", "note": self.note, "scores": json.dumps(scores)}
-        ours.save(self.output, half, {**said, **kept, "command": f"dense-ulearn train custom {SETTINGS}"})
+        said = {"description": self.description, "trained": "true", "note": self.note, "scores": json.dumps(scores)}
+        ours.save(self.output, half, {**metadata, **said})
         print(f"{self.output}: {self.output.stat().st_size / 1e6:.1f} MB")
 
 
@@ -124,7 +177,7 @@ class Judge:
     method: str = "dense-ulearn"
     """Whose weights."""
     input_size: int = -1
-    """Length of the shorter side that frames are scaled to; -1 leaves them as they are."""
+    """Length of the shorter side that frames are scaled to; -1 leaves that to the method."""
     json: Path | None = None
     """Write the numbers here, too; numbers that are there already are not computed again."""
 
@@ -161,7 +214,8 @@ class Judge:
         methods, _ = discover()
         if self.method not in methods:
             raise UserError(f"no method {self.method} is installed")
-        segmenter = methods[self.method].load(weights or None, input_size=self.input_size)
+        size = {} if self.input_size < 0 else {_SIZE_OPTION.get(self.method, "input_size"): self.input_size}
+        segmenter = methods[self.method].load(weights or None, **size)
         return (segmenter.step(frame, prompt).mask for frame, prompt in zip(sequence.video, prompts, strict=True))
 
     def _write(self, found: dict[str, dict[str, float]]) -> None:
@@ -169,6 +223,10 @@ class Judge:
 
         if self.json is not None:
             write_json(self.json, found)
+
+
+_SIZE_OPTION = {"osmn": "shorter_side"}
+"""What methods call the length that the shorter side is scaled to."""
 
 
 def mean(scores: dict[str, float]) -> float:
@@ -185,6 +243,7 @@ def _write_masks(masks: Iterator[Any], names: Sequence[str], folder: Path) -> No
 
 Command = (
     Annotated[TrainDenseUlearn, tyro.conf.subcommand("dense-ulearn")]
+    | Annotated[TrainOsmn, tyro.conf.subcommand("osmn")]
     | Annotated[Publish, tyro.conf.subcommand("publish")]
     | Annotated[Judge, tyro.conf.subcommand("judge")]
 )

@@ -1,4 +1,4 @@
-"""Official weights and numbers, made or read from the folder that VOS_PARITY names."""
+"""Official weights and numbers, made or read from the folder that VOS_PARITY names, and a tiny network."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 from osmn.checkpoints import from_official
-from osmn.networks import OSMN, VARIANTS
+from osmn.networks import OSMN, VARIANTS, Architecture, initialise
+from osmn.snapshots import LITE_SCALE, save_snapshot
+
+pytest.register_assert_rewrite("vos_shared.contract_tests")
 
 Array = npt.NDArray[Any]
 
@@ -74,3 +78,19 @@ def official_model(official_arrays: Callable[[str], dict[str, Array]]) -> Callab
         return model.eval()
 
     return build
+
+
+@pytest.fixture(scope="session")
+def osvos(official_model: Callable[[str], OSMN]) -> OSMN:
+    """The default model with the official weights, for tests that do not train it."""
+    return official_model("osvos")
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of ours: lite with small heads, as it is initialised."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    model = initialise(OSMN(Architecture("lite", head_width=8)))
+    save_snapshot(path, model, LITE_SCALE, {"description": "made in a test", "trained": "false"})
+    return path

@@ -1,36 +1,25 @@
-"""The propagation loop against what the unmodified official scripts wrote, and truths about objects."""
+"""Truths about objects that are followed, and about fine-tuning for one of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from osmn.inference import OSMNSegmenter
+from osmn.data import TrainingStream
+from osmn.inference import OSMNSegmenter, load
 from osmn.networks import OSMN, Architecture, initialise
-from osmn.settings import InferenceSettings
-from vos_shared.datasets.davis import davis2017
-from vos_shared.errors import BadMask, BadVideo
+from osmn.online import FirstFrame, fine_tune
+from osmn.presets import SampleSettings
+from osmn.settings import InferenceSettings, OnlineSettings
+from osmn.training import Objective
+from vos_shared.errors import BadMask, BadVideo, UserError
 from vos_shared.method import ModelInfo
+from vos_shared.video import Video
 
 INFO = ModelInfo(0, "made in a test", trained=False)
-
-
-def test_probabilities_equal_the_official_run(parity: Path, official_model: Callable[[str], OSMN]) -> None:
-    settings = InferenceSettings(scale_value=0.00787)
-    segmenter = OSMNSegmenter(official_model("osvos"), INFO, settings)
-    for sequence in davis2017(parity / "e2e" / "DAVIS"):
-        segmenter.reset()
-        for frame, (name, prompt) in zip(sequence.video, sequence.prompts(), strict=True):
-            result = segmenter.step(frame, prompt, scores=True)
-            assert result.scores is not None
-            for key in range(1, len(result.scores) + 1):
-                file = parity / "e2e" / "res2017" / sequence.name / str(key) / f"{name}.npy"
-                if file.exists():  # The first frame has none.
-                    np.testing.assert_allclose(result.scores[key - 1], np.load(file), atol=1e-4, rtol=0)
 
 
 @pytest.fixture
@@ -70,3 +59,89 @@ def test_sizes_must_agree(segmenter: OSMNSegmenter) -> None:
     segmenter.step(frame)
     with pytest.raises(BadVideo, match="40 wide and 32 high"):
         segmenter.step(frame[:, :40])
+
+
+def test_one_pixel_and_the_edge_of_the_frame(segmenter: OSMNSegmenter) -> None:
+    frames = np.random.default_rng(1).integers(0, 255, (2, 32, 48, 3), dtype=np.uint8)
+    for row, column in ((0, 0), (31, 47), (0, 47), (16, 20)):
+        prompt = np.zeros((32, 48), np.uint8)
+        prompt[row, column] = 1
+        segmenter.reset()
+        segmenter.step(frames[0], prompt)
+        scores = segmenter.step(frames[1], scores=True).scores
+        assert scores is not None
+        assert np.isfinite(scores).all()
+
+
+def test_masktrack_at_an_aligned_size_keeps_the_frame_size() -> None:
+    torch.manual_seed(0)
+    model = OSMN(Architecture("masktrack", spatial=False))
+    padded = OSMNSegmenter(model, INFO, InferenceSettings(aligned_size=(48, 80)))
+    frame, prompt = np.zeros((40, 70, 3), np.uint8), np.zeros((40, 70), np.uint8)
+    prompt[10:20, 10:30] = 1
+    padded.step(frame, prompt)
+    assert padded.step(frame).mask.shape == (40, 70)
+    with pytest.raises(UserError, match="only masktrack"):
+        OSMNSegmenter(OSMN(Architecture("lite", head_width=8)), INFO, InferenceSettings(aligned_size=(48, 80)))
+
+
+def test_shorter_side_and_size_are_alternatives() -> None:
+    assert InferenceSettings(shorter_side=240).network_size((480, 854)) == (240, 427)
+    assert InferenceSettings(size=(256, 448)).network_size((480, 854)) == (256, 448)
+    assert InferenceSettings().network_size((33, 47)) == (33, 47)
+    with pytest.raises(UserError, match="not both"):
+        InferenceSettings(size=(256, 448), shorter_side=240)
+    with pytest.raises(UserError, match="too small"):
+        InferenceSettings(shorter_side=8)
+
+
+@pytest.fixture
+def first_frame() -> FirstFrame:
+    frame = np.random.default_rng(0).integers(0, 60, (64, 96, 3), dtype=np.uint8)
+    mask = np.zeros((64, 96), np.bool_)
+    mask[20:44, 30:70] = True
+    frame[mask] += 150
+    return FirstFrame(frame, mask)
+
+
+def test_fine_tuning_learns_the_first_frame_and_leaves_the_start_alone(first_frame: FirstFrame) -> None:
+    torch.manual_seed(0)
+    model = initialise(OSMN(Architecture("lite", head_width=8))).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    samples = SampleSettings((64, 96), (1.0,), 0.00787)
+    tuned = fine_tune(model, first_frame, samples, OnlineSettings(iterations=12, learning_rate=1e-3))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    again = fine_tune(model, first_frame, samples, OnlineSettings(iterations=12, learning_rate=1e-3))
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in tuned.state_dict().items())
+    sample = {name: value[None] for name, value in TrainingStream(first_frame, samples, 1, 1, seed=9)[0].items()}
+    with torch.no_grad():
+        untuned, learned = (float(Objective(network)(sample)[0]) for network in (model, tuned))
+    assert learned < 0.9 * untuned
+
+
+def test_fine_tuned_networks_are_kept_and_made_anew_when_the_frame_changes(
+    first_frame: FirstFrame, tiny_weights: Path, tmp_path: Path
+) -> None:
+    video = Video.open(np.stack([first_frame.frame] * 2))
+    prompt = first_frame.mask.astype(np.uint8)
+
+    def run(image: np.ndarray) -> tuple[np.ndarray, float]:
+        segmenter = load(tiny_weights, "cpu", online=True, iterations=2, scales=(1.0,), models=tmp_path)
+        segmenter.prepare(video)
+        segmenter.step(image, prompt)
+        scores = segmenter.step(image, scores=True).scores
+        assert scores is not None
+        (kept,) = tmp_path.rglob("*.safetensors")
+        return scores, kept.stat().st_mtime_ns
+
+    first, again = run(first_frame.frame), run(first_frame.frame)
+    np.testing.assert_array_equal(first[0], again[0])
+    assert first[1] == again[1]
+    assert run(first_frame.frame[:, ::-1].copy())[1] != first[1]
+
+
+def test_options_of_fine_tuning_need_fine_tuning(tiny_weights: Path) -> None:
+    with pytest.raises(UserError, match=r"iterations.*osmn\+online"):
+        load(tiny_weights, "cpu", iterations=3)
+    with pytest.raises(UserError, match="no option radius"):
+        load(tiny_weights, "cpu", radius=3)

@@ -35,9 +35,10 @@ def test_official_checkpoint_gives_the_official_logits(
     parity: Path,
     official_arrays: Callable[[str], dict[str, Array]],
     official_model: Callable[[str], OSMN],
+    osvos: OSMN,
 ) -> None:
     inputs, variants = np.load(parity / "fixture.npz"), np.load(parity / "fixture_variants.npz")
-    model = official_model(variant)
+    model = osvos if variant == "osvos" else official_model(variant)
     _check_round_trip(variant, official_arrays(variant), model)
     for case in {"osvos": "AB", "lite": "A"}.get(variant, "B"):
         with torch.inference_mode():
@@ -58,9 +59,8 @@ def _check_round_trip(variant: str, arrays: dict[str, Array], model: OSMN) -> No
     assert variant_of(arrays) == variant
 
 
-def test_intermediate_values(parity: Path, official_model: Callable[[str], OSMN]) -> None:
-    inputs = np.load(parity / "fixture.npz")
-    model = official_model("osvos")
+def test_intermediate_values(parity: Path, osvos: OSMN) -> None:
+    inputs, model = np.load(parity / "fixture.npz"), osvos
     with torch.inference_mode():
         gamma = model.visual_modulation(nchw(inputs["in/A/guide"]))
         assert gamma is not None
@@ -74,9 +74,8 @@ def test_intermediate_values(parity: Path, official_model: Callable[[str], OSMN]
         np.testing.assert_allclose(beta[stage][..., ::step], inputs[f"out/A/beta{stage[-1]}"], atol=1e-5)
 
 
-def test_objects_of_one_frame_share_unmodulated_layers(parity: Path, official_model: Callable[[str], OSMN]) -> None:
-    inputs = np.load(parity / "fixture.npz")
-    model = official_model("osvos")
+def test_objects_of_one_frame_share_unmodulated_layers(parity: Path, osvos: OSMN) -> None:
+    inputs, model = np.load(parity / "fixture.npz"), osvos
     image = nchw(inputs["in/C0/image"])
     guides = torch.cat([nchw(inputs[f"in/{case}/guide"]) for case in ("C0", "C1")])
     spatial = torch.cat([nchw(inputs[f"in/{case}/spatial"]) for case in ("C0", "C1")])

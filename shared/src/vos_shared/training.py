@@ -139,6 +139,7 @@ class TrainingLog:
 
 
 def _summary_writer(folder: Path, first_step: int) -> SummaryWriter:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorBoard imports TensorFlow where it is installed.
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

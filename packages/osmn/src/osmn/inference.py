@@ -22,7 +22,7 @@ from osmn.guides import (
     spatial_guide,
     visual_guide,
 )
-from osmn.merging import merge_scores
+from osmn.merging import THRESHOLD, merge_scores
 from osmn.networks import OSMN
 from osmn.settings import InferenceSettings, OnlineSettings
 from osmn.snapshots import Snapshot, load_weights, parameter_count
@@ -93,7 +93,7 @@ class OSMNSegmenter(Segmenter):
                 mask = np.asarray(prompt == new)
                 video.objects[new] = self._meet(frame, mask)
                 probabilities[new] = mask.astype(np.float32)
-        mask = merge_scores(probabilities, video.frame_size)
+        mask = merge_scores(self._decided(probabilities, video), video.frame_size)
         return Segmentation(mask, _stack_scores(probabilities, video.frame_size) if scores else None)
 
     def _open(self, frame: Frame, prompt: ObjectMask | None) -> _Video:
@@ -157,8 +157,22 @@ class OSMNSegmenter(Segmenter):
             logits = model(image, spatial, torch.stack(gammas) if gammas else None)
         return list(logits[:, 0].float().sigmoid().cpu().numpy())
 
+    def _decided(self, probabilities: dict[int, Score], video: _Video) -> dict[int, Score]:
+        """The probabilities, on the side of the threshold that the CRF chose where there is one.
+
+        Scores that are asked for stay as the network gave them, as in the original.
+        """
+        if not self.settings.crf:
+            return probabilities
+        refined = {key: resize_mask(video.objects[key].mask, video.frame_size) for key in probabilities}
+        above = np.nextafter(THRESHOLD, np.float32(1))
+        return {
+            key: np.where(refined[key], np.maximum(score, above), np.minimum(score, THRESHOLD))
+            for key, score in probabilities.items()
+        }
+
     def _binarise(self, frame: Frame, probability: Score) -> BoolMask:
-        mask: BoolMask = probability > 0.5
+        mask: BoolMask = probability > THRESHOLD
         if not self.settings.crf:
             return mask
         from vos_shared.crf import refine_labels

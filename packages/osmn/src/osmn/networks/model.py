@@ -98,6 +98,8 @@ class OSMN(nn.Module):
         for module in model.modules():
             if isinstance(module, BilinearUpsampling):  # Frozen, so in no state dict.
                 module.kernel.copy_(bilinear_kernel(2 * module.stride))
+            elif isinstance(module, nn.BatchNorm2d):  # Its counter of batches is in no official checkpoint.
+                module.reset_running_stats()
         return model
 
     def _visual_modulator(self) -> nn.Module | None:
