@@ -214,7 +214,9 @@ class Judge:
         methods, _ = discover()
         if self.method not in methods:
             raise UserError(f"no method {self.method} is installed")
-        size = {} if self.input_size < 0 else {_SIZE_OPTION.get(self.method, "input_size"): self.input_size}
+        size: dict[str, Any] = (
+            {} if self.input_size < 0 else {_SIZE_OPTION.get(self.method, "input_size"): self.input_size}
+        )
         segmenter = methods[self.method].load(weights or None, **size)
         return (segmenter.step(frame, prompt).mask for frame, prompt in zip(sequence.video, prompts, strict=True))
 
