@@ -14,6 +14,12 @@ from torch import Tensor
 from dense_ulearn.networks import DenseNetwork
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """On maps this small, and on cores that others use as well, threads mostly wait for each other."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def parity() -> Path:
     folder = Path(os.environ.get("VOS_PARITY", "")) / "dense-ulearn"
