@@ -8,6 +8,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -139,8 +140,9 @@ class TrainingLog:
 
 
 def _summary_writer(folder: Path, first_step: int) -> SummaryWriter:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorBoard imports TensorFlow where it is installed.
     try:
+        # TensorBoard would import TensorFlow where that is installed: ten seconds for nothing, and see `tensorflow.py`.
+        vars(import_module("tensorboard.compat"))["notf"] = True
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise MissingExtra(

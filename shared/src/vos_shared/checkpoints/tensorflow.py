@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -76,6 +78,10 @@ def _prefix(path: Path) -> Path:
 
 def _tensorflow() -> ModuleType:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Its start-up notes are not for users of this package.
+    with suppress(ImportError):
+        # Both bring an LLVM of their own. PyTorch imports triton when it first needs it, and the process aborts if
+        # TensorFlow has come before.
+        import_module("triton")
     try:
         import tensorflow
     except ImportError as error:
