@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from osmn.data import TrainingStream
 from osmn.inference import OSMNSegmenter, load
@@ -138,6 +139,32 @@ def test_fine_tuned_networks_are_kept_and_made_anew_when_the_frame_changes(
     np.testing.assert_array_equal(first[0], again[0])
     assert first[1] == again[1]
     assert run(first_frame.frame[:, ::-1].copy())[1] != first[1]
+
+
+def test_guides_are_cut_from_sharper_frames(first_frame: FirstFrame, tiny_weights: Path, tmp_path: Path) -> None:
+    video = Video.open(np.stack([first_frame.frame] * 2), name="clip")
+    prompt = first_frame.mask.astype(np.uint8)
+
+    def scores(folder: Path | None) -> np.ndarray:
+        segmenter = load(tiny_weights, "cpu", guide_frames=folder)
+        assert segmenter.model.modulator is not None
+        gammas: list[torch.Tensor] = []
+        segmenter.model.modulator.register_forward_pre_hook(lambda module, inputs: gammas.append(inputs[0]))
+        segmenter.prepare(video)
+        segmenter.step(first_frame.frame, prompt)
+        return gammas[0].numpy()
+
+    with pytest.raises(BadVideo, match=r"clip.00000\.jpg"):
+        scores(tmp_path)
+    (tmp_path / "clip").mkdir()
+    Image.fromarray(first_frame.frame).resize((192, 128), Image.Resampling.NEAREST).save(
+        tmp_path / "clip" / "00000.png"
+    )
+    plain, sharp = scores(None), scores(tmp_path)
+    assert plain.shape == sharp.shape == (1, 3, 224, 224)
+    assert not np.array_equal(plain, sharp)
+    # The same picture of noise, up to resampling and the border that the official crop loses.
+    assert np.corrcoef(plain.ravel(), sharp.ravel())[0, 1] > 0.6
 
 
 def test_options_of_fine_tuning_need_fine_tuning(tiny_weights: Path) -> None:

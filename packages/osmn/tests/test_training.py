@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from osmn.pretraining import from_keras_mobilenet
 from osmn.snapshots import load_snapshot
 from osmn.training import train
 from vos_shared.datasets.davis import davis2016
-from vos_shared.errors import BadDataset
+from vos_shared.errors import BadDataset, UserError
 from vos_shared.runtime.distributed import fabric
 
 TINY = SampleSettings(size=(48, 64), scales=(1.0, 0.75), scale_value=0.00787)
@@ -100,6 +101,19 @@ def test_images_without_masks_are_all_listed(stills: StillImages) -> None:
         StillImages.from_folder(stills.pairs[0][0].parent.parent)
 
 
+def test_damaged_photographs_and_masks_of_another_size_are_named(stills: StillImages, tmp_path: Path) -> None:
+    image, mask = stills.pairs[0]
+    Image.new("L", (10, 10), 255).save(mask)
+    with pytest.raises(BadDataset, match=r"0\.png.*70 wide.*10 wide"):
+        stills.example(0, np.random.default_rng(0))
+    image.write_bytes(image.read_bytes()[:200])
+    for workers in (0, 1):
+        settings = TrainingSettings(steps=2, batch_size=3, workers=workers)
+        with pytest.raises(UserError, match=r"0\.png") as caught:
+            train_tiny(stills, tmp_path / f"run{workers}", settings)
+        assert "\n" not in str(caught.value)
+
+
 def test_video_frames_follow_an_annotated_frame(tmp_path: Path) -> None:
     from vos_shared.datasets.synthetic import write_davis_tree
 
@@ -133,10 +147,11 @@ def test_keras_start_sees_the_same_pixels(tmp_path: Path) -> None:
     np.testing.assert_allclose(ours[0, :, 2, 2].numpy(), wanted, rtol=1e-4, atol=1e-4)
 
 
-def run(stills: StillImages, folder: Path, steps: int, *, resume: bool = False) -> dict[str, torch.Tensor]:
+def train_tiny(
+    stills: StillImages, folder: Path, settings: TrainingSettings, *, resume: bool = False
+) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     model = initialise(OSMN(Architecture("lite", head_width=8)))
-    settings = TrainingSettings(steps=steps, batch_size=2, learning_rate=1e-3, drop_at=None, save_steps=2, workers=0)
     ours = fabric("cpu")
     ours.launch()
     path = train(model, stills, TINY, settings, folder, ours, resume=resume)
@@ -144,10 +159,26 @@ def run(stills: StillImages, folder: Path, steps: int, *, resume: bool = False) 
 
 
 def test_training_resumes_as_if_it_had_never_stopped(stills: StillImages, tmp_path: Path) -> None:
-    whole = run(stills, tmp_path / "whole", 4)
-    run(stills, tmp_path / "parts", 2)
-    parts = run(stills, tmp_path / "parts", 4, resume=True)
+    settings = TrainingSettings(steps=4, batch_size=2, learning_rate=1e-3, drop_at=None, save_steps=2, workers=0)
+    whole = train_tiny(stills, tmp_path / "whole", settings)
+    train_tiny(stills, tmp_path / "parts", replace(settings, steps=2))
+    with pytest.raises(UserError, match="--resume"):
+        train_tiny(stills, tmp_path / "parts", settings)
+    parts = train_tiny(stills, tmp_path / "parts", settings, resume=True)
     assert all(torch.equal(value, parts[key]) for key, value in whole.items())
+
+
+def test_fixed_blocks_keep_their_start_values(stills: StillImages, tmp_path: Path) -> None:
+    settings = TrainingSettings(steps=1, batch_size=2, learning_rate=1e-2, workers=0, fix_trunk_bn=True,
+                                fixed_seg_blocks=3, fixed_modulator_blocks=12)  # fmt: skip
+    trained = train_tiny(stills, tmp_path / "run", settings)
+    torch.manual_seed(0)
+    start = initialise(OSMN(Architecture("lite", head_width=8))).state_dict()
+    moved = {key for key, value in trained.items() if not torch.equal(value, start[key])}
+    assert not {key for key in moved if "running" in key and "modulator_sp" not in key}
+    for trunk, first in (("seg", 4), ("modulator", 13)):
+        blocks = {int(key.split("_")[1].split(".")[0]) for key in moved if key.startswith(f"{trunk}.Conv2d_")}
+        assert blocks == set(range(first, 14))
 
 
 def test_augmentation_draws_stay_in_range() -> None:

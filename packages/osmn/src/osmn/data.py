@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -28,8 +27,9 @@ from osmn.guides import BoolMask, Gaussian, Normalisation, dilated_guide, resize
 from osmn.presets import GuideAugmentation, SampleSettings
 from vos_shared.datasets.sequence import Sequence as VideoSequence
 from vos_shared.errors import BadDataset
-from vos_shared.masks import read_mask
+from vos_shared.masks import describe_size, read_mask
 from vos_shared.method import Frame
+from vos_shared.video import Video
 
 if TYPE_CHECKING:
     from vos_shared.datasets.coco import CocoObjects
@@ -103,9 +103,12 @@ class StillImages:
     def example(self, index: int, rng: np.random.Generator) -> Example:
         """The image, flipped or not; its guide is not flipped along."""
         image, mask_file = self.pairs[index]
-        with Image.open(image) as file:
-            frame = np.asarray(file.convert("RGB"))
-        return _still(frame, read_mask(mask_file, binary=True).astype(np.bool_), rng)
+        frame, mask = Video.open(image)[0], read_mask(mask_file, binary=True).astype(np.bool_)
+        if frame.shape[:2] != mask.shape:
+            raise BadDataset(
+                f"{image} is {describe_size(frame.shape)}, its mask {describe_size(mask.shape)}; they must be equal"
+            )
+        return _still(frame, mask, rng)
 
 
 def _still(frame: Frame, mask: BoolMask, rng: np.random.Generator) -> Example:

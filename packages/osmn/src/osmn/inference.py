@@ -31,6 +31,7 @@ from vos_shared.masks import describe_size, ids_of
 from vos_shared.method import Frame, ModelInfo, ObjectMask, Scores, Segmentation, Segmenter
 from vos_shared.runtime.device import autocast, choose_device, choose_precision
 from vos_shared.scores import Score
+from vos_shared.video import Video
 
 
 @dataclass
@@ -44,6 +45,7 @@ class _Object:
 class _Video:
     frame_size: tuple[int, int]
     objects: dict[int, _Object] = field(default_factory=dict)
+    frames: int = 0  # seen so far, the current one included
 
 
 class OSMNSegmenter(Segmenter):
@@ -67,6 +69,7 @@ class OSMNSegmenter(Segmenter):
         self.normalise = Normalisation(1.0 if self.settings.scale_value is None else self.settings.scale_value)
         self._info = info
         self._video: _Video | None = None
+        self._source: Video | None = None
 
     @property
     def info(self) -> ModelInfo:
@@ -77,6 +80,10 @@ class OSMNSegmenter(Segmenter):
         """Forget all objects."""
         self._video = None
 
+    def prepare(self, video: Video) -> None:
+        """Learn the names of the video and its frames; sharper frames and fine-tuned networks are stored by name."""
+        self._source = video
+
     @torch.inference_mode()
     def step(self, frame: Frame, prompt: ObjectMask | None = None, *, scores: bool = False) -> Segmentation:
         """Segment the next frame; objects are known from the frame where they are prompted.
@@ -86,6 +93,7 @@ class OSMNSegmenter(Segmenter):
             BadMask: the prompt's size differs from the frame's.
         """
         video = self._open(frame, prompt)
+        video.frames += 1
         known = list(video.objects)
         probabilities = dict(zip(known, self._propagate(frame, known), strict=True))
         for new in [] if prompt is None else ids_of(prompt):
@@ -122,12 +130,28 @@ class OSMNSegmenter(Segmenter):
         """A new object: its visual modulation is computed here, once and for all."""
         settings = self.settings
         model = self._adapted(frame, mask)
-        crop, label = crop_guide(frame, mask, pad_ratio=settings.pad_ratio, keep_aspect=settings.keep_aspect)
+        sharp = self._sharp(frame)
+        inside = resize_mask(mask, sharp.shape[:2])
+        crop, label = crop_guide(sharp, inside, pad_ratio=settings.pad_ratio, keep_aspect=settings.keep_aspect)
         guide = visual_guide(crop, label, self.normalise, blank_background=settings.blank_background)
         with autocast(self.device, self.dtype):
             gamma = model.visual_modulation(torch.from_numpy(guide)[None].to(self.device))
         size = settings.network_size(mask.shape)
         return _Object(model, None if gamma is None else gamma[0], resize_mask(mask, size))
+
+    def _sharp(self, frame: Frame) -> Frame:
+        """The current frame, from the folder with a higher resolution if there is one."""
+        folder = self.settings.guide_frames
+        if folder is None:
+            return frame
+        if self._source is None or self._video is None:
+            raise UserError("osmn: guide frames are found by the names of the video's frames; call prepare first")
+        name = self._source.frame_names[self._video.frames - 1]
+        files = [folder / self._source.name / f"{name}{suffix}" for suffix in (".jpg", ".png")]
+        for path in files:
+            if path.is_file():
+                return Video.open(path)[0]
+        raise BadVideo(f"osmn: no guide frame {files[0]} (or .png); --guide-frames holds <sequence>/<frame>.jpg")
 
     def _propagate(self, frame: Frame, known: list[int]) -> Iterable[Score]:
         """Score of the known objects at the frame's size; moves the objects on."""

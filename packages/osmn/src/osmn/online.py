@@ -19,8 +19,8 @@ from osmn.presets import SampleSettings, TrainingSettings
 from osmn.settings import InferenceSettings, OnlineSettings
 from osmn.snapshots import load_snapshot, save_snapshot
 from osmn.training import Objective, set_training_mode
+from vos_shared.errors import UserError
 from vos_shared.method import Frame, ModelInfo
-from vos_shared.video import Video
 
 
 @dataclass(frozen=True)
@@ -89,18 +89,14 @@ class OnlineSegmenter(OSMNSegmenter):
     ) -> None:
         super().__init__(model, info, settings, device, dtype)
         self.online = online or OnlineSettings()
-        self._folder: Path | None = None
         self._origin = _fingerprint(model, self.online) if self.online.models else ""
 
-    def prepare(self, video: Video) -> None:
-        """Learn the video's name, under which fine-tuned networks are kept."""
-        self._folder = self.online.models / video.name if self.online.models else None
-
     def _adapted(self, frame: Frame, mask: BoolMask) -> OSMN:
-        if self._folder is None:
+        if self.online.models is None:
             return self._tuned(frame, mask)
-        assert self._video is not None
-        path = self._folder / f"{len(self._video.objects) + 1}.safetensors"
+        if self._source is None or self._video is None:
+            raise UserError("osmn: fine-tuned networks are kept under the video's name; call prepare first")
+        path = self.online.models / self._source.name / f"{len(self._video.objects) + 1}.safetensors"
         digest = hashlib.sha256(self._origin.encode() + frame.tobytes() + mask.tobytes())
         digest.update(repr(self.settings.network_size(mask.shape)).encode())
         kept = _kept(path, digest.hexdigest())

@@ -25,6 +25,9 @@ class InferenceSettings:
     """Fit the visual guide into its square in place of stretching it."""
     blank_background: bool = True
     """Show the visual modulator the object alone; turn it off where the first mask is only a bounding box."""
+    guide_frames: Path | None = None
+    """Folder with the same frames at a higher resolution, <sequence>/<frame>.jpg or .png; visual guides are cut out of
+    these (DAVIS: JPEGImages/Full-Resolution)."""
     aligned_size: tuple[int, int] | None = None
     """masktrack: height and width that its input is padded to with zeros, as Caffe's models want it (481 865)."""
     crf: bool = False
