@@ -91,10 +91,10 @@ class TrainOsmn:
         if not synthetic.is_dir():
             _call("vos", "demo-data", str(synthetic), "--clips", str(SYNTHETIC_CLIPS), "--seed", "1000")
         first, second = self.output / "stage1", self.output / "stage2"
-        sources = ["images", "--images", str(self.images), "--davis", str(synthetic), "--start", str(self.mobilenet)]
+        sources = ["images", "--images", str(self.images), "--davis", str(synthetic), "--weights", str(self.mobilenet)]
         self._stage(first, [*sources, *shlex.split(OSMN_NETWORK), *shlex.split(OSMN_STAGES[0])])
         sources = ["davis", "--root", str(self.davis), "--dataset", "davis2016", "--exclude", *HELD_OUT]
-        self._stage(second, [*sources, "--start", str(first / "last.safetensors"), *shlex.split(OSMN_STAGES[1])])
+        self._stage(second, [*sources, "--weights", str(first / "last.safetensors"), *shlex.split(OSMN_STAGES[1])])
         return 0
 
     def _stage(self, folder: Path, words: list[str]) -> None:

@@ -113,7 +113,7 @@ def test_training_runs_to_weights_that_segment(
     else:
         pytest.importorskip("pycocotools")
         data = ("--root", coco(tmp_path / "coco"))
-    command = ("train", preset, *data, "--start", tiny_weights, "--output", tmp_path / "run", "--device", "cpu",
+    command = ("train", preset, *data, "--weights", tiny_weights, "--output", tmp_path / "run", "--device", "cpu",
                "--batch-size", 2, "--size", 32, 48, "--scales", 1.0, "--workers", 1)  # fmt: skip
     assert run(*command, "--steps", 1) == 0
     assert run(*command, "--steps", 2) == 2  # The folder holds a run.
@@ -259,11 +259,11 @@ def test_what_the_user_can_mend_is_one_line(
         (("segment", frames, "--weights", tiny_weights, *out), "--prompt"),
         (("segment", davis, "--weights", tiny_weights, "--shorter-side", 3, *out), "too small"),
         (("merge", davis, "--scores", tmp_path / "nothing", "--output", tmp_path / "m"), "no soft masks"),
-        ((*images, "--start", foreign), "dense-ulearn"),
-        ((*images, "--start", "imagenet", "--variant", "lite"), "npz"),
-        ((*images, "--start", tiny_weights, "--resume"), "resume.pt"),
-        (("train", "davis", "--root", tmp_path / "nowhere", "--start", tiny_weights, *out), "nowhere"),
-        (("train", "images", "--images", tmp_path / "nowhere", "--start", tiny_weights, *out), "nowhere"),
+        ((*images, "--weights", foreign), "dense-ulearn"),
+        ((*images, "--weights", "imagenet", "--variant", "lite"), "npz"),
+        ((*images, "--weights", tiny_weights, "--resume"), "resume.pt"),
+        (("train", "davis", "--root", tmp_path / "nowhere", "--weights", tiny_weights, *out), "nowhere"),
+        (("train", "images", "--images", tmp_path / "nowhere", "--weights", tiny_weights, *out), "nowhere"),
         (("preprocess", "davis", tmp_path), "lists"),
     ]
     for words, telling in cases:

@@ -22,13 +22,13 @@ class TrainArguments:
 
     output: Path
     """Folder of the run: resume.pt, last.safetensors, log.jsonl, tensorboard/."""
-    start: str
+    weights: str
     """What the network starts from: imagenet (torchvision's VGG16), random, slim's vgg_16.ckpt, Keras' MobileNet as npz
     (lite), an official checkpoint, or a safetensors file of ours."""
     settings: TrainingSettings = COCO[0]
     samples: SampleSettings = COCO[1]
     variant: Variant = "osvos"
-    """Which network; a safetensors file given as start brings its own."""
+    """Which network; a safetensors file brings its own."""
     head_width: int = 2048
     """lite: channels in front of the modulation heads."""
     resume: bool = False
@@ -77,12 +77,12 @@ class TrainArguments:
         from osmn.pretraining import starting_model
         from osmn.snapshots import LITE_SCALE, load_snapshot
 
-        if self.start.endswith(".safetensors"):
-            snapshot = load_snapshot(Path(self.start))
+        if self.weights.endswith(".safetensors"):
+            snapshot = load_snapshot(Path(self.weights))
             return snapshot.model, snapshot.scale_value
         architecture = replace(VARIANTS[self.variant], head_width=self.head_width)
         scale_value = LITE_SCALE if self.variant == "lite" else self.samples.scale_value
-        return starting_model(architecture, self.start, scale_value), scale_value
+        return starting_model(architecture, self.weights, scale_value), scale_value
 
     def _shorter_side(self, model: Any) -> str:
         """Frames' shorter side at test time: lite is trained on small frames, the others fit frames as they are."""
@@ -158,11 +158,11 @@ if TYPE_CHECKING:
 else:  # One subcommand for each configuration.
     TrainingData = tyro.extras.subcommand_type_from_defaults(
         {
-            "coco": TrainOnCoco(output=tyro.MISSING, root=tyro.MISSING, start="imagenet"),
-            "images": TrainOnImages(output=tyro.MISSING, images=tyro.MISSING, start="imagenet"),
-            "davis": TrainOnVideos(start=tyro.MISSING, settings=DAVIS[0], samples=DAVIS[1], **_VIDEOS),
+            "coco": TrainOnCoco(output=tyro.MISSING, root=tyro.MISSING, weights="imagenet"),
+            "images": TrainOnImages(output=tyro.MISSING, images=tyro.MISSING, weights="imagenet"),
+            "davis": TrainOnVideos(weights=tyro.MISSING, settings=DAVIS[0], samples=DAVIS[1], **_VIDEOS),
             "ytvos": TrainOnVideos(
-                start="imagenet", settings=YOUTUBE_VOS[0], samples=YOUTUBE_VOS[1], dataset="youtube-vos", **_VIDEOS
+                weights="imagenet", settings=YOUTUBE_VOS[0], samples=YOUTUBE_VOS[1], dataset="youtube-vos", **_VIDEOS
             ),
         },
         descriptions={

@@ -84,7 +84,7 @@ def _open_npz(start: str) -> Any:
 
 def _imagenet(model: OSMN, scale_value: float) -> dict[str, Tensor]:
     if model.architecture.base_model == "lite":
-        raise UserError("osmn: torchvision has no MobileNet-v1 for lite; give --start FILE.npz with Keras' weights")
+        raise UserError("osmn: torchvision has no MobileNet-v1 for lite; give --weights FILE.npz with Keras' weights")
     from torchvision.models import VGG16_Weights
 
     donor = VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
