@@ -67,7 +67,7 @@ class TrainDenseUlearn:
         ]  # fmt: skip
         if (self.output / "resume.pt").exists():
             command.append("--resume")
-        return subprocess.call(command)
+        return _patient_call(command)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +93,8 @@ class TrainOsmn:
         first, second = self.output / "stage1", self.output / "stage2"
         sources = ["images", "--images", str(self.images), "--davis", str(synthetic), "--weights", str(self.mobilenet)]
         self._stage(first, [*sources, *shlex.split(OSMN_NETWORK), *shlex.split(OSMN_STAGES[0])])
+        if not (first / "last.safetensors").is_file() or not _finished(first, OSMN_STAGES[0]):
+            return 0  # It was asked to stop.
         sources = ["davis", "--root", str(self.davis), "--dataset", "davis2016", "--exclude", *HELD_OUT]
         self._stage(second, [*sources, "--weights", str(first / "last.safetensors"), *shlex.split(OSMN_STAGES[1])])
         return 0
@@ -103,13 +105,31 @@ class TrainOsmn:
         _call("osmn", "train", *words, *common, *resume, "--output", str(folder))
 
 
+def _finished(folder: Path, settings: str) -> bool:
+    """Whether the run in a folder has done all the steps of its settings."""
+    from vos_shared.checkpoints import ours
+
+    done = ours.load(folder / "last.safetensors")[1]["steps"]
+    return f"--steps {done} " in settings
+
+
+def _patient_call(command: list[str]) -> int:
+    """Run a command; Ctrl-C reaches it, too, and it is given the time to save."""
+    with subprocess.Popen(command) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                continue
+
+
 def _call(program: str, *words: str) -> None:
     """Run a command of this environment.
 
     Raises:
         UserError: it failed; it has said why.
     """
-    code = subprocess.call([str(Path(sys.executable).with_name(program)), *words])
+    code = _patient_call([str(Path(sys.executable).with_name(program)), *words])
     if code:
         raise UserError(f"{program} {words[0]} ended with {code}")
 
@@ -172,8 +192,8 @@ class Judge:
 
     roots: tuple[Path, ...]
     """DAVIS folders; the sequences of their val lists are taken together."""
-    weights: tuple[str, ...] = ("copy", "untrained", "")
-    """What is compared: `copy` repeats the first mask, "" are the shipped weights."""
+    weights: tuple[str, ...] = ("copy", "")
+    """What is compared: files or names that the method knows; `copy` repeats the first mask, "" is what is shipped."""
     method: str = "dense-ulearn"
     """Whose weights."""
     input_size: int = -1

@@ -17,6 +17,7 @@ import torch
 
 from osmn.checkpoints import from_official
 from osmn.networks import OSMN, VARIANTS, Architecture, initialise
+from osmn.networks.lite import LiteVisualModulator
 from osmn.snapshots import LITE_SCALE, save_snapshot
 
 pytest.register_assert_rewrite("vos_shared.contract_tests")
@@ -86,11 +87,26 @@ def osvos(official_model: Callable[[str], OSMN]) -> OSMN:
     return official_model("osvos")
 
 
+def seeing(model: OSMN) -> OSMN:
+    """Random last layers of the visual modulator: as initialised, every object would have the same modulation."""
+    assert isinstance(model.modulator, LiteVisualModulator)
+    for head in model.modulator.heads:
+        torch.nn.init.normal_(head.get_parameter("weight"), std=0.1)
+    return model
+
+
+@pytest.fixture
+def tiny_model() -> OSMN:
+    """Lite with small heads and random weights."""
+    torch.manual_seed(0)
+    return seeing(initialise(OSMN(Architecture("lite", head_width=8))))
+
+
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of ours: lite with small heads, as it is initialised."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    model = initialise(OSMN(Architecture("lite", head_width=8)))
+    model = seeing(initialise(OSMN(Architecture("lite", head_width=8))))
     save_snapshot(path, model, LITE_SCALE, {"description": "made in a test", "trained": "false"})
     return path

@@ -185,12 +185,15 @@ def test_youtube_vos_to_a_submission(
     assert archive.is_file()
 
 
-@pytest.mark.parametrize("variant", ["lite", "no_visual"])
-def test_official_checkpoints_in_both_directions(run: Run, variant: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "architecture", [VARIANTS["lite"], VARIANTS["no_visual"], Architecture("lite", head_width=8)], ids=str
+)
+def test_official_checkpoints_in_both_directions(run: Run, architecture: Architecture, tmp_path: Path) -> None:
     pytest.importorskip("tensorflow")
+    variant = "lite" if architecture.base_model == "lite" else "no_visual"
     torch.manual_seed(0)
     ours, prefix = tmp_path / "ours.safetensors", tmp_path / "official" / "osmn.ckpt-7"
-    model = initialise(OSMN(VARIANTS[variant]))
+    model = initialise(OSMN(architecture))
     save_snapshot(ours, model, LITE_SCALE if variant == "lite" else 1.0, {})
     assert run("import-weights", ours, prefix) == 0
     assert (tmp_path / "official" / "osmn.ckpt-7.index").is_file()
@@ -251,6 +254,8 @@ def test_what_the_user_can_mend_is_one_line(
     write_mask(empty, np.zeros((48, 80), np.uint8))
     frames = next((davis / "JPEGImages").glob("*/*"))
     images = ("train", "images", "--images", photographs(tmp_path / "photographs"), *out)
+    damaged = tmp_path / "damaged.npz"
+    damaged.write_bytes(b"PK\x03\x04 not a zip file")
     cases: list[tuple[tuple[object, ...], str]] = [
         (("segment", davis, "--weights", foreign, *out), "dense-ulearn"),
         (("segment", davis, "--weights", "ft_davis", *out), "download them"),
@@ -262,6 +267,24 @@ def test_what_the_user_can_mend_is_one_line(
         ((*images, "--weights", foreign), "dense-ulearn"),
         ((*images, "--weights", "imagenet", "--variant", "lite"), "npz"),
         ((*images, "--weights", tiny_weights, "--resume"), "resume.pt"),
+        ((*images, "--weights", damaged, "--variant", "lite"), "npz file"),
+        (
+            (
+                "train",
+                "davis",
+                "--root",
+                davis,
+                "--split",
+                "val",
+                "--exclude",
+                "nothing",
+                "--weights",
+                tiny_weights,
+                *out,
+            ),
+            "--exclude names nothing",
+        ),
+        (("export", tmp_path / "programs", "--weights", tiny_weights, "--size", 0, 0), "too small"),
         (("train", "davis", "--root", tmp_path / "nowhere", "--weights", tiny_weights, *out), "nowhere"),
         (("train", "images", "--images", tmp_path / "nowhere", "--weights", tiny_weights, *out), "nowhere"),
         (("preprocess", "davis", tmp_path), "lists"),

@@ -24,9 +24,8 @@ INFO = ModelInfo(0, "made in a test", trained=False)
 
 
 @pytest.fixture
-def segmenter() -> OSMNSegmenter:
-    torch.manual_seed(0)
-    return OSMNSegmenter(initialise(OSMN(Architecture("lite", head_width=16))), INFO, InferenceSettings(object_batch=2))
+def segmenter(tiny_model: OSMN) -> OSMNSegmenter:
+    return OSMNSegmenter(tiny_model, INFO, InferenceSettings(object_batch=2))
 
 
 def test_objects_do_not_disturb_each_other(segmenter: OSMNSegmenter) -> None:
@@ -51,6 +50,33 @@ def test_new_objects_are_returned_as_they_were_given(segmenter: OSMNSegmenter) -
     prompt = np.zeros((33, 47), np.uint8)
     prompt[0, 46] = 3
     np.testing.assert_array_equal(segmenter.step(frame, prompt).mask, prompt)
+
+
+def test_new_objects_win_in_their_own_frame(segmenter: OSMNSegmenter) -> None:
+    frame, prompt = np.zeros((33, 47, 3), np.uint8), np.zeros((33, 47), np.uint8)
+    prompt[5:20, 5:40] = 1
+    segmenter.step(frame, prompt)
+    segmenter._propagate = lambda frame, known: [np.ones((33, 47), np.float32)]  # type: ignore[method-assign]
+    late = np.zeros((33, 47), np.uint8)
+    late[10:15, 10:15] = 2
+    np.testing.assert_array_equal(segmenter.step(frame, late).mask, np.where(late > 0, late, 1))
+
+
+def test_crf_leaves_what_is_given_alone(tiny_model: OSMN) -> None:
+    pytest.importorskip("pydensecrf")
+    segmenter = OSMNSegmenter(tiny_model, INFO, InferenceSettings(shorter_side=16, crf=True))
+    frame = np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+    prompt = np.zeros((60, 90), np.uint8)
+    prompt[11:29, 13:41], prompt[50, 80] = 1, 2
+    np.testing.assert_array_equal(segmenter.step(frame, prompt).mask, prompt)
+
+
+def test_frames_that_do_not_fit_are_refused(segmenter: OSMNSegmenter) -> None:
+    with pytest.raises(BadVideo, match="too small"):
+        segmenter.step(np.zeros((4, 90, 3), np.uint8))
+    model = OSMN(Architecture("masktrack", spatial=False))
+    with pytest.raises(BadVideo, match="100x40 do not fit into the aligned size 80x48"):
+        OSMNSegmenter(model, INFO, InferenceSettings(aligned_size=(48, 80))).step(np.zeros((40, 100, 3), np.uint8))
 
 
 def test_sizes_must_agree(segmenter: OSMNSegmenter) -> None:
@@ -109,10 +135,11 @@ def test_fine_tuning_learns_the_first_frame_and_leaves_the_start_alone(first_fra
     torch.manual_seed(0)
     model = initialise(OSMN(Architecture("lite", head_width=8))).eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    samples = SampleSettings((64, 96), (1.0,), 0.00787)
+    samples, state = SampleSettings((64, 96), (1.0,), 0.00787), torch.get_rng_state()
     tuned = fine_tune(model, first_frame, samples, OnlineSettings(iterations=12, learning_rate=1e-3))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     again = fine_tune(model, first_frame, samples, OnlineSettings(iterations=12, learning_rate=1e-3))
+    assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in tuned.state_dict().items())
     sample = {name: value[None] for name, value in TrainingStream(first_frame, samples, 1, 1, seed=9)[0].items()}
     with torch.no_grad():
@@ -170,5 +197,10 @@ def test_guides_are_cut_from_sharper_frames(first_frame: FirstFrame, tiny_weight
 def test_options_of_fine_tuning_need_fine_tuning(tiny_weights: Path) -> None:
     with pytest.raises(UserError, match=r"iterations.*osmn\+online"):
         load(tiny_weights, "cpu", iterations=3)
+    with pytest.raises(UserError, match="must be positive"):
+        load(tiny_weights, "cpu", online=True, iterations=0)
+    segmenter = load(tiny_weights, "cpu", online=True, scales=(0.5,))
+    with pytest.raises(UserError, match="too small to fine-tune on at scale"):
+        segmenter.step(np.zeros((32, 32, 3), np.uint8), np.ones((32, 32), np.uint8))
     with pytest.raises(UserError, match="no option radius"):
         load(tiny_weights, "cpu", radius=3)

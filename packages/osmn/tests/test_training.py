@@ -21,7 +21,7 @@ from osmn.pretraining import from_keras_mobilenet
 from osmn.snapshots import load_snapshot
 from osmn.training import train
 from vos_shared.datasets.davis import davis2016
-from vos_shared.errors import BadDataset, UserError
+from vos_shared.errors import BadDataset, BadWeights, UserError
 from vos_shared.runtime.distributed import fabric
 
 TINY = SampleSettings(size=(48, 64), scales=(1.0, 0.75), scale_value=0.00787)
@@ -155,6 +155,7 @@ def train_tiny(
     ours = fabric("cpu")
     ours.launch()
     path = train(model, stills, TINY, settings, folder, ours, resume=resume)
+    assert path is not None
     return load_snapshot(path).model.state_dict()
 
 
@@ -164,6 +165,8 @@ def test_training_resumes_as_if_it_had_never_stopped(stills: StillImages, tmp_pa
     train_tiny(stills, tmp_path / "parts", replace(settings, steps=2))
     with pytest.raises(UserError, match="--resume"):
         train_tiny(stills, tmp_path / "parts", settings)
+    with pytest.raises(BadWeights, match="seed 1234, not 5"):
+        train_tiny(stills, tmp_path / "parts", replace(settings, seed=5), resume=True)
     parts = train_tiny(stills, tmp_path / "parts", settings, resume=True)
     assert all(torch.equal(value, parts[key]) for key, value in whole.items())
 

@@ -102,7 +102,7 @@ class ResultsTree:
 
         """
         target = self._ours(sequence_name)
-        self._sweep()
+        sweep_abandoned(self.root / ".partial")
         partial = self.root / ".partial" / f"{sequence_name}.{secrets.token_hex(4)}"
         writer = SequenceWriter(partial, frame_names, encode)
         try:
@@ -163,15 +163,16 @@ class ResultsTree:
             "extra": dict(extra),
         }
 
-    def _sweep(self) -> None:
-        """Remove what killed runs left behind."""
-        for folder in (self.root / ".partial").glob("*"):
-            try:
-                abandoned = time.time() - folder.stat().st_mtime > _ABANDONED
-            except FileNotFoundError:  # Its process has just finished it.
-                continue
-            if abandoned:
-                shutil.rmtree(folder, ignore_errors=True)
+
+def sweep_abandoned(partial: Path) -> None:
+    """Remove what killed runs left behind in a folder of unfinished sequences."""
+    for folder in partial.glob("*"):
+        try:
+            abandoned = time.time() - folder.stat().st_mtime > _ABANDONED
+        except FileNotFoundError:  # Its process has just finished it.
+            continue
+        if abandoned:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def missing_frames(

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from vos_shared.errors import BadResults
 from vos_shared.method import Scores
+from vos_shared.results import sweep_abandoned
 
 Score: TypeAlias = npt.NDArray[np.float32]
 """The soft mask of one object, float32 [H, W] in 0..1."""
@@ -50,7 +51,8 @@ def score_writer(root: Path | None, sequence_name: str) -> Iterator[ScoreWriter 
     if root is None:
         yield None
         return
-    partial = root / f".{sequence_name}.{secrets.token_hex(4)}"
+    sweep_abandoned(root / ".partial")
+    partial = root / ".partial" / f"{sequence_name}.{secrets.token_hex(4)}"
     partial.mkdir(parents=True)
     try:
         yield ScoreWriter(partial)

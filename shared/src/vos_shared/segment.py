@@ -89,18 +89,27 @@ def run_settings(
     method: Method, segmenter: Segmenter, arguments: SegmentArguments, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What masks depend on beside the input, as JSON values; the device is not among it."""
-    from vos_shared.checkpoints.store import file_sha256
-
-    file = Path(arguments.weights) if arguments.weights else None
     return {
         "method": arguments.variant or method.name,
         "version": _version(method),
         "weights": segmenter.info.weights,
-        "weights_sha256": file_sha256(file) if file and file.is_file() else None,
+        "weights_sha256": _weights_hash(arguments.weights),
         "precision": arguments.precision,
         "seed": arguments.seed,
         "options": json.loads(json.dumps(options, default=str)),
     }
+
+
+def _weights_hash(weights: str | None) -> str | list[str] | None:
+    """Of the file, or of all files of a TensorFlow checkpoint; None for weights that a method knows by name."""
+    from vos_shared.checkpoints.store import file_sha256
+
+    path = Path(weights or "")
+    if path.is_file():
+        return file_sha256(path)
+    if weights and path.with_name(f"{path.name}.index").is_file():
+        return [file_sha256(part) for part in sorted(path.parent.glob(f"{path.name}.*"))]
+    return None
 
 
 def _version(method: Method) -> str | None:
@@ -128,8 +137,16 @@ class _Run:
                 self._segment(sequence, inputs[sequence.name], bar.update)
 
     def _is_finished(self, sequence: Sequence, inputs: str) -> bool:
-        scored = self.arguments.scores is None or (self.arguments.scores / sequence.name).is_dir()
-        return scored and self.arguments.resume and self.tree.is_complete(sequence.name, sequence.frame_names, inputs)
+        complete = self.tree.is_complete(sequence.name, sequence.frame_names, inputs)
+        return self.arguments.resume and complete and self._has_scores(sequence.name)
+
+    def _has_scores(self, name: str) -> bool:
+        """Whether the soft masks that are asked for were written together with the masks."""
+        if self.arguments.scores is None:
+            return True
+        record = self.tree.record(name) or {}
+        written = record.get("extra", {}).get("scores")
+        return written == str(self.arguments.scores.resolve()) and (self.arguments.scores / name).is_dir()
 
     def _segment(self, sequence: Sequence, inputs: str, on_frame: Callable[[], object]) -> None:
         from vos_shared.runtime.device import describe_device
@@ -150,6 +167,8 @@ class _Run:
                 on_frame=on_frame,
             )
             writer.extra({"timing": {"device": describe_device(self.device), **timing.to_json()}})
+            if self.arguments.scores is not None:
+                writer.extra({"scores": str(self.arguments.scores.resolve())})
 
     def draw(self, sequences: list[Sequence]) -> None:
         """Draw the objects over the frames, unless a film is there that is younger than its masks."""

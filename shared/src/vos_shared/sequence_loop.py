@@ -24,7 +24,7 @@ class MaskSink(Protocol):
 
 
 class ScoreSink(Protocol):
-    """Where soft masks go: the writer of a `ScoreTree`, or anything alike."""
+    """Where soft masks go: a `ScoreWriter`, or anything alike."""
 
     def write(self, frame_name: str, scores: Scores, /) -> None:
         """Take the soft masks of a frame; called on one thread, in order."""

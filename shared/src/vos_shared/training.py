@@ -6,11 +6,11 @@ import json
 import os
 import random
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -23,6 +23,7 @@ from vos_shared.checkpoints.torch_pickle import load_torch
 from vos_shared.errors import BadWeights, MissingExtra, UserError
 
 if TYPE_CHECKING:
+    from lightning_fabric import Fabric
     from torch.utils.tensorboard import SummaryWriter
 
 
@@ -142,7 +143,7 @@ class TrainingLog:
 def _summary_writer(folder: Path, first_step: int) -> SummaryWriter:
     try:
         # TensorBoard would import TensorFlow where that is installed: ten seconds for nothing, and see `tensorflow.py`.
-        vars(import_module("tensorboard.compat"))["notf"] = True
+        sys.modules.setdefault("tensorboard.compat.notf", ModuleType("notf"))
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise MissingExtra(
@@ -294,6 +295,14 @@ def leave_process_group(worker: int) -> None:
     That one finishes its step, saves, and then ends its workers.
     """
     os.setpgrp()
+
+
+def wanted_by_any(stop: StopRequest, fabric: Fabric) -> bool:
+    """Whether any process was asked to stop: all of them must leave the loop at the same step, or wait forever."""
+    wanted = torch.tensor(float(stop.wanted), device=fabric.device)
+    total = fabric.all_reduce(wanted, reduce_op="sum")
+    assert isinstance(total, torch.Tensor)
+    return total.item() > 0
 
 
 def progress_bar(steps: int, first_step: int = 0, *, enabled: bool = True) -> tqdm[Any]:

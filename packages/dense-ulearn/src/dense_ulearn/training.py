@@ -7,9 +7,8 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from dense_ulearn.augmentation import Views
@@ -19,7 +18,15 @@ from dense_ulearn.presets import TrainingSettings
 from dense_ulearn.trainer import Trainer
 from dense_ulearn.validation import Validation
 from vos_shared.errors import UserError
-from vos_shared.training import BestSnapshots, ResumeFile, RunningMeans, StopRequest, TrainingLog, progress_bar
+from vos_shared.training import (
+    BestSnapshots,
+    ResumeFile,
+    RunningMeans,
+    StopRequest,
+    TrainingLog,
+    progress_bar,
+    wanted_by_any,
+)
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -92,7 +99,10 @@ def train(
         raise UserError(
             f"training: {run.folder} already holds a run; add --resume to go on with it or choose another --output"
         )
-    with TrainingLog(run.folder, loop.step, enabled=fabric.is_global_zero) as log, StopRequest() as stop:
+    with (
+        TrainingLog(run.folder, loop.step + 1 if loop.step else 0, enabled=fabric.is_global_zero) as log,
+        StopRequest() as stop,
+    ):
         finished = loop.run(clips, log, stop)
     return run.folder / LAST if finished else None
 
@@ -132,7 +142,7 @@ class _Loop:
                     self._log_means(log, epoch)
                 if last:
                     self._end_epoch(log, epoch, views)
-                if self._wants_stop(stop):
+                if wanted_by_any(stop, self.trainer.fabric):
                     break
                 if self.file.due():
                     self._save(epoch)
@@ -165,12 +175,6 @@ class _Loop:
                 lambda path: self._snapshot(path, epoch, score=found.score, layer=found.layer),
             )
         fabric.barrier()
-
-    def _wants_stop(self, stop: StopRequest) -> bool:
-        """Whether any process was asked to stop: all of them must leave the loop at the same step."""
-        wanted = torch.tensor(float(stop.wanted), device=self.trainer.fabric.device)
-        wanted = cast(Tensor, self.trainer.fabric.all_reduce(wanted, reduce_op="sum"))
-        return wanted.item() > 0
 
     def _save(self, epoch: int) -> None:
         if self.leader:

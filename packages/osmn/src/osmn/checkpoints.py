@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from osmn.networks import OSMN
+from osmn.networks import OSMN, Architecture
 from osmn.networks.layers import bilinear_kernel
 from osmn.networks.model import VARIANTS
 from vos_shared.errors import BadWeights
@@ -133,6 +134,15 @@ def variant_of(arrays: Arrays) -> str | None:
     if not any(name.startswith(f"{SCOPE}/modulator_sp/") for name in names):
         return "no_spatial"
     return "mod_early_conv" if f"{SCOPE}/modulator_sp/conv1/weights" in names else "osvos"
+
+
+def architecture_of(arrays: Arrays) -> Architecture | None:
+    """The network that a set of official variables fills, or None if it is none of ours."""
+    variant = variant_of(arrays)
+    if variant is None:
+        return None
+    heads = arrays.get(f"{SCOPE}/modulator/Logits/Conv2d_1c_1x1/weights")  # Ours may be narrower than the official.
+    return VARIANTS[variant] if heads is None else replace(VARIANTS[variant], head_width=heads.shape[-1])
 
 
 def _guess(arrays: Arrays) -> str:

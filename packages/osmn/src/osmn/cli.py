@@ -83,7 +83,7 @@ class Preprocess:
     root: Annotated[Path, tyro.conf.Positional]
     """Folder of the data set."""
     output: Path | None = None
-    """youtube-objects: folder to write; by default ROOT."""
+    """Folder to write; by default ROOT, for davis its Annotations."""
     version: Literal["2016", "2017"] = "2017"
     """davis: whose lists name the sequences."""
     splits: tuple[str, ...] = ("train", "val")
@@ -106,8 +106,10 @@ class Preprocess:
             raise UserError(f"{self.root} has none of the lists {', '.join(map(str, lists))}")
         sequences = [sequence for path in found for sequence in davis2017(self.root, path)]
         resolution = next(iter(sequences[0].annotations.values())).parent.parent.name
-        split_objects(sequences, self.root / "Annotations", resolution)
-        print(f"{len(sequences)} sequences in {self.root / 'Annotations'}/{resolution}_split and {resolution}_all")
+        annotations = self.output or self.root / "Annotations"
+        split_objects(sequences, annotations, resolution)
+        names = ", ".join(path.stem for path in found)
+        print(f"{len(sequences)} sequences of {names} in {annotations}/{resolution}_split and {resolution}_all")
 
 
 @dataclass(frozen=True, kw_only=True)

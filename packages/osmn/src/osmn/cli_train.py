@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from osmn.presets import COCO, DAVIS, YOUTUBE_VOS, SampleSettings, TrainingSettings
+from vos_shared.errors import UserError
 
 if TYPE_CHECKING:
     from osmn.data import Source
@@ -55,7 +56,7 @@ class TrainArguments:
         seed_everything(self.settings.seed)
         model, scale_value = self._model()
         masktrack = model.architecture.base_model == "masktrack"
-        samples = replace(self.samples, scale_value=scale_value, mask_guide=masktrack or self.samples.mask_guide)
+        samples = replace(self.samples, scale_value=scale_value, mask_guide=masktrack)
         description = f"osmn {model.architecture.base_model}, trained on {data}"
         last = train(
             model,
@@ -69,7 +70,7 @@ class TrainArguments:
             notes={"description": description, "shorter_side": self._shorter_side(model)},
         )
         if lightning.is_global_zero:
-            print(last)
+            print(last or f"stopped; go on with --resume --output {self.output}")
 
     def _model(self) -> tuple[Any, float]:
         """The network with its start values, and the factor of the normalised pixels that fits it."""
@@ -81,7 +82,7 @@ class TrainArguments:
             snapshot = load_snapshot(Path(self.weights))
             return snapshot.model, snapshot.scale_value
         architecture = replace(VARIANTS[self.variant], head_width=self.head_width)
-        scale_value = LITE_SCALE if self.variant == "lite" else self.samples.scale_value
+        scale_value = LITE_SCALE if self.variant == "lite" else 1.0
         return starting_model(architecture, self.weights, scale_value), scale_value
 
     def _shorter_side(self, model: Any) -> str:
@@ -147,6 +148,8 @@ class TrainOnVideos(TrainArguments):
         from vos_shared.datasets import load_dataset
 
         found = load_dataset(self.dataset, self.root, self.split, self.sequences or None)
+        if unknown := sorted(set(self.exclude) - {sequence.name for sequence in found}):
+            raise UserError(f"osmn: --exclude names {', '.join(unknown)}, which the list {self.split} does not")
         used = [sequence for sequence in found if sequence.name not in self.exclude]
         self.start_training(VideoFrames.from_sequences(used, randomize_guide=self.randomize_guide), self.dataset)
 

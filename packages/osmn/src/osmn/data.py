@@ -192,11 +192,13 @@ class VideoFrames:
         frames: list[tuple[VideoSequence, int, int, int]] = []
         guides: dict[tuple[str, int], list[int]] = {}
         for sequence in tqdm(sequences, desc="looking at the masks", unit="sequence", disable=None, leave=False):
-            present = _present_objects(sequence)
-            for key, shares in present.items():
-                frames.extend((sequence, key, index, before) for before, index in pairwise(shares))
-                good = [index for index, (area, box) in shares.items() if area > MIN_MASK_SHARE and box > MIN_BOX_SHARE]
+            annotated = [index for index, name in enumerate(sequence.frame_names) if name in sequence.annotations]
+            for key, shares in _present_objects(sequence).items():
                 first = min(shares)
+                # The published program leaves frames without the object out only where it draws the guide.
+                used = list(shares) if randomize_guide else [index for index in annotated if index >= first]
+                frames.extend((sequence, key, index, before) for before, index in pairwise(used))
+                good = [index for index, (area, box) in shares.items() if area > MIN_MASK_SHARE and box > MIN_BOX_SHARE]
                 guides[sequence.name, key] = good if randomize_guide and good else [first]
         if not frames:
             raise BadDataset("osmn: no object has masks in two frames; training on videos needs that")

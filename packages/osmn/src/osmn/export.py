@@ -7,9 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from osmn.inference import MIN_SIDE
 from osmn.networks import GUIDE_SIZE, OSMN
 from osmn.snapshots import load_weights
 from vos_shared.atomic import atomic_path
+from vos_shared.errors import UserError
 
 
 class VisualProgram(nn.Module):
@@ -36,8 +38,10 @@ def export_programs(folder: Path, weights: str | None, size: tuple[int, int]) ->
         The files; a network without visual modulator has only the second.
 
     Raises:
-        BadWeights: the weights cannot be used.
+        UserError: the weights cannot be used, or the frames are too small.
     """
+    if min(size) < MIN_SIDE:
+        raise UserError(f"osmn: frames of {size[1]}x{size[0]} are too small for the network; the least is {MIN_SIDE}")
     model = load_weights(weights).model.requires_grad_(False)
     image, spatial = torch.zeros(1, 3, *size), torch.zeros(1, 1, *size)
     gamma: Tensor | None = None

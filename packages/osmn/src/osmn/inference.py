@@ -33,6 +33,9 @@ from vos_shared.runtime.device import autocast, choose_device, choose_precision
 from vos_shared.scores import Score
 from vos_shared.video import Video
 
+MIN_SIDE = 8
+"""Shorter side in pixels of the smallest frame that all variants take."""
+
 
 @dataclass
 class _Object:
@@ -77,8 +80,8 @@ class OSMNSegmenter(Segmenter):
         return self._info
 
     def reset(self) -> None:
-        """Forget all objects."""
-        self._video = None
+        """Forget the video and all its objects."""
+        self._video = self._source = None
 
     def prepare(self, video: Video) -> None:
         """Learn the names of the video and its frames; sharper frames and fine-tuned networks are stored by name."""
@@ -93,7 +96,6 @@ class OSMNSegmenter(Segmenter):
             BadMask: the prompt's size differs from the frame's.
         """
         video = self._open(frame, prompt)
-        video.frames += 1
         known = list(video.objects)
         probabilities = dict(zip(known, self._propagate(frame, known), strict=True))
         for new in [] if prompt is None else ids_of(prompt):
@@ -101,7 +103,10 @@ class OSMNSegmenter(Segmenter):
                 mask = np.asarray(prompt == new)
                 video.objects[new] = self._meet(frame, mask)
                 probabilities[new] = mask.astype(np.float32)
-        mask = merge_scores(self._decided(probabilities, video), video.frame_size)
+        mask = merge_scores(self._decided(probabilities, known), video.frame_size)
+        if prompt is not None:  # What is given is given, whatever an older object claims.
+            given = (prompt > 0) & ~np.isin(prompt, known)
+            mask[given] = prompt[given]
         return Segmentation(mask, _stack_scores(probabilities, video.frame_size) if scores else None)
 
     def _open(self, frame: Frame, prompt: ObjectMask | None) -> _Video:
@@ -109,6 +114,7 @@ class OSMNSegmenter(Segmenter):
             raise BadVideo(f"osmn: a frame is {frame.dtype} {list(frame.shape)}; frames are uint8 RGB [H, W, 3]")
         size = frame.shape[:2]
         if self._video is None:
+            self._check_network_size(size)
             self._video = _Video(size)
         if size != self._video.frame_size:
             raise BadVideo(
@@ -120,7 +126,24 @@ class OSMNSegmenter(Segmenter):
                 f"osmn: a mask is {prompt.dtype} {list(prompt.shape)}, its frame {list(size)}; "
                 "masks are uint8 of their frame's size"
             )
+        self._video.frames += 1
         return self._video
+
+    def _check_network_size(self, frame_size: tuple[int, int]) -> None:
+        """Refuse frames that the network cannot take.
+
+        Raises:
+            BadVideo: they are too small, or larger than masktrack's aligned size.
+        """
+        height, width = self.settings.network_size(frame_size)
+        if min(height, width) < MIN_SIDE:
+            raise BadVideo(f"osmn: frames of {width}x{height} are too small for the network; the least is {MIN_SIDE}")
+        aligned = self.settings.aligned_size
+        if aligned is not None and (height > aligned[0] or width > aligned[1]):
+            raise BadVideo(
+                f"osmn: frames of {width}x{height} do not fit into the aligned size {aligned[1]}x{aligned[0]}; "
+                "give a larger --aligned-size, or a --size that fits"
+            )
 
     def _adapted(self, frame: Frame, mask: BoolMask) -> OSMN:
         """The network for a new object: the same for all."""
@@ -146,6 +169,10 @@ class OSMNSegmenter(Segmenter):
             return frame
         if self._source is None or self._video is None:
             raise UserError("osmn: guide frames are found by the names of the video's frames; call prepare first")
+        if self._video.frames > len(self._source.frame_names):
+            raise UserError(
+                f"osmn: video {self._source.name} ends before frame {self._video.frames}; reset and prepare"
+            )
         name = self._source.frame_names[self._video.frames - 1]
         files = [folder / self._source.name / f"{name}{suffix}" for suffix in (".jpg", ".png")]
         for path in files:
@@ -181,19 +208,19 @@ class OSMNSegmenter(Segmenter):
             logits = model(image, spatial, torch.stack(gammas) if gammas else None)
         return list(logits[:, 0].float().sigmoid().cpu().numpy())
 
-    def _decided(self, probabilities: dict[int, Score], video: _Video) -> dict[int, Score]:
-        """The probabilities, on the side of the threshold that the CRF chose where there is one.
+    def _decided(self, probabilities: dict[int, Score], known: list[int]) -> dict[int, Score]:
+        """The probabilities, those of `known` objects on the side of the threshold that the CRF chose if there is one.
 
         Scores that are asked for stay as the network gave them, as in the original.
         """
-        if not self.settings.crf:
+        if not self.settings.crf or self._video is None:
             return probabilities
-        refined = {key: resize_mask(video.objects[key].mask, video.frame_size) for key in probabilities}
         above = np.nextafter(THRESHOLD, np.float32(1))
-        return {
-            key: np.where(refined[key], np.maximum(score, above), np.minimum(score, THRESHOLD))
-            for key, score in probabilities.items()
-        }
+        decided = dict(probabilities)
+        for key in known:
+            score, refined = decided[key], resize_mask(self._video.objects[key].mask, self._video.frame_size)
+            decided[key] = np.where(refined, np.maximum(score, above), np.minimum(score, THRESHOLD))
+        return decided
 
     def _binarise(self, frame: Frame, probability: Score) -> BoolMask:
         mask: BoolMask = probability > THRESHOLD

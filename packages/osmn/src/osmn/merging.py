@@ -60,7 +60,10 @@ def merge_sequence(scores: Path, sequence: Sequence, tree: ResultsTree) -> None:
             if prompt is not None:
                 for key in np.unique(prompt[prompt > 0]).tolist():
                     found.setdefault(key, resize_mask(np.asarray(prompt == key), size).astype(np.float32))
-            writer.write(frame_name, _resize_ids(merge_scores(found, size), sequence.video.size))
+            mask = _resize_ids(merge_scores(found, size), sequence.video.size).copy()
+            if prompt is not None:  # What is given is given, whatever an older object claims.
+                mask[prompt > 0] = prompt[prompt > 0]
+            writer.write(frame_name, mask)
 
 
 def _common_size(found: Mapping[int, Score], folder: Path, frame_name: str) -> tuple[int, int] | None:

@@ -15,11 +15,11 @@ from osmn.guides import BoolMask
 from osmn.inference import OSMNSegmenter
 from osmn.networks import OSMN
 from osmn.optimiser import TensorFlowAdam
-from osmn.presets import SampleSettings, TrainingSettings
+from osmn.presets import GuideAugmentation, SampleSettings, TrainingSettings
 from osmn.settings import InferenceSettings, OnlineSettings
 from osmn.snapshots import load_snapshot, save_snapshot
 from osmn.training import Objective, set_training_mode
-from vos_shared.errors import UserError
+from vos_shared.errors import BadWeights, UserError
 from vos_shared.method import Frame, ModelInfo
 
 
@@ -58,12 +58,14 @@ def fine_tune(
     Returns:
         In evaluation mode, on the model's device.
     """
-    with torch.inference_mode(False), torch.enable_grad():
+    device = next(model.parameters()).device
+    cuda = [device] if device.type == "cuda" else []
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(cuda):
+        torch.manual_seed(seed)  # Dropout draws, too: no object's network may depend on those before it.
         tuned = copy.deepcopy(model)
         # The trunks' statistics of lite cannot be had from one frame; the original knows no such case.
         set_training_mode(tuned, TrainingSettings(fix_bn=online.fix_bn, fix_trunk_bn=True))
         parameters = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
-        device = parameters[0].device
         optimiser = TensorFlowAdam(parameters, lr=online.learning_rate)
         objective = Objective(tuned)
         stream = TrainingStream(source, samples, batch=1, steps=online.iterations, seed=seed)
@@ -97,24 +99,39 @@ class OnlineSegmenter(OSMNSegmenter):
         if self._source is None or self._video is None:
             raise UserError("osmn: fine-tuned networks are kept under the video's name; call prepare first")
         path = self.online.models / self._source.name / f"{len(self._video.objects) + 1}.safetensors"
-        digest = hashlib.sha256(self._origin.encode() + frame.tobytes() + mask.tobytes())
-        digest.update(repr(self.settings.network_size(mask.shape)).encode())
-        kept = _kept(path, digest.hexdigest())
-        if kept is not None:
-            return kept.to(self.device)
+        samples = self._samples(mask)
+        digest = hashlib.sha256(self._origin.encode() + frame.tobytes() + mask.tobytes() + repr(samples).encode())
+        tuned = _kept(path, digest.hexdigest())
+        if tuned is not None:
+            tuned.aligned_size = self.settings.aligned_size
+            return tuned.to(self.device).to(memory_format=torch.channels_last)
         tuned = self._tuned(frame, mask)
         notes = {"description": f"fine-tuned on the first frame of {path.parent.name}", "origin": digest.hexdigest()}
         save_snapshot(path, tuned, self.normalise.scale, notes)
         return tuned
 
     def _tuned(self, frame: Frame, mask: BoolMask) -> OSMN:
-        samples = SampleSettings(
-            self.settings.network_size(mask.shape),
+        return fine_tune(self.model, FirstFrame(frame, mask), self._samples(mask), self.online)
+
+    def _samples(self, mask: BoolMask) -> SampleSettings:
+        """How the first frame becomes network input.
+
+        Raises:
+            UserError: at the smallest scale there is a single cell left, from which batch norm can take no statistics.
+        """
+        size = self.settings.network_size(mask.shape)
+        if not self.online.fix_bn and max(size) * min(self.online.scales) <= 32:
+            raise UserError(
+                f"osmn: frames of {size[1]}x{size[0]} are too small to fine-tune on at scale "
+                f"{min(self.online.scales)}; give larger --scales, or --fix-bn"
+            )
+        return SampleSettings(
+            size,
             self.online.scales,
             self.normalise.scale,
             mask_guide=self.model.architecture.base_model == "masktrack",
+            augmentation=GuideAugmentation(keep_aspect=self.settings.keep_aspect),
         )
-        return fine_tune(self.model, FirstFrame(frame, mask), samples, self.online)
 
 
 def _fingerprint(model: OSMN, online: OnlineSettings) -> str:
@@ -126,7 +143,8 @@ def _fingerprint(model: OSMN, online: OnlineSettings) -> str:
 
 
 def _kept(path: Path, origin: str) -> OSMN | None:
-    if not path.is_file():
+    try:
+        snapshot = load_snapshot(path)
+    except BadWeights:  # Missing or damaged: it is made anew.
         return None
-    snapshot = load_snapshot(path)
     return snapshot.model if snapshot.metadata.get("origin") == origin else None

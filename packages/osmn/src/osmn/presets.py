@@ -6,7 +6,9 @@ Apart from all code that needs torch, so that command lines can show the setting
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Annotated, Final
+
+import tyro
 
 from vos_shared.errors import UserError
 
@@ -82,7 +84,7 @@ class SampleSettings:
     Attributes:
         size: (height, width) of the frames.
         scales: factors of the size, one of them drawn for each batch.
-        scale_value: factor of the normalised pixels.
+        scale_value: factor of the normalised pixels; the network decides it.
         frame_crop_ratio: still images: each side of frame and label moves by up to this part of its length.
         mask_guide: masktrack: the guide is the perturbed, dilated mask in place of a Gaussian.
         augmentation: of the guides.
@@ -90,9 +92,9 @@ class SampleSettings:
 
     size: tuple[int, int] = (480, 854)
     scales: tuple[float, ...] = (0.5, 0.8, 1.0)
-    scale_value: float = 1.0
+    scale_value: Annotated[float, tyro.conf.Suppress] = 1.0
     frame_crop_ratio: float = 0.0
-    mask_guide: bool = False
+    mask_guide: Annotated[bool, tyro.conf.Suppress] = False
     augmentation: GuideAugmentation = field(default_factory=GuideAugmentation)
 
     def __post_init__(self) -> None:

@@ -7,8 +7,8 @@ affine map of the input and goes into the first layer, exactly but for the zero 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from torch import Tensor
 from osmn.checkpoints import Arrays, from_official, names_of, to_torch_layout, variant_of
 from osmn.guides import MEAN_BGR
 from osmn.networks import OSMN, Architecture, initialise
-from osmn.snapshots import load_snapshot
+from osmn.weights import locate
 from vos_shared.errors import BadWeights, UserError
 
 Array = npt.NDArray[Any]
@@ -40,19 +40,14 @@ def starting_model(architecture: Architecture, start: str, scale_value: float) -
 
     Args:
         architecture: of the network.
-        start: ``imagenet``, ``random``, or a file: slim's ``vgg_16.ckpt``, Keras' MobileNet as npz (lite), an official
-            checkpoint or a file of ours (the whole network).
+        start: ``imagenet``, ``random``, or a file: slim's ``vgg_16.ckpt``, Keras' MobileNet as npz (lite), or an
+            official checkpoint of the whole network, also by name.
         scale_value: factor of the normalised pixels that the network will see.
 
     Raises:
         BadWeights: the file does not fit the network.
         MissingExtra: a TensorFlow checkpoint, and TensorFlow is not installed.
     """
-    if start.endswith(".safetensors"):
-        snapshot = load_snapshot(Path(start))
-        if snapshot.model.architecture != architecture:
-            raise BadWeights(f"{start}: made for {snapshot.model.architecture}, not for {architecture}")
-        return snapshot.model
     model = initialise(OSMN(architecture))
     if start != RANDOM:
         model.load_state_dict(_donated(start, model, scale_value), strict=False)
@@ -64,21 +59,21 @@ def _donated(start: str, model: OSMN, scale_value: float) -> dict[str, Tensor]:
     if start == IMAGENET:
         return _imagenet(model, scale_value)
     if start.endswith(".npz"):
-        with _open_npz(start) as arrays:
-            return from_keras_mobilenet({name: arrays[name] for name in arrays.files}, model, scale_value)
+        return from_keras_mobilenet(_read_npz(start), model, scale_value)
     from vos_shared.checkpoints.tensorflow import read_checkpoint
 
-    arrays = read_checkpoint(start)
+    arrays = read_checkpoint(locate(start))
     try:
         return from_slim_vgg16(arrays, model) if variant_of(arrays) is None else from_official(arrays, model)
     except BadWeights as reason:
         raise BadWeights(f"{start}: {reason}") from reason
 
 
-def _open_npz(start: str) -> Any:
+def _read_npz(start: str) -> dict[str, Array]:
     try:
-        return np.load(start, allow_pickle=False)
-    except (OSError, ValueError) as reason:
+        with np.load(start, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile) as reason:
         raise BadWeights(f"{start} cannot be read as an npz file ({reason})") from reason
 
 
@@ -173,7 +168,7 @@ def from_keras_mobilenet(arrays: Arrays, model: OSMN, scale_value: float) -> dic
         official = "depthwise_weights" if ours.endswith("_depthwise") else "weights"
         tensors = {"conv.weight": torch.from_numpy(np.array(to_torch_layout(official, kernel), np.float32))}
         tensors |= {
-            f"norm.{name}": torch.from_numpy(np.array(arrays[f"{donor}_bn|{leaf}"], np.float32))
+            f"norm.{name}": torch.from_numpy(np.array(_of_mobilenet(arrays, f"{donor}_bn|{leaf}"), np.float32))
             for leaf, name in (("gamma", "weight"), ("beta", "bias"), ("moving_mean", "running_mean"),
                                ("moving_variance", "running_var"))
         }  # fmt: skip
@@ -184,6 +179,12 @@ def from_keras_mobilenet(arrays: Arrays, model: OSMN, scale_value: float) -> dic
         for scope in ("modulator", "seg"):
             loaded |= {f"{scope}.{ours}.{name}": value.clone() for name, value in tensors.items()}
     return loaded
+
+
+def _of_mobilenet(arrays: Arrays, name: str) -> Array:
+    if name not in arrays:
+        raise BadWeights(f"not Keras' MobileNet: {name} is missing")
+    return arrays[name]
 
 
 def _to_bgr_input(weight: Tensor, factor: Tensor, offset: Tensor, scale_value: float) -> tuple[Tensor, Tensor]:

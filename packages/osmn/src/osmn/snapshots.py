@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from osmn.checkpoints import from_official, variant_of
+from osmn.checkpoints import architecture_of, from_official, variant_of
 from osmn.networks import OSMN, VARIANTS, Architecture
 from osmn.weights import locate
 from vos_shared.checkpoints import ours
@@ -112,14 +112,15 @@ def _load_official(path: Path) -> Snapshot:
     from vos_shared.checkpoints.tensorflow import read_checkpoint
 
     arrays = read_checkpoint(path)
-    variant = variant_of(arrays)
-    if variant is None:
+    architecture = architecture_of(arrays)
+    if architecture is None:
         raise BadWeights(f"{path}: a TensorFlow checkpoint, but not of OSMN; its variants are {', '.join(VARIANTS)}")
-    model = OSMN.unfilled(VARIANTS[variant])
+    model = OSMN.unfilled(architecture)
     try:
         model.load_state_dict(from_official(arrays, model))
     except BadWeights as reason:
         raise BadWeights(f"{path}: {reason}") from reason
+    variant = variant_of(arrays)
     scale_value = LITE_SCALE if variant == "lite" else 1.0
     return Snapshot(model.eval(), scale_value, {"description": f"official checkpoint {path.name}, variant {variant}"})
 

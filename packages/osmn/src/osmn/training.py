@@ -25,6 +25,7 @@ from vos_shared.training import (
     TrainingLog,
     leave_process_group,
     progress_bar,
+    wanted_by_any,
     worker_items,
 )
 
@@ -59,7 +60,8 @@ def set_training_mode(model: OSMN, settings: TrainingSettings) -> None:
             if isinstance(module, LiteNet | LiteVisualModulator):
                 module.eval()
     for name, parameter in model.seg.named_parameters():
-        parameter.requires_grad_(not settings.fix_seg or name.startswith("upscore_fuse"))
+        fusion = name.partition(".")[0] in {"upscore_fuse", "score"}
+        parameter.requires_grad_(fusion or not settings.fix_seg)
     for trunk, count in ((model.seg, settings.fixed_seg_blocks), (model.modulator, settings.fixed_modulator_blocks)):
         if count and isinstance(trunk, LiteNet | LiteVisualModulator):
             for block in first_blocks(trunk, count):
@@ -77,7 +79,7 @@ def train(
     resume: bool = False,
     minutes: float = 5.0,
     notes: Mapping[str, str] | None = None,
-) -> Path:
+) -> Path | None:
     """Train to the last step, or until it is asked to stop.
 
     Args:
@@ -92,7 +94,7 @@ def train(
         notes: goes into the snapshots' metadata.
 
     Returns:
-        The newest snapshot.
+        The last snapshot, or None where the run was asked to stop early (it can be resumed).
 
     Raises:
         UserError: the folder holds a run and `resume` is off.
@@ -104,11 +106,12 @@ def train(
     saved = ResumeFile(folder / "resume.pt", minutes)
     if saved.path.is_file() and not resume:
         raise UserError(f"osmn: {folder} already holds a run; add --resume to go on with it or choose another --output")
-    first = _restore(saved, model, optimiser, settings) if resume else 0
+    run = _run(model, samples, settings, fabric)
+    first = _restore(saved, model, optimiser, run) if resume else 0
     step = first
     with (
         StopRequest() as stop,
-        TrainingLog(folder, first, enabled=fabric.is_global_zero) as log,
+        TrainingLog(folder, first + 1 if first else 0, enabled=fabric.is_global_zero) as log,
         progress_bar(settings.steps, first, enabled=fabric.is_global_zero) as bar,
     ):
         for step, batch in enumerate(_batches(source, samples, settings, fabric, first), start=first + 1):
@@ -117,15 +120,15 @@ def train(
             if step % 20 == 0:
                 log.scalars(step, losses)
                 bar.set_postfix({"loss": f"{losses['loss/main'] / settings.batch_size:.0f}"})
-            stopping = stop.wanted or step == settings.steps
+            stopping = wanted_by_any(stop, fabric) or step == settings.steps
             if fabric.is_global_zero and (stopping or saved.due()):
-                saved.save(_state(step, model, optimiser, settings))
+                saved.save({"step": step, "model": model.state_dict(), "optimiser": optimiser.state_dict(), "run": run})
             if fabric.is_global_zero and (stopping or step % settings.save_steps == 0):
                 words = {"description": f"osmn, {step} steps", **(notes or {}), "steps": str(step)}
                 save_snapshot(folder / SNAPSHOT, model, samples.scale_value, words)
             if stopping:
                 break
-    return folder / SNAPSHOT
+    return folder / SNAPSHOT if step == settings.steps else None
 
 
 def _step(objective: Any, optimiser: Any, batch: Sample, rate: float, fabric: Fabric) -> dict[str, float]:
@@ -160,22 +163,27 @@ def _batches(
         yield fabric.to_device(batch)
 
 
-def _state(step: int, model: OSMN, optimiser: Any, settings: TrainingSettings) -> dict[str, Any]:
-    return {
-        "step": step,
-        "model": model.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "settings": asdict(settings),
+def _run(model: OSMN, samples: SampleSettings, settings: TrainingSettings, fabric: Fabric) -> dict[str, str]:
+    """What must be the same when a run goes on; its length and rate, for example, may change."""
+    free = {"steps", "learning_rate", "drop_at", "save_steps", "workers"}
+    fixed = {name: value for name, value in asdict(settings).items() if name not in free}
+    return {name: repr(value) for name, value in fixed.items()} | {
+        "network": repr(model.architecture),
+        "samples": repr(samples),
+        "processes": repr(fabric.world_size),
     }
 
 
-def _restore(saved: ResumeFile, model: OSMN, optimiser: Any, settings: TrainingSettings) -> int:
+def _restore(saved: ResumeFile, model: OSMN, optimiser: Any, run: dict[str, str]) -> int:
     state = saved.load()
-    for key in ("batch_size", "seed", "fix_seg"):
-        if state["settings"][key] != getattr(settings, key):
+    made = state.get("run")
+    if not isinstance(made, dict):
+        raise BadWeights(f"{saved.path}: no resume file of osmn; choose another --output")
+    for name, value in run.items():
+        if made.get(name) != value:
             raise BadWeights(
-                f"{saved.path}: made with {key} {state['settings'][key]}, not {getattr(settings, key)}; "
-                "use the same settings, another folder, or --no-resume"
+                f"{saved.path}: made with {name.replace('_', ' ')} {made.get(name)}, not {value}; "
+                "use the same settings, or another --output"
             )
     model.load_state_dict(state["model"])
     optimiser.load_state_dict(state["optimiser"])

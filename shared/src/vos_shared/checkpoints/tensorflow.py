@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
@@ -55,14 +56,15 @@ def write_checkpoint(path: str | Path, arrays: Mapping[str, npt.NDArray[Any]]) -
     tensorflow = _tensorflow()
     prefix = Path(path)
     prefix.parent.mkdir(parents=True, exist_ok=True)
-    staging = prefix.with_name(f".{prefix.name}.partial")
+    staging = prefix.with_name(f".{prefix.name}.{secrets.token_hex(4)}.partial")
     names = sorted(arrays)
     with tensorflow.device("cpu:0"):
         tensors = [tensorflow.constant(arrays[name]) for name in names]
         tensorflow.raw_ops.SaveV2(
             prefix=str(staging), tensor_names=names, shape_and_slices=[""] * len(names), tensors=tensors
         )
-    # The index goes last: a checkpoint without it does not exist for TensorFlow.
+    # An old index goes first and the new one comes last: a checkpoint without it does not exist for TensorFlow.
+    prefix.with_name(f"{prefix.name}.index").unlink(missing_ok=True)
     for suffix in (".data-00000-of-00001", ".index"):
         staging.with_name(staging.name + suffix).replace(prefix.with_name(prefix.name + suffix))
 
