@@ -89,6 +89,28 @@ def test_segment_writes_masks_and_scores_that_merge_to_the_same_masks(
         np.testing.assert_array_equal(merged[name], mask)
 
 
+def test_soft_masks_of_other_weights_are_not_taken_for_these(
+    run: Run, davis: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.safetensors"
+    torch.manual_seed(1)
+    save_snapshot(other, initialise(OSMN(Architecture("lite", head_width=8))), LITE_SCALE, {"trained": "false"})
+    common = ("segment", davis, "--output", tmp_path / "out", "--device", "cpu")
+    scores = ("--scores", tmp_path / "scores")
+
+    def last() -> np.ndarray:
+        return np.load(max((tmp_path / "scores").glob("*/1/*.npy")))
+
+    assert run(*common, "--weights", tiny_weights, *scores) == 0
+    before = last()
+    assert run(*common, "--weights", other) == 0
+    assert run(*common, "--weights", other, *scores) == 0
+    assert not np.array_equal(last(), before)
+    written = max((tmp_path / "scores").glob("*/1/*.npy")).stat().st_mtime_ns
+    assert run(*common, "--weights", other, *scores) == 0  # Finished: nothing is computed again.
+    assert max((tmp_path / "scores").glob("*/1/*.npy")).stat().st_mtime_ns == written
+
+
 def test_finetune_is_the_online_variant(run: Run, davis: Path, tiny_weights: Path, tmp_path: Path) -> None:
     name = sorted(path.name for path in next((davis / "JPEGImages").iterdir()).iterdir())[0]
     common = (davis, "--weights", tiny_weights, "--sequences", name, "--device", "cpu")
