@@ -99,7 +99,7 @@ def test_soft_masks_of_other_weights_are_not_taken_for_these(
     scores = ("--scores", tmp_path / "scores")
 
     def last() -> np.ndarray:
-        return np.load(max((tmp_path / "scores").glob("*/1/*.npy")))
+        return np.asarray(np.load(max((tmp_path / "scores").glob("*/1/*.npy"))))
 
     assert run(*common, "--weights", tiny_weights, *scores) == 0
     before = last()

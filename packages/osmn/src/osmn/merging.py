@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from osmn.guides import resize_mask
 from vos_shared.datasets import Sequence
 from vos_shared.errors import BadResults
 from vos_shared.masks import describe_size
@@ -42,7 +41,7 @@ def merge_scores(probabilities: Mapping[int, Score], size: tuple[int, int]) -> O
 def merge_sequence(scores: Path, sequence: Sequence, tree: ResultsTree) -> None:
     """Merge the soft masks of one sequence and write its masks at the frames' size.
 
-    An object without soft mask in the frame where it is given counts with its true mask, in other frames not at all.
+    In the frame where an object is given its true mask stands; without soft mask in another frame it is not there.
 
     Args:
         scores: folder of the sequence, with <id>/<frame>.npy; ids are the folders' names.
@@ -55,15 +54,13 @@ def merge_sequence(scores: Path, sequence: Sequence, tree: ResultsTree) -> None:
     ids = scored_objects(scores)
     with tree.writer(sequence.name, sequence.frame_names) as writer:
         for frame_name, prompt in sequence.prompts():
-            found = {key: score for key in ids if (score := read_score(scores, key, frame_name)) is not None}
+            given = set() if prompt is None else set(np.unique(prompt).tolist())
+            scored = {key: read_score(scores, key, frame_name) for key in ids if key not in given}
+            found = {key: score for key, score in scored.items() if score is not None}
             size = _common_size(found, scores, frame_name) or sequence.video.size
-            if prompt is not None:
-                for key in np.unique(prompt[prompt > 0]).tolist():
-                    found.setdefault(key, resize_mask(np.asarray(prompt == key), size).astype(np.float32))
-            mask = _resize_ids(merge_scores(found, size), sequence.video.size).copy()
-            if prompt is not None:  # What is given is given, whatever an older object claims.
-                mask[prompt > 0] = prompt[prompt > 0]
-            writer.write(frame_name, mask)
+            mask = _resize_ids(merge_scores(found, size), sequence.video.size)
+            # What is given is given, whatever an older object claims.
+            writer.write(frame_name, mask if prompt is None else np.where(prompt > 0, prompt, mask))
 
 
 def _common_size(found: Mapping[int, Score], folder: Path, frame_name: str) -> tuple[int, int] | None:
