@@ -37,7 +37,7 @@ OSMN_COMMON = "--batch-size 8 --fix-trunk-bn --fixed-seg-blocks 3 --fixed-modula
 """Only what two CPU cores can train in an hour or two: the first blocks stay as ImageNet left them."""
 OSMN_STAGES = (
     "--steps 1200 --drop-at 1000 --learning-rate 2e-4 --size 256 320 --scales 0.8 1.0 1.2",
-    "--steps 1600 --drop-at 1200 --learning-rate 1e-4 --size 240 432 --scales 0.75 0.9 1.0",
+    "--steps 900 --drop-at 600 --learning-rate 1e-4 --size 240 432 --scales 0.75 0.9 1.0",
 )
 """Stage 1 on photographs and synthetic clips, stage 2 on DAVIS-2016 train."""
 
