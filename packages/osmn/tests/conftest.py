@@ -6,7 +6,7 @@ import functools
 import json
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,15 @@ def official_model(official_arrays: Callable[[str], dict[str, Array]]) -> Callab
 def osvos(official_model: Callable[[str], OSMN]) -> OSMN:
     """The default model with the official weights, for tests that do not train it."""
     return official_model("osvos")
+
+
+@pytest.fixture(scope="module")
+def all_cores() -> Iterator[None]:
+    """As many threads as there are cores: networks of full size, unlike tiny ones, can use them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def seeing(model: OSMN) -> OSMN:

@@ -18,6 +18,8 @@ from osmn.networks import OSMN
 from osmn.networks.modulators import SpatialModulator, VisualModulator
 from osmn.optimiser import TensorFlowAdam
 
+pytestmark = pytest.mark.usefixtures("all_cores")
+
 
 def nchw(value: np.ndarray[Any, Any]) -> Tensor:
     tensor = torch.from_numpy(np.ascontiguousarray(value.transpose(0, 3, 1, 2)))

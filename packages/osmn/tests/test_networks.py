@@ -18,6 +18,8 @@ from osmn.networks.layers import BilinearUpsampling, bilinear_kernel, max_pool_s
 from osmn.networks.modulators import SpatialModulator
 from vos_shared.errors import BadWeights
 
+pytestmark = pytest.mark.usefixtures("all_cores")
+
 Array = npt.NDArray[Any]
 
 

@@ -19,6 +19,8 @@ from vos_shared.masks import write_mask
 from vos_shared.method import ModelInfo
 from vos_shared.results import ResultsTree
 
+pytestmark = pytest.mark.usefixtures("all_cores")
+
 INFO = ModelInfo(0, "made in a test", trained=False)
 OFFICIAL_SCALE = 0.00787
 """``--scale_value`` of all these runs."""

@@ -70,7 +70,7 @@ def refine_probabilities(
 
     """
     settings = settings or CRFSettings()
-    densecrf = _densecrf()
+    densecrf = require_densecrf()
     count, height, width = probabilities.shape
     unary = -np.log(np.clip(probabilities, 1e-5, 1.0)).reshape(count, -1)
     crf = densecrf.DenseCRF2D(width, height, count)
@@ -87,7 +87,13 @@ def refine_probabilities(
     return labels
 
 
-def _densecrf() -> ModuleType:
+def require_densecrf() -> ModuleType:
+    """The module behind this one, for who wants to know before long work that it is there.
+
+    Raises:
+        MissingExtra: pydensecrf is not installed.
+
+    """
     try:
         from pydensecrf import densecrf
     except ImportError as error:

@@ -26,6 +26,7 @@ from osmn.merging import THRESHOLD, merge_scores
 from osmn.networks import OSMN
 from osmn.settings import InferenceSettings, OnlineSettings
 from osmn.snapshots import Snapshot, load_weights, parameter_count
+from vos_shared.crf import refine_labels, require_densecrf
 from vos_shared.errors import BadMask, BadVideo, UserError
 from vos_shared.masks import describe_size, ids_of
 from vos_shared.method import Frame, ModelInfo, ObjectMask, Scores, Segmentation, Segmenter
@@ -226,8 +227,6 @@ class OSMNSegmenter(Segmenter):
         mask: BoolMask = probability > THRESHOLD
         if not self.settings.crf:
             return mask
-        from vos_shared.crf import refine_labels
-
         return refine_labels(frame, mask.astype(np.uint8)) > 0
 
 
@@ -262,6 +261,8 @@ def load(
         raise UserError(f"osmn: {', '.join(sorted(tuning))} belong to fine-tuning; take variant osmn+online")
     snapshot = load_weights(weights)
     settings = _settings(snapshot, options)
+    if settings.crf:
+        require_densecrf()
     info = ModelInfo(parameter_count(snapshot.model), snapshot.description, snapshot.trained)
     if not online:
         return OSMNSegmenter(snapshot.model, info, settings, place, kind)
