@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from copy import deepcopy
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models import vgg16
 
 from osmn.networks import OSMN, VARIANTS, initialise
@@ -53,6 +54,7 @@ def run(
     kind = choose_precision(precision, place)
     model = model_with_signal(variant).to(place).to(memory_format=torch.channels_last)
     trunk = vgg16(weights=None).features[:-1].eval().to(place)
+    trunk_last = deepcopy(trunk).to(memory_format=torch.channels_last)
     torch.manual_seed(1)
     image = torch.randn(1, 3, height, width, device=place)
     image_last = image.contiguous(memory_format=torch.channels_last)
@@ -69,14 +71,15 @@ def run(
             logits: Tensor = model(image_last, spatial[chosen], gammas[chosen])
             return logits.float()
 
-    def plain() -> Tensor:
+    def plain(network: nn.Module, pixels: Tensor) -> Tensor:
         with autocast(place, kind):
-            features: Tensor = trunk(image)
+            features: Tensor = network(pixels)
         return features
 
     gammas = torch.cat([modulation(guide[None]) for guide in guides])
     works: dict[str, Callable[[], Tensor]] = {
-        "plain VGG16 trunk": plain,
+        "plain VGG16 trunk": lambda: plain(trunk, image),
+        "plain VGG16 trunk, channels last": lambda: plain(trunk_last, image_last),
         "1 object": lambda: segment(slice(0, 1)),
         f"{objects} objects": lambda: segment(slice(None)),
         f"{objects} objects, one by one": lambda: torch.cat([segment(slice(k, k + 1)) for k in range(objects)]),
