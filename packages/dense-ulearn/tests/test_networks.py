@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dense_ulearn.networks import CHANNELS, DenseNetwork, Layer
+from dense_ulearn.networks import CHANNELS, DenseNetwork, Layer, fold_batch_norms
 
 
 def test_network_has_the_published_size() -> None:
@@ -52,3 +52,15 @@ def test_all_outputs_have_stride_eight_and_unit_length(size: tuple[int, int], ce
         output = getattr(features, name)
         assert output.shape == (2, channels, *cells)
         torch.testing.assert_close(output.norm(dim=1), torch.ones(2, *cells))
+
+
+def test_folded_batch_norms_change_nothing_but_the_passes(recipe_network: DenseNetwork) -> None:
+    before = {name: value.clone() for name, value in recipe_network.state_dict().items()}
+    folded = fold_batch_norms(recipe_network)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+    images = torch.randn(2, 3, 48, 72, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        for expected, found in zip(recipe_network(images, norm=False), folded(images, norm=False), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+    after = recipe_network.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dense_ulearn.neighbours import Tiling, largest
+from dense_ulearn.neighbours import CPU, GPU, Grain, Tiling, largest
 from dense_ulearn.propagation import LabelPropagation
 from dense_ulearn.settings import PropagationSettings
 from vos_shared.errors import UserError
@@ -48,16 +48,17 @@ def random_features(height: int, width: int, generator: torch.Generator) -> Tens
     radius=st.sampled_from([0.5, 1.0, 1.5, 2.5, 5.0, 12.0, 100.0]),
     context=st.integers(0, 5),
     neighbours=st.sampled_from([1, 3, 10, 40]),
+    grain=st.sampled_from([CPU, GPU, Grain(3, 2, stacked=2, by_column=False, scores=50)]),
     seed=st.integers(0, 2**16),
 )
 @settings(max_examples=60, deadline=None)
 def test_tiles_find_what_the_dense_form_finds(
-    height: int, width: int, radius: float, context: int, neighbours: int, seed: int
+    height: int, width: int, radius: float, context: int, neighbours: int, grain: Grain, seed: int
 ) -> None:
     """Over evicted frames, copies of the reference at the start, windows beyond the map, and fewer cells than k."""
     options = PropagationSettings(context, radius, neighbours)
     generator = torch.Generator().manual_seed(seed)
-    propagation = LabelPropagation(options)
+    propagation = LabelPropagation(options, grain=grain)
     inside = (torch.rand(height, width, generator=generator) > 0.5).float()
     masks = torch.stack([1 - inside, inside])
     frames, labels, valid = [], [], (masks.sum((1, 2)) > 0).float()
@@ -161,12 +162,13 @@ def test_largest_equals_a_full_sort(groups: int, members: int, k: int, seed: int
     width=st.integers(1, 40),
     radius=st.floats(0.1, 60),
     tile=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    by_column=st.booleans(),
 )
 @settings(max_examples=40, deadline=None)
 def test_windows_hold_exactly_the_cells_within_the_radius(
-    height: int, width: int, radius: float, tile: tuple[int, int]
+    height: int, width: int, radius: float, tile: tuple[int, int], by_column: bool
 ) -> None:
-    tiling = Tiling(height, width, radius, tile)
+    tiling = Tiling(height, width, radius, Grain(*tile, stacked=3, by_column=by_column, scores=1))
     seen = np.zeros((height, width), int)
     for area in [tile for block in tiling.blocks() for tile in tiling.tiles(block)]:
         seen[area.top : area.bottom, area.left : area.right] += 1

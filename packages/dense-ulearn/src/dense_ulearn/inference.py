@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dense_ulearn.checkpoints import load_weights
-from dense_ulearn.networks import DenseNetwork, normalise_images
+from dense_ulearn.networks import DenseNetwork, fold_batch_norms, normalise_images
 from dense_ulearn.propagation import LabelPropagation
 from dense_ulearn.settings import InferenceSettings, Layer
 from dense_ulearn.weights import UNTRAINED
@@ -30,7 +30,7 @@ class NetworkFeatures:
     """The feature function of the method: its network on one frame.
 
     Args:
-        network: in evaluation mode.
+        network: stays as it is; a copy is used.
         layer: which of its outputs.
         input_size: as in `InferenceSettings`.
         device: where it runs.
@@ -46,7 +46,7 @@ class NetworkFeatures:
         precision: torch.dtype = torch.float32,
     ) -> None:
         self.device = device or torch.device("cpu")
-        self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
+        self.network = fold_batch_norms(network).to(self.device).to(memory_format=torch.channels_last)
         self.layer, self.input_size, self.precision = layer, input_size, precision
 
     @torch.inference_mode()

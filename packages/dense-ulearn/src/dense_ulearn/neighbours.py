@@ -17,11 +17,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CPU_TILE = (6, 8)  # rows, columns: kernels for AVX-512 work on 48 queries
-GPU_TILE = (24, 16)  # Better to compute too much than to start many small kernels.
-TILES_AT_ONCE = 5  # that share a column of the context; the scores of all are in memory
 GROUP = 20  # cells of a reference frame that the search treats as one group
-SCORES_AT_ONCE = 2**20  # similarities to a reference frame held at once: 4 MiB
+
+
+class Grain(NamedTuple):
+    """How the search is cut into pieces that suit a kind of device."""
+
+    rows: int
+    """Of a tile."""
+    columns: int
+    """Of a tile."""
+    stacked: int
+    """Tiles in a block, one below the other; they share the columns of the context, the scores of all are in memory."""
+    by_column: bool
+    """Search windows column by column, without copies and no farther than the circle asks, or as one rectangle."""
+    scores: int
+    """Similarities to a reference frame held at once."""
+
+
+CPU = Grain(6, 8, stacked=5, by_column=True, scores=2**20)  # Kernels for AVX-512 work on 48 queries.
+GPU = Grain(24, 16, stacked=1, by_column=False, scores=2**24)  # Better to compute too much than to start many kernels.
 
 
 class Candidates(NamedTuple):
@@ -42,25 +57,17 @@ class Area(NamedTuple):
     right: int
 
 
-class Run(NamedTuple):
-    """Cells of a column, half-open."""
-
-    column: int
-    top: int
-    bottom: int
-
-
 class Tiling:
     """Cuts a feature map of h x w cells into blocks, and those into tiles.
 
     Args:
         height, width: h and w.
         radius: only cells that are strictly nearer than this (Euclidean, in cells) can be reached.
-        tile: rows and columns of a tile.
+        grain: the size of the pieces.
     """
 
-    def __init__(self, height: int, width: int, radius: float, tile: tuple[int, int] = CPU_TILE) -> None:
-        self.height, self.width, self.tile = height, width, tile
+    def __init__(self, height: int, width: int, radius: float, grain: Grain = CPU) -> None:
+        self.height, self.width, self.grain = height, width, grain
         self._beyond = math.ceil(min(radius, height + width) ** 2)  # the least squared distance that is too far
 
     @property
@@ -70,7 +77,7 @@ class Tiling:
 
     def blocks(self) -> list[Area]:
         """Areas that cover the map, each of a few tiles one below the other."""
-        rows, columns = self.tile[0] * TILES_AT_ONCE, self.tile[1]
+        rows, columns = self.grain.rows * self.grain.stacked, self.grain.columns
         return [
             Area(top, min(self.height, top + rows), left, min(self.width, left + columns))
             for left in range(0, self.width, columns)
@@ -79,25 +86,29 @@ class Tiling:
 
     def tiles(self, block: Area) -> list[Area]:
         """The tiles of a block from top to bottom."""
-        tops = range(block.top, block.bottom, self.tile[0])
-        return [block._replace(top=top, bottom=min(block.bottom, top + self.tile[0])) for top in tops]
+        tops = range(block.top, block.bottom, self.grain.rows)
+        return [block._replace(top=top, bottom=min(block.bottom, top + self.grain.rows)) for top in tops]
 
-    def window(self, tile: Area) -> list[Run]:
-        """The cells that a tile can reach, column by column."""
+    def window(self, tile: Area) -> list[Area]:
+        """The cells that a tile can reach, and where they are not taken column by column a few more."""
         reach = self._reach(0)
-        runs = []
-        for x in range(max(0, tile.left - reach), min(self.width, tile.right + reach)):
-            down = self._reach(max(tile.left - x, x - tile.right + 1, 0))
-            runs.append(Run(x, max(0, tile.top - down), min(self.height, tile.bottom + down)))
-        return runs
+        left, right = max(0, tile.left - reach), min(self.width, tile.right + reach)
+        if not self.grain.by_column:
+            return [Area(*self._rows(tile, reach), left, right)]
+        away = [max(tile.left - x, x - tile.right + 1, 0) for x in range(left, right)]
+        return [Area(*self._rows(tile, self._reach(across)), x, x + 1) for x, across in enumerate(away, left)]
+
+    def _rows(self, tile: Area, reach: int) -> tuple[int, int]:
+        return max(0, tile.top - reach), min(self.height, tile.bottom + reach)
 
     def _reach(self, across: int) -> int:
         """The most rows by which a cell that can be reached is away, so many columns aside."""
         return math.isqrt(self._beyond - across**2 - 1)
 
-    def cells_of(self, window: Sequence[Run]) -> Tensor:
-        """Numbers of a window's cells, counted row by row over the map: int64 [n]."""
-        return torch.tensor([y * self.width + x for x, top, bottom in window for y in range(top, bottom)])
+    def cells_of(self, window: Sequence[Area]) -> Tensor:
+        """Numbers of a window's cells, counted row by row over the map: int64 [n], one column after the other."""
+        numbers = torch.arange(self.cells).view(self.height, self.width).T
+        return torch.cat([numbers[left:right, top:bottom].flatten() for top, bottom, left, right in window])
 
     def outside(self, tile: Area, cells: Tensor) -> Tensor:
         """Which cells [n] lie outside the radius of each query of a tile: bool [n, q]."""
@@ -118,6 +129,7 @@ class ContextFrames:
     def __init__(self, tiling: Tiling, dtype: torch.dtype) -> None:
         self.tiling, self.dtype = tiling, dtype
         self._bank: Tensor | None = None  # [w, h, slots, D]
+        self._reachable: dict[Area, tuple[Tensor, Tensor]] = {}  # of each tile: cells of its window, which are outside
 
     def put(self, slot: int, features: Tensor, capacity: int) -> None:
         """Store a frame's features [h, w, D]; the room grows by doubling up to ``capacity`` slots."""
@@ -144,35 +156,42 @@ class ContextFrames:
             return []
         tiles = self.tiling.tiles(block)
         windows = [self.tiling.window(tile) for tile in tiles]
-        scores = self._scores(windows, queries.split(self.tiling.tile[0] * (block.right - block.left)))
-        found = [self._best(*tile, slot_sets, k) for tile in zip(tiles, windows, scores, strict=True)]
+        scores = self._scores(windows, queries.split(self.tiling.grain.rows * (block.right - block.left)))
+        sets = [torch.tensor(slots, device=queries.device) for slots in slot_sets]
+        found = [
+            self._best(part, *self._reach(tile, window, queries.device), sets, k)
+            for tile, window, part in zip(tiles, windows, scores, strict=True)
+        ]
         return [Candidates(*map(torch.cat, zip(*parts, strict=True))) for parts in zip(*found, strict=True)]
 
-    def _scores(self, windows: list[list[Run]], queries: Sequence[Tensor]) -> list[Tensor]:
+    def _reach(self, tile: Area, window: list[Area], device: torch.device) -> tuple[Tensor, Tensor]:
+        if tile not in self._reachable:
+            cells = self.tiling.cells_of(window).to(device)
+            self._reachable[tile] = cells, self.tiling.outside(tile, cells)
+        return self._reachable[tile]
+
+    def _scores(self, windows: list[list[Area]], queries: Sequence[Tensor]) -> list[Tensor]:
         """Similarities of the cells of each tile's window to the tile's queries [q, D]: [n, slots, q]."""
         assert self._bank is not None
         slots, turned = self._bank.shape[2], [part.T.contiguous() for part in queries]
-        sizes = [[(run.bottom - run.top) * slots for run in window] for window in windows]
+        sizes = [[(bottom - top) * (right - left) * slots for top, bottom, left, right in window] for window in windows]
         scores = [part.new_empty(sum(size), part.shape[1]) for part, size in zip(turned, sizes, strict=True)]
         places = [score.split(size) for score, size in zip(scores, sizes, strict=True)]
-        for column in range(len(windows[0])):  # The same ones for all tiles, which lie one below the other.
+        for number in range(len(windows[0])):  # The same columns for all tiles, which lie one below the other.
             for window, part, place in zip(windows, turned, places, strict=True):
-                x, top, bottom = window[column]
-                torch.mm(self._bank[x, top:bottom].flatten(0, 1).float(), part, out=place[column])
+                top, bottom, left, right = window[number]
+                torch.mm(self._bank[left:right, top:bottom].float().flatten(0, 2), part, out=place[number])
         return [score.unflatten(0, (-1, slots)) for score in scores]
 
     def _best(
-        self, tile: Area, window: list[Run], scores: Tensor, slot_sets: Sequence[tuple[int, ...]], k: int
+        self, scores: Tensor, cells: Tensor, outside: Tensor, slot_sets: Sequence[Tensor], k: int
     ) -> list[Candidates]:
         """The k best of a tile's scores [n, slots, q] for each set of slots."""
-        cells = self.tiling.cells_of(window).to(scores.device)
-        outside = self.tiling.outside(tile, cells)
         found = []
         for chosen in slot_sets:
-            numbers = torch.tensor(chosen, device=scores.device)
-            part = scores if len(chosen) == scores.shape[1] else scores[:, numbers]
+            part = scores if len(chosen) == scores.shape[1] else scores[:, chosen]
             similarity, index = largest(part, k, outside)
-            place = numbers[index % len(chosen)] * self.tiling.cells + cells[index // len(chosen)]
+            place = chosen[index % len(chosen)] * self.tiling.cells + cells[index // len(chosen)]
             found.append(Candidates(similarity, place))
         return found
 
@@ -183,16 +202,18 @@ class ReferenceFrame:
     Args:
         features: [h, w, D].
         dtype: as for `ContextFrames`.
+        grain: how much is held at once.
     """
 
-    def __init__(self, features: Tensor, dtype: torch.dtype) -> None:
+    def __init__(self, features: Tensor, dtype: torch.dtype, grain: Grain = CPU) -> None:
+        self.grain = grain
         flat = features.flatten(0, 1).to(dtype)
         self.cells = len(flat)
         self._groups = F.pad(flat, (0, 0, 0, -self.cells % GROUP))  # [n * GROUP, D]
 
     def nearest(self, queries: Tensor, slot: int, k: int) -> Candidates:
         """The k most similar cells for queries float32 [q, D]; the frame is said to be in ``slot``."""
-        at_once = max(math.prod(CPU_TILE), SCORES_AT_ONCE // len(self._groups))
+        at_once = max(self.grain.rows * self.grain.columns, self.grain.scores // len(self._groups))
         found = [self._search(part, k) for part in queries.split(at_once)]
         similarity, cell = map(torch.cat, zip(*found, strict=True))
         # Where a map has fewer than k cells, cells behind its end fill up; they weigh nothing, but must exist.

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dense_ulearn.neighbours import CPU_TILE, GPU_TILE, Area, Candidates, ContextFrames, ReferenceFrame, Tiling, merge
+from dense_ulearn.neighbours import CPU, GPU, Area, Candidates, ContextFrames, Grain, ReferenceFrame, Tiling, merge
 from dense_ulearn.settings import PropagationSettings
 from dense_ulearn.threads import map_on_threads
 
@@ -36,10 +36,13 @@ class LabelPropagation:
     Args:
         settings: what it is set to.
         dtype: type in which features of earlier frames are kept.
+        grain: the pieces of the search; None for those that suit the device of the features.
     """
 
-    def __init__(self, settings: PropagationSettings, dtype: torch.dtype = torch.float32) -> None:
-        self.settings, self.dtype = settings, dtype
+    def __init__(
+        self, settings: PropagationSettings, dtype: torch.dtype = torch.float32, grain: Grain | None = None
+    ) -> None:
+        self.settings, self.dtype, self.grain = settings, dtype, grain
         self.ids: list[int] = [0]
         self._time = 0
         self._references: list[_Reference] = []
@@ -70,8 +73,8 @@ class LabelPropagation:
         """
         height, width, _ = features.shape
         if self._tiling is None:
-            tile = CPU_TILE if features.device.type == "cpu" else GPU_TILE
-            self._tiling = Tiling(height, width, self.settings.radius, tile)
+            grain = self.grain or (CPU if features.device.type == "cpu" else GPU)
+            self._tiling = Tiling(height, width, self.settings.radius, grain)
             self._context = ContextFrames(self._tiling, self.dtype)
         self._add_channels(ids)
         labels = self._propagate(features) if self._references else features.new_zeros(height * width, len(self.ids))
@@ -111,11 +114,14 @@ class LabelPropagation:
             reference.labels, reference.valid = widen(reference.labels), widen(reference.valid)
 
     def _add_reference(self, features: Tensor, labels: Tensor, given: Tensor, ids: Sequence[int]) -> None:
+        assert self._tiling is not None
         valid = torch.zeros(len(self.ids), device=labels.device)
         valid[[self.ids.index(number) for number in ids]] = 1
         if self._time == 0:  # Published: an object of the first frame that vanishes on the small map is lost.
             valid = valid * (given.sum(0) > 0)
-        self._references.append(_Reference(self._time, ReferenceFrame(features, self.dtype), labels, valid))
+        self._references.append(
+            _Reference(self._time, ReferenceFrame(features, self.dtype, self._tiling.grain), labels, valid)
+        )
 
     def _remember(self, features: Tensor, labels: Tensor) -> None:
         """Put the frame into the slot of the oldest."""
