@@ -75,7 +75,7 @@ from dense_ulearn.trainer import Trainer
 from vos_shared.runtime.distributed import fabric, rank, world_size
 
 settings = replace(CUSTOM, augmentation=Augmentation(32, (32, 40)), objective=Objective(4, 2))
-lightning = fabric("cpu", devices=world_size(), strategy="ddp" if world_size() > 1 else "auto")
+lightning = fabric("cpu", devices=world_size())
 lightning.launch()
 trainer = Trainer(settings, lightning)
 trainer.network.eval()  # Batch statistics would differ.

@@ -12,7 +12,7 @@ import torch
 from vos_shared.errors import MissingExtra, UserError
 from vos_shared.runtime.background import BackgroundThread
 from vos_shared.runtime.device import autocast, choose_device, choose_precision, describe_device
-from vos_shared.runtime.distributed import fabric, shard
+from vos_shared.runtime.distributed import PATIENCE, fabric, shard
 from vos_shared.runtime.memory import peak_memory_bytes, reset_peak
 from vos_shared.runtime.seeding import seed_everything
 from vos_shared.runtime.timing import Stopwatch
@@ -139,6 +139,14 @@ def test_fabric_takes_our_words(monkeypatch: pytest.MonkeyPatch) -> None:
         fabric("tpu")
     with pytest.raises(UserError, match="no precision"):
         fabric("cpu", "fp8")
+
+
+def test_processes_wait_for_the_one_that_works_alone() -> None:
+    strategies = pytest.importorskip("lightning_fabric.strategies")
+    alone, several = (fabric("cpu", devices=count).strategy for count in (1, 2))
+    assert not isinstance(alone, strategies.DDPStrategy)
+    assert isinstance(several, strategies.DDPStrategy)
+    assert several._timeout == PATIENCE
 
 
 def test_without_fabric_the_install_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,11 +50,12 @@ class TrainArguments:
     def start(self, find_videos: Callable[[], Sequence[Video]], data: str) -> None:
         """Train on the videos that `find_videos` finds; `data` says in words what they are."""
         from dense_ulearn.data import ClipDataset
+        from dense_ulearn.trainer import check_settings
         from dense_ulearn.training import Run, train
         from vos_shared.runtime.distributed import fabric
 
         settings = self.settings
-        settings.augmentation.check()
+        check_settings(settings)  # Before videos are decoded.
         lightning = fabric(self.device, self.precision, devices=self.devices, nodes=self.nodes)
         lightning.launch()
         with lightning.rank_zero_first():  # The first process decodes video files, the others find the frames there.

@@ -53,7 +53,7 @@ class Augmentation:
         if not 0 < self.crop <= low <= high:
             raise UserError(
                 f"training: the shorter side is scaled to {low}..{high} pixels, less than the crop of "
-                f"{self.crop} or falling; lower --augmentation.crop or raise --augmentation.shorter-side"
+                f"{self.crop} or falling; lower --crop or raise --shorter-side"
             )
         if not 0 < self.zoom[0] <= self.zoom[1] <= 1:
             raise UserError(f"training: zoom bounds {self.zoom} must rise and lie in 0..1 (the view zooms in only)")

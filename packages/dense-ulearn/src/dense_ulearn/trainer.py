@@ -35,6 +35,17 @@ class Keys(NamedTuple):
     other: Tensor
 
 
+def check_settings(settings: TrainingSettings) -> None:
+    """Refuse settings that cannot be carried out.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    settings.augmentation.check()
+    cells = settings.augmentation.crop // STRIDE
+    check_cells(cells, cells, settings.objective)
+
+
 def parameter_groups(network: nn.Module, settings: Optimisation) -> list[dict[str, Any]]:
     """Weights (with decay, BatchNorm's among them) and biases (twice the rate, no decay): 43 and 23 tensors."""
     named = list(network.named_parameters())
@@ -96,9 +107,7 @@ class Trainer:
     """
 
     def __init__(self, settings: TrainingSettings, fabric: Fabric, weights: dict[str, Tensor] | None = None) -> None:
-        cells = settings.augmentation.crop // STRIDE
-        settings.augmentation.check()
-        check_cells(cells, cells, settings.objective)
+        check_settings(settings)
         seed_everything(settings.seed)
         self.settings, self.fabric = settings, fabric
         self.ranks = Ranks(fabric.global_rank, fabric.world_size)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from vos_shared.errors import MissingExtra, UserError
@@ -12,6 +14,9 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 T = TypeVar("T")
+
+PATIENCE: Final = timedelta(days=1)
+"""How long processes wait for each other; torch's half hour is short for the one that decodes videos or validates."""
 
 _FABRIC_PRECISION: Final = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -42,16 +47,16 @@ def fabric(
     *,
     devices: int | list[int] | str = "auto",
     nodes: int = 1,
-    strategy: str = "auto",
 ) -> Fabric:
     """Lightning Fabric in this project's words; the caller calls ``launch()``.
+
+    Several processes share gradients by DDP and wait for each other as long as `PATIENCE`.
 
     Args:
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         precision: ``fp32``, ``bf16`` or ``fp16``; the weights stay in fp32.
         devices: how many (or which) on each machine; under torchrun its own count holds.
         nodes: machines.
-        strategy: ``auto``, or Fabric's name of one, such as ``ddp``.
 
     Raises:
         MissingExtra: Lightning Fabric is not installed.
@@ -60,6 +65,7 @@ def fabric(
     """
     try:
         from lightning_fabric import Fabric
+        from lightning_fabric.strategies.ddp import DDPStrategy
     except ImportError as error:
         raise MissingExtra("training needs Lightning Fabric: pip install 'vos-shared[train]'") from error
     accelerator, _, index = device.partition(":")
@@ -71,13 +77,15 @@ def fabric(
         devices = [int(index)]
     elif accelerator == "cpu" and devices == "auto":
         devices = 1
-    return Fabric(
+    build = partial(
+        Fabric,
         accelerator=accelerator,
         precision=_FABRIC_PRECISION[precision],  # type: ignore[arg-type]
         devices=devices,
         num_nodes=nodes,
-        strategy=strategy,
     )
+    built = build()
+    return build(strategy=DDPStrategy(timeout=PATIENCE)) if isinstance(built.strategy, DDPStrategy) else built
 
 
 def _environment(variable: str, default: int) -> int:
