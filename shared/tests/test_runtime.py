@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -147,6 +148,36 @@ def test_processes_wait_for_the_one_that_works_alone() -> None:
     assert not isinstance(alone, strategies.DDPStrategy)
     assert isinstance(several, strategies.DDPStrategy)
     assert several._timeout == PATIENCE
+
+
+@pytest.mark.parametrize(
+    ("device", "devices", "message"),
+    [
+        ("cuda:x", 1, "no device is called"),
+        ("cpu", 0, "0 devices of 1 machines"),
+        ("cpu:0", 2, "device cpu:0 is one device, 2 are asked for"),
+    ],
+)
+def test_devices_that_make_no_sense(device: str, devices: int, message: str) -> None:
+    pytest.importorskip("lightning_fabric")
+    with pytest.raises(UserError, match=message):
+        fabric(device, devices=devices)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_training_without_the_device_that_was_asked_for() -> None:
+    pytest.importorskip("lightning_fabric")
+    with pytest.raises(UserError, match="cuda is not available here"):
+        fabric("cuda")
+
+
+def test_torchrun_says_how_many_processes_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("lightning_fabric")
+    said = {"RANK": "2", "LOCAL_RANK": "0", "GROUP_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in {**said, "TORCHELASTIC_RUN_ID": "none"}.items():
+        monkeypatch.setenv(name, value)
+    strategy: Any = fabric("cpu").strategy
+    assert (strategy.num_processes, strategy.num_nodes) == (2, 2)
 
 
 def test_without_fabric_the_install_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,11 @@
+import ast
 import json
 import os
 import random
 import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +114,55 @@ def test_the_first_signal_is_a_wish_the_second_a_command() -> None:
         assert wishes == [False, True]
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+RANK = """
+import sys
+from vos_shared.errors import BadVideo
+from vos_shared.runtime.distributed import fabric, rank, world_size
+from vos_shared.training import StopRequest, agreed_items, together
+
+lightning = fabric("cpu", devices=world_size())
+lightning.launch()
+
+def read(bad):
+    for number in range(4):
+        if number == bad and rank() == 1:
+            raise BadVideo("frame 2 is broken")
+        yield number
+
+
+def attempt(work):
+    try:
+        return work()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+found, seen, saved = [], [], []
+found.append(attempt(lambda: together(lambda: 7, lightning)))
+found.append(attempt(lambda: together(lambda: list(read(0)), lightning)))
+with StopRequest() as stop:
+    for bad in (2, 9):
+        items = agreed_items(read(bad), stop, lightning, lambda: saved.append(len(seen)))
+        found.append(attempt(lambda: seen.extend(items)))
+    stop.wanted = rank() == 0
+    found.append(list(agreed_items(read(9), stop, lightning, saved.clear)))
+open(sys.argv[1] + str(rank()), "w").write(repr((found, seen, saved)))
+"""
+
+
+def test_processes_agree_to_go_on_or_to_leave(tmp_path: Path) -> None:
+    pytest.importorskip("lightning_fabric")
+    script = tmp_path / "rank.py"
+    script.write_text(RANK)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.getsockname()[1]), "WORLD_SIZE": "2"}
+    ranks = [{**os.environ, **group, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    running = [subprocess.Popen([sys.executable, str(script), str(tmp_path / "said")], env=rank) for rank in ranks]
+    assert [process.wait(timeout=120) for process in running] == [0, 0]
+    elsewhere, own = "UserError: training: another process cannot go on; it says why", "BadVideo: frame 2 is broken"
+    seen = [0, 1, 0, 1, 2, 3]
+    for rank, said in enumerate((elsewhere, own)):
+        expected = ([7, said, said, None, []], seen, [2])
+        assert ast.literal_eval((tmp_path / f"said{rank}").read_text()) == expected

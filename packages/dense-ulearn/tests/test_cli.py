@@ -85,6 +85,31 @@ def test_a_list_is_segmented_into_the_official_folders(run: Run, tree: Path, tmp
             np.testing.assert_array_equal(drawn, picture(pixels, expected))
 
 
+def test_a_list_without_wanted_frames_and_pictures_that_are_gone(run: Run, tree: Path, tmp_path: Path) -> None:
+    listed, output = inference_list(tree, tmp_path / "list.txt"), tmp_path / "out"
+    first = frames_of(tree)[0][0].parent.name
+    lines = ["0" + line[1:] if first in line else line for line in listed.read_text().splitlines()]
+    listed.write_text("\n".join(lines))
+    words = ("segment", tree, "--list", listed, "--pictures", "--output", output, "--weights=untrained")
+    assert run(*words) == 0
+    assert not list((output / "res4_vos" / first).iterdir())
+    gone = output / "res4_vis" / first / "00001.png"
+    gone.unlink()
+    assert run(*words) == 0
+    assert gone.exists()
+
+
+@pytest.mark.parametrize(
+    "option", ["--scores=soft", "--split=train", "--resolution=480p", "--prompt=mask.png", "--overlay"]
+)
+def test_a_list_leaves_no_place_for_other_inputs_and_outputs(
+    run: Run, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    listed = inference_list(tree, tmp_path / "list.txt")
+    assert run("segment", tree, "--list", listed, "--output", tmp_path / "out", option) == 2
+    assert f"leave out {option.split('=')[0]}" in capsys.readouterr().err
+
+
 def test_pictures_are_those_of_the_official_program(parity: Path) -> None:
     numbers = np.load(parity / "fixture_labelprop.npz")
     expected = numbers["s2_res4_vis_t5"].astype(int)

@@ -19,6 +19,12 @@ from dense_ulearn.cli import main
         (["train", "custom", "--videos", "small"], "small (20x20, smaller than the crop of 256)"),
         (["train", "ytvos", "--root", ".", "--list", "empty.txt"], "empty.txt is empty"),
         (["train", "ytvos", "--root", ".", "--list", "missing.txt"], "1 of them are not there: gone/1.jpg"),
+        (["train", "custom", "--videos", "no*where"], "nothing matches no*where"),
+        (["train", "custom", "--videos", "small", "--weights", "empty.txt", "--resume"], "leave one of them out"),
+        (["train", "custom", "--videos", "small", "--sync-bn"], "--sync-bn works on CUDA devices only"),
+        (["train", "custom", "--videos", "small", "--keep=0"], "--keep must be at least 1"),
+        (["train", "custom", "--videos", "short", "--weights", "empty.txt"], "empty.txt"),
+        (["train", "custom", "--videos", "small", "--output", "empty.txt"], "empty.txt is a file"),
         (["train", "custom", "--videos", "small", "--crop=16", "--shorter-side", "16", "20"], "8x8 grid"),
         (
             ["train", "custom", "--videos", "small", "--crop=64", "--shorter-side", "40", "50"],
@@ -40,7 +46,8 @@ def test_bad_input_is_one_line(
     (tmp_path / "empty.txt").touch()
     (tmp_path / "missing.txt").write_text("gone/1.jpg\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["dense-ulearn", *arguments, "--output", "run", "--device=cpu", "--workers=0"])
+    arguments = [*arguments[:2], "--output=run", "--device=cpu", "--workers=0", *arguments[2:]]
+    monkeypatch.setattr(sys, "argv", ["dense-ulearn", *arguments])
     with pytest.raises(SystemExit, match="2"):
         main()
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("dense-ulearn: ")]

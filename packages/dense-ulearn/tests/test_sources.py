@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ def write_frames(folder: Path, count: int, size: tuple[int, int] = (48, 64)) -> 
 
 
 def write_video(path: Path, count: int = 6) -> Path:
+    path.parent.mkdir(exist_ok=True)
     with VideoWriter(path) as writer:
         for index in range(count):
             writer.write(np.full((90, 120, 3), 8 * index, np.uint8))
@@ -40,6 +42,34 @@ def test_folders_and_files_become_videos(tmp_path: Path) -> None:
     videos = found_videos([place], tmp_path / "cache", longest=45)
     assert [(video.name, len(video), video.size) for video in videos] == [("a", 6, (45, 60)), ("b", 11, (48, 64))]
     np.testing.assert_allclose(videos[0][3], 24, atol=4)
+
+
+def test_a_cover_picture_beside_videos_is_no_video(tmp_path: Path) -> None:
+    write_video(tmp_path / "in" / "a.mp4")
+    Image.new("RGB", (60, 45)).save(tmp_path / "in" / "cover.jpg")
+    assert [video.name for video in found_videos([tmp_path / "in"], tmp_path / "cache", 45)] == ["a"]
+
+
+def test_a_pattern_is_one_video_of_frames_or_many_places(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        write_frames(tmp_path / name, 6)
+    (one,) = found_videos([tmp_path / "a" / "*.jpg"], tmp_path / "cache", 45)
+    assert (one.name, len(one)) == ("a", 6)
+    assert [video.name for video in found_videos([tmp_path / "[ab]"], tmp_path / "cache", 45)] == ["a", "b"]
+
+
+def test_two_processes_may_decode_the_same_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename = Path.rename
+
+    def late(self: Path, target: Path) -> Path:
+        if not target.exists():
+            shutil.copytree(self, target)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", late)
+    (video,) = found_videos([write_video(tmp_path / "a.mp4")], tmp_path / "cache", 45)
+    assert len(video) == 6
+    assert [folder.name[0] for folder in (tmp_path / "cache").iterdir()] == ["a"]
 
 
 def test_a_video_file_is_decoded_once(tmp_path: Path) -> None:

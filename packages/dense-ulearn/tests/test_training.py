@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dense_ulearn.augmentation import ClipViews
 from dense_ulearn.checkpoints import load_weights
 from dense_ulearn.data import ClipDataset
 from dense_ulearn.networks import DenseNetwork
@@ -23,15 +25,16 @@ from dense_ulearn.presets import (
     Augmentation,
     Objective,
     Optimisation,
+    Sampling,
     TrainingSettings,
 )
-from dense_ulearn.trainer import Trainer
+from dense_ulearn.trainer import Trainer, check_settings
 from dense_ulearn.trainer import load_weights as load_into
 from dense_ulearn.training import Run, train
 from dense_ulearn.validation import Validation
 from vos_shared.datasets import davis2017
 from vos_shared.datasets.synthetic import write_davis_tree
-from vos_shared.errors import BadWeights, UserError
+from vos_shared.errors import BadVideo, BadWeights, UserError
 from vos_shared.runtime.distributed import fabric as make_fabric
 from vos_shared.video import Video
 
@@ -70,6 +73,11 @@ def run_to_end(
 def logged(folder: Path) -> list[dict[str, float]]:
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+def assert_same(state: dict[str, Tensor], run: Path) -> None:
+    for name, value in load_weights(run / "last.safetensors").state.items():
+        assert torch.equal(state[name], value), name
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +119,7 @@ def test_a_broken_run_goes_on_as_if_nothing_had_been(
             run_to_end(clips, tmp_path)
     torch.rand(3)  # Whatever happens in between.
     resumed = run_to_end(clips, tmp_path, resume=True)
-    for name, value in load_weights(whole / "last.safetensors").state.items():
-        assert torch.equal(resumed[name], value), name
+    assert_same(resumed, whole)
     assert logged(tmp_path) == logged(whole)
 
 
@@ -121,6 +128,88 @@ def test_a_finished_run_can_be_made_longer(clips: ClipDataset, whole: Path, tmp_
     longer = run_to_end(clips, tmp_path, resume=True)
     name = "fast_net.emb_q.conv2.weight"
     assert torch.equal(longer[name], load_weights(whole / "last.safetensors").state[name])
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_a_finished_run_has_nothing_left_to_do(clips: ClipDataset, whole: Path, tmp_path: Path, epochs: int) -> None:
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    again = run_to_end(clips, tmp_path, replace(TINY, epochs=epochs), resume=True)
+    assert all(
+        torch.equal(value, again[name]) for name, value in load_weights(whole / "last.safetensors").state.items()
+    )
+    assert logged(tmp_path) == logged(whole)
+
+
+class Unreadable(ClipDataset):
+    """One clip cannot be read, as when a disk is gone for a while."""
+
+    missing = -1
+
+    def __getitem__(self, key: tuple[int, int]) -> ClipViews:
+        self.missing -= 1
+        if self.missing == 0:
+            raise BadVideo("frame 7 cannot be read")
+        return super().__getitem__(key)
+
+
+@pytest.mark.parametrize(("steps", "clip"), [(0, 1), (3, 8)])
+def test_what_was_computed_before_a_bad_frame_is_not_lost(
+    clips: ClipDataset, whole: Path, tmp_path: Path, steps: int, clip: int
+) -> None:
+    fragile = Unreadable(clips.videos, clips.sampling, clips.augmentation, clips.seed)
+    fragile.missing = clip
+    run = Run(tmp_path, minutes=60, workers=0)
+    with pytest.raises(BadVideo, match="frame 7"):
+        train(TINY, fragile, run, make_fabric("cpu"))
+    assert torch.load(tmp_path / "resume.pt")["step"] == steps
+    resumed = run_to_end(clips, tmp_path, resume=True)
+    assert all(
+        torch.equal(resumed[name], value) for name, value in load_weights(whole / "last.safetensors").state.items()
+    )
+    assert logged(tmp_path) == logged(whole)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_is_not_saved(clips: ClipDataset, tmp_path: Path) -> None:
+    wild = replace(TINY, optimisation=Optimisation("sgd", 1e30))
+    with pytest.raises(UserError, match="the loss is nan at step 2; lower --lr"):
+        run_to_end(clips, tmp_path, wild)
+    assert torch.load(tmp_path / "resume.pt")["step"] == 1
+
+
+def test_a_run_goes_on_as_it_began(clips: ClipDataset, whole: Path) -> None:
+    fewer = ClipDataset(clips.videos[:1], clips.sampling, clips.augmentation, clips.seed)
+    with pytest.raises(UserError, match="clips 4, not 2"):
+        run_to_end(fewer, whole, resume=True)
+    with pytest.raises(UserError, match="precision"):
+        run_to_end(clips, whole, precision="bf16", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (replace(TINY, batch=0), "--batch is 0; it must be at least 1"),
+        (replace(TINY, epochs=-1), "--epochs is -1"),
+        (replace(TINY, seed=-1), "--seed is -1"),
+        (replace(TINY, picture_epochs=0), "--picture-epochs is 0"),
+        (replace(TINY, validate_epochs=0), "--validate-epochs is 0"),
+        (replace(TINY, sampling=Sampling(frames=1)), "--frames is 1"),
+        (replace(TINY, sampling=Sampling(gap=0)), "--gap is 0"),
+        (replace(TINY, objective=Objective(grid=0)), "--grid is 0"),
+        (replace(TINY, objective=Objective(temperature=0)), "--temperature is 0; it must be more than 0"),
+        (replace(TINY, optimisation=Optimisation(lr=-1)), "--lr is -1"),
+        (replace(TINY, optimisation=Optimisation(lr=float("nan"))), "--lr is nan"),
+        (replace(TINY, optimisation=Optimisation(step_epochs=0)), "--step-epochs is 0"),
+        (
+            replace(TINY, optimisation=Optimisation(momentum=1)),
+            "--momentum is 1; it must be at least 0, less than 1",
+        ),
+        (replace(TINY, augmentation=Augmentation(512)), "lower --crop or raise --shorter-side"),
+        (replace(TINY, augmentation=Augmentation(40, (40, 48))), "multiples of 32 pixels"),
+    ],
+)
+def test_settings_that_cannot_be_carried_out_are_named(settings: TrainingSettings, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_settings(settings)
 
 
 def test_mixed_precision_stays_close(clips: ClipDataset, tmp_path: Path, whole: Path) -> None:
@@ -190,4 +279,4 @@ def test_published_configurations() -> None:
     ]
     assert KINETICS.sampling.ordered
     for preset in (YTVOS, OXUVA, TRACK, KINETICS, CUSTOM):
-        preset.augmentation.check()
+        check_settings(preset)

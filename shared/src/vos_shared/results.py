@@ -112,6 +112,7 @@ class ResultsTree:
                 raise BadResults(
                     f"{target} would lack {len(lacking)} of {len(frame_names)} masks: {', '.join(lacking)}"
                 )
+            partial.mkdir(parents=True, exist_ok=True)  # There may be no frame whose mask is wanted.
             record = self._record(sequence_name, frame_names, inputs, writer._extra)
             write_json(self._entry(sequence_name), {**record, "finished": None})
             _exchange(partial, target)

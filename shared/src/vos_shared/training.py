@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -110,10 +110,11 @@ class TrainingLog:
     def __init__(self, folder: Path, first_step: int = 0, *, enabled: bool = True) -> None:
         self.path = folder / "log.jsonl"
         self._writer: SummaryWriter | None = None
+        make_writer = _summary_writer()  # In all processes, so that all of them find out if it is not installed.
         if not enabled:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        self._writer = _summary_writer(folder / "tensorboard", first_step)
+        self._writer = make_writer(str(folder / "tensorboard"), purge_step=first_step or None)
         _drop_lines_from(self.path, first_step)
 
     def scalars(self, step: int, values: Mapping[str, float], **context: float | str) -> None:
@@ -140,7 +141,7 @@ class TrainingLog:
             self._writer.close()
 
 
-def _summary_writer(folder: Path, first_step: int) -> SummaryWriter:
+def _summary_writer() -> type[SummaryWriter]:
     try:
         # TensorBoard would import TensorFlow where that is installed: ten seconds for nothing, and see `tensorflow.py`.
         sys.modules.setdefault("tensorboard.compat.notf", ModuleType("notf"))
@@ -149,7 +150,7 @@ def _summary_writer(folder: Path, first_step: int) -> SummaryWriter:
         raise MissingExtra(
             "training logs need TensorBoard, which is not installed; install the package with its `train` extra"
         ) from error
-    return SummaryWriter(str(folder), purge_step=first_step or None)
+    return SummaryWriter
 
 
 def _drop_lines_from(path: Path, first_step: int) -> None:
@@ -297,12 +298,64 @@ def leave_process_group(worker: int) -> None:
     os.setpgrp()
 
 
-def wanted_by_any(stop: StopRequest, fabric: Fabric) -> bool:
-    """Whether any process was asked to stop: all of them must leave the loop at the same step, or wait forever."""
-    wanted = torch.tensor(float(stop.wanted), device=fabric.device)
-    total = fabric.all_reduce(wanted, reduce_op="sum")
+def on_any_process(wish: bool, fabric: Fabric) -> bool:
+    """Whether any process has a wish, such as to stop: all must leave a loop at the same step, or wait forever."""
+    total = fabric.all_reduce(torch.tensor(float(wish), device=fabric.device), reduce_op="sum")
     assert isinstance(total, torch.Tensor)
     return total.item() > 0
+
+
+def together(work: Callable[[], T], fabric: Fabric) -> T:
+    """Do some work in every process, in the first of each machine before the others; all succeed, or none goes on.
+
+    Raises:
+        UserError: as `work` raised it; in processes where it succeeded, one that says that another failed.
+    """
+    with fabric.rank_zero_first(local=True):
+        result = _attempt(work)
+    if on_any_process(isinstance(result, UserError), fabric):
+        raise result if isinstance(result, UserError) else UserError(_ELSEWHERE)
+    assert not isinstance(result, UserError)
+    return result
+
+
+def agreed_items(
+    items: Iterable[T], stop: StopRequest, fabric: Fabric, before_error: Callable[[], object]
+) -> Iterator[T]:
+    """Items until their end, or until any process shall stop or cannot read its next one: at the same item in all.
+
+    Args:
+        items: as many in every process.
+        stop: of this process.
+        fabric: launched.
+        before_error: called in every process before the error is raised; the place to save.
+
+    Raises:
+        UserError: as `items` raised it; in processes that could read theirs, one that says that another failed.
+    """
+    iterator = iter(items)
+    while True:
+        item = _attempt(lambda: next(iterator, _END))
+        if item is _END:
+            return
+        failed = isinstance(item, UserError)
+        if on_any_process(failed or stop.wanted, fabric):
+            if not on_any_process(failed, fabric):
+                return
+            before_error()
+            raise item if isinstance(item, UserError) else UserError(_ELSEWHERE)
+        yield item  # type: ignore[misc]  # Neither the end nor an error.
+
+
+_END: Final = object()
+_ELSEWHERE: Final = "training: another process cannot go on; it says why"
+
+
+def _attempt(work: Callable[[], T]) -> T | UserError:
+    try:
+        return work()
+    except UserError as error:
+        return error
 
 
 def progress_bar(steps: int, first_step: int = 0, *, enabled: bool = True) -> tqdm[Any]:

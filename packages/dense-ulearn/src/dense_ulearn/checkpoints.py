@@ -100,24 +100,21 @@ def read_official(path: Path) -> Weights:
         raise BadWeights(
             f"weights {path} are no dense-ulearn snapshot: it is a dictionary with 'model', 'epoch', 'score'"
         )
-    metadata = {name: str(content[name]) for name in ("epoch", "score") if name in content}
+    metadata = {name: str(kind(content[name])) for name, kind in (("epoch", int), ("score", float)) if name in content}
     words = f"official {path.stem}" + (f", epoch {metadata['epoch']}" if "epoch" in metadata else "")
     return Weights(_checked(content["model"], path), words, True, metadata)
 
 
-def write_official(
-    path: Path, state: Mapping[str, Tensor], *, epoch: int = 0, score: float = 0.0, opt: Any = None
-) -> None:
-    """Write a snapshot that the official code loads.
+def write_official(path: Path, state: Mapping[str, Tensor], *, epoch: int = 0, score: float = 0.0) -> None:
+    """Write a snapshot that the official code loads; its optimiser state is empty, as that code starts it afresh.
 
     Args:
         path: ``.pth`` by custom.
         state: weights of a `DenseNetwork`.
         epoch: the epoch that the weights come from.
         score: their validation score, (J + F) / 2 in 0..1.
-        opt: state of the optimiser; by default empty, since the official code starts it afresh.
     """
-    content = {"model": dict(state), "opt": opt or {}, "score": np.float64(score), "epoch": epoch}
+    content = {"model": dict(state), "opt": {}, "score": np.float64(score), "epoch": epoch}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         torch.save(content, temporary)

@@ -43,7 +43,9 @@ class Segment(SegmentArguments):
             return
         from dense_ulearn.listed import segment_list
 
-        unused = [name for name in ("prompt", "overlay", "timing", "sequences") if getattr(self, name)]
+        plain = {item.name: item.default for item in fields(SegmentArguments)}
+        elsewhere = ("prompt", "overlay", "timing", "sequences", "scores", "split", "dataset", "resolution")
+        unused = [name for name in elsewhere if getattr(self, name) != plain[name]]
         if unused:
             raise UserError(f"--list brings its own frames and masks; leave out --{', --'.join(unused)}")
         options: dict[str, Any] = dict(DENSE_ULEARN.variants.get(self.variant or "", {}))
@@ -69,6 +71,8 @@ class ImportWeights:
         weights = load_weights(self.source)
         if self.output.suffix == OURS:
             save_weights(self.output, weights, half=self.half)
+        elif self.half:
+            raise UserError("--half is for our own format; official snapshots are in single precision")
         elif self.output.suffix == ".pth":
             epoch, score = (weights.metadata.get(name, "0") for name in ("epoch", "score"))
             write_official(self.output, weights.state, epoch=int(epoch), score=float(score))

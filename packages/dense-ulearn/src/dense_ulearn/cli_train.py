@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from dense_ulearn.presets import CUSTOM, KINETICS, OXUVA, TRACK, YTVOS, TrainingSettings
+from vos_shared.errors import UserError
 
 if TYPE_CHECKING:
     from vos_shared.video import Video
@@ -27,7 +28,7 @@ class TrainArguments:
     weights: Path | None = None
     """Start from these weights instead of random ones."""
     validation: Path | None = None
-    """DAVIS folder to validate on; without one there is no validation and no best/."""
+    """DAVIS folder (2017, or 2016) to validate on; without one there is no validation and no best/."""
     validation_split: str = "train"
     """Its list of sequences, by name or path. Do not choose weights by the set that they will be judged on."""
     validation_sequences: tuple[str, ...] = ()
@@ -37,9 +38,9 @@ class TrainArguments:
     precision: str = "fp32"
     """fp32, or mixed precision with bf16 or fp16."""
     devices: int = 1
-    """Processes (GPUs) on each machine, each with its own --batch clips."""
+    """Processes (GPUs) on each machine, each with its own --batch clips; torchrun's own number has precedence."""
     nodes: int = 1
-    """Machines."""
+    """Machines; the same."""
     workers: int = 4
     """Processes that read clips, for each GPU."""
     minutes: float = 5.0
@@ -50,30 +51,44 @@ class TrainArguments:
     def start(self, find_videos: Callable[[], Sequence[Video]], data: str) -> None:
         """Train on the videos that `find_videos` finds; `data` says in words what they are."""
         from dense_ulearn.data import ClipDataset
-        from dense_ulearn.trainer import check_settings
         from dense_ulearn.training import Run, train
         from vos_shared.runtime.distributed import fabric
+        from vos_shared.training import together
 
         settings = self.settings
-        check_settings(settings)  # Before videos are decoded.
+        self._check()  # What can fail comes before videos are decoded.
+        validation, weights = self._validation(), self._weights()
         lightning = fabric(self.device, self.precision, devices=self.devices, nodes=self.nodes)
         lightning.launch()
-        with lightning.rank_zero_first():  # The first process decodes video files, the others find the frames there.
-            videos = find_videos()
+        videos = together(find_videos, lightning)  # The first process decodes video files, others find the frames.
         clips = ClipDataset(videos, settings.sampling, settings.augmentation, settings.seed)
         run = Run(self.output, self.resume, self.minutes, self.workers, self.keep, data)
-        last = train(settings, clips, run, lightning, validation=self._validation(), weights=self._weights())
+        last = train(settings, clips, run, lightning, validation=validation, weights=weights)
         if lightning.is_global_zero:
             print(last or f"stopped; go on with --resume --output {self.output}")
 
+    def _check(self) -> None:
+        from dense_ulearn.trainer import check_settings
+        from vos_shared.runtime.device import choose_device
+
+        check_settings(self.settings)
+        if self.workers < 0 or self.keep < 1 or self.minutes < 0:
+            raise UserError("training: --workers and --minutes cannot be negative, --keep must be at least 1")
+        if self.output.exists() and not self.output.is_dir():
+            raise UserError(f"training: --output {self.output} is a file; give a folder")
+        if self.resume and self.weights is not None:
+            raise UserError("training: --weights starts a run, --resume goes on with one; leave one of them out")
+        if self.settings.sync_bn and choose_device(self.device).type != "cuda":
+            raise UserError("training: --sync-bn works on CUDA devices only; leave it out")
+
     def _validation(self) -> Any:
         from dense_ulearn.validation import Validation
-        from vos_shared.datasets import davis2017
+        from vos_shared.datasets import davis2016, davis2017
 
         if self.validation is None:
             return None
-        only = self.validation_sequences or None
-        return Validation(davis2017(self.validation, self.validation_split, sequences=only))
+        year = davis2017 if (self.validation / "ImageSets" / "2017").is_dir() else davis2016
+        return Validation(year(self.validation, self.validation_split, sequences=self.validation_sequences or None))
 
     def _weights(self) -> Any:
         from dense_ulearn.checkpoints import load_weights
@@ -107,7 +122,7 @@ class TrainOnVideos(TrainArguments):
     """Train on videos of your own; no masks are needed."""
 
     videos: tuple[Path, ...]
-    """Folders of videos (video files, folders of frames), folders of frames, or video files."""
+    """Folders of videos (video files, folders of frames), folders of frames, video files, or patterns in quotes."""
 
     def run(self) -> None:
         """Train."""

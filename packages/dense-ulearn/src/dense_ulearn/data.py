@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -134,6 +135,7 @@ def clip_batches(
         dataset,
         batch_sampler=keys if isinstance(keys, Sampler) else list(keys),
         num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
         worker_init_fn=leave_process_group,
     )
     yield from worker_items(loader)

@@ -11,6 +11,7 @@ from dense_ulearn.checkpoints import load_weights
 from dense_ulearn.networks import DenseNetwork, normalise_images
 from dense_ulearn.settings import Layer
 from vos_shared.atomic import atomic_path
+from vos_shared.errors import UserError
 
 
 class FeatureProgram(nn.Module):
@@ -36,7 +37,10 @@ def export_features(path: Path, weights: str | None, layer: Layer, size: tuple[i
 
     Raises:
         BadWeights: the weights cannot be used.
+        UserError: a size without pixels.
     """
+    if min(size) < 1:
+        raise UserError(f"export: images of {size[0]} x {size[1]} pixels have no features; give another --size")
     program = FeatureProgram(load_weights(weights).network(), layer).eval()
     exported = torch.export.export(program, (torch.zeros(1, 3, *size),))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -60,11 +60,18 @@ def segment_list(
         for item in listed:
             bar.set_description(item.sequence.name)
             inputs = inputs_fingerprint(item.sequence, DENSE_ULEARN.supervision)
-            if arguments.resume and tree.is_complete(item.sequence.name, sorted(item.wanted), inputs):
+            if arguments.resume and _is_done(item, tree, inputs, drawn):
                 bar.update(len(item.sequence.frame_names))
             else:
                 _segment(item, tree, inputs, drawn, segmenter, device, arguments.seed, bar.update)
     print(f"{len(listed)} {'sequence' if len(listed) == 1 else 'sequences'} in {tree.root}")
+
+
+def _is_done(item: ListedSequence, tree: ResultsTree, inputs: str, drawn: Path | None) -> bool:
+    name = item.sequence.name
+    if drawn is not None and not all((drawn / name / f"{frame}.png").is_file() for frame in item.sequence.frame_names):
+        return False
+    return tree.is_complete(name, sorted(item.wanted), inputs)
 
 
 def _segment(

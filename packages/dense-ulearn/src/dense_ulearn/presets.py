@@ -5,6 +5,7 @@ Sources of all values: the configuration files of the published program, given h
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -144,6 +145,39 @@ class TrainingSettings:
     optimisation: Optimisation = field(default_factory=Optimisation)
     validate_epochs: int = 1
     picture_epochs: int = 10
+
+    def check(self) -> None:
+        """Refuse settings that cannot be carried out.
+
+        Raises:
+            UserError: naming the option.
+        """
+        objective, optimisation = self.objective, self.optimisation
+        for name in ("batch", "clips_per_video", "validate_epochs", "picture_epochs"):
+            _require(name, getattr(self, name), 1)
+        for name in ("epochs", "seed"):
+            _require(name, getattr(self, name), 0)
+        _require("frames", self.sampling.frames, 2)
+        _require("gap", self.sampling.gap, 1)
+        _require("grid", objective.grid, 1)
+        _require("reference_grid", objective.reference_grid, 1)
+        _require("temperature", objective.temperature, 0, more=True)
+        _require("cross_view_weight", objective.cross_view_weight, 0)
+        _require("lr", optimisation.lr, 0, more=True)
+        for name in ("weight_decay", "gamma", "power"):
+            _require(name, getattr(optimisation, name), 0)
+        for name in ("beta1", "momentum"):
+            _require(name, getattr(optimisation, name), 0, below=1)
+        _require("step_epochs", optimisation.step_epochs, 1)
+        self.augmentation.check()
+
+
+def _require(name: str, value: float, least: float, *, more: bool = False, below: float = math.inf) -> None:
+    if not least <= value < below or (more and value == least):
+        bounds = f"{'more than' if more else 'at least'} {least}" + (
+            "" if below == math.inf else f", less than {below}"
+        )
+        raise UserError(f"training: --{name.replace('_', '-')} is {value}; it must be {bounds}")
 
 
 _FIXED_CENTRE = Augmentation(shorter_side=(256, 256), random_crop=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -27,7 +28,8 @@ class PropagationSettings:
     """Divides the similarities before the softmax over the neighbours."""
 
     def __post_init__(self) -> None:
-        if self.context < 0 or self.radius <= 0 or self.neighbours < 1 or self.temperature <= 0:
+        positive = self.radius > 0 and self.neighbours >= 1 and 0 < self.temperature < math.inf
+        if self.context < 0 or not positive:
             raise UserError(f"label propagation cannot use {self}: context >= 0, all others must be positive")
 
 

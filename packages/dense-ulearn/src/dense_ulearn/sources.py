@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from vos_shared.datasets.frame_lists import read_folder_list, read_video_list
 from vos_shared.errors import BadDataset
 from vos_shared.method import Frame
 from vos_shared.video import Video
-from vos_shared.video_sources import frame_files, naturally_sorted
+from vos_shared.video_sources import FRAME_SUFFIXES, frame_files, naturally_sorted
 
 VIDEO_SUFFIXES: Final = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm"})
 JPEG_QUALITY: Final = 95
@@ -74,7 +75,8 @@ def found_videos(places: Sequence[Path], cache: Path, longest: int) -> list[Vide
     """All videos at some places; video files are decoded once into frames.
 
     Args:
-        places: folders of videos (video files and folders of frames), folders of frames, or video files.
+        places: folders of videos (video files and folders of frames), folders of frames, video files, or patterns. In a
+            folder with video files, single images are no frames.
         cache: folder for the frames of video files.
         longest: length that the shorter side of cached frames is cut down to, in pixels; training needs no more.
 
@@ -89,15 +91,16 @@ def found_videos(places: Sequence[Path], cache: Path, longest: int) -> list[Vide
 
 
 def _sources_at(place: Path) -> list[Path]:
-    """Video files and folders of frames at a place, in natural order."""
+    """Video files, folders of frames and patterns of frames at a place, in natural order."""
     if not place.exists():
-        raise BadDataset(f"training: {place} does not exist; give a folder of videos")
-    if place.is_file() or frame_files(place):
+        return _sources_of_pattern(place)
+    if place.is_file():
         return [place]
     inside = [path for path in place.iterdir() if not path.name.startswith(".")]
-    videos = [
-        path for path in inside if (frame_files(path) if path.is_dir() else path.suffix.lower() in VIDEO_SUFFIXES)
-    ]
+    files = [path for path in inside if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES]
+    if not files and frame_files(place):
+        return [place]
+    videos = [*files, *(path for path in inside if path.is_dir() and frame_files(path))]
     if not videos:
         raise BadDataset(
             f"training: {place} holds no videos; it must contain video files ({', '.join(sorted(VIDEO_SUFFIXES))}) "
@@ -106,9 +109,21 @@ def _sources_at(place: Path) -> list[Path]:
     return naturally_sorted(videos)
 
 
+def _sources_of_pattern(pattern: Path) -> list[Path]:
+    """A pattern of frames is one video; other patterns are the places that they match."""
+    if not glob.has_magic(str(pattern)):
+        raise BadDataset(f"training: {pattern} does not exist; give a folder of videos")
+    places = naturally_sorted(Path(match) for match in glob.iglob(str(pattern), recursive=True))  # noqa: PTH207 - absolute patterns too
+    if not places:
+        raise BadDataset(f"training: nothing matches {pattern}; give a folder of videos")
+    if all(place.suffix.lower() in FRAME_SUFFIXES for place in places):
+        return [pattern]
+    return [source for place in places for source in _sources_at(place)]
+
+
 def _open(source: Path, cache: Path, longest: int, bar: tqdm[object]) -> Video:
     video = Video.open(source)
-    if source.is_dir():
+    if not source.is_file():
         return video
     frames = cache / f"{source.stem}-{video.fingerprint()[:8]}-{longest}"
     if not frames.is_dir():
@@ -125,7 +140,11 @@ def _decode(video: Video, frames: Path, longest: int) -> None:
         folder.mkdir()
         for index, frame in enumerate(video):
             _shrunk(frame, longest).save(folder / f"{index:05d}.jpg", quality=JPEG_QUALITY)
-        folder.rename(frames)
+        try:
+            folder.rename(frames)
+        except OSError:
+            if not frames.is_dir():  # Another process has decoded the same video.
+                raise
 
 
 def _shrunk(frame: Frame, longest: int) -> Image.Image:

@@ -41,7 +41,7 @@ def check_settings(settings: TrainingSettings) -> None:
     Raises:
         UserError: naming the setting.
     """
-    settings.augmentation.check()
+    settings.check()
     cells = settings.augmentation.crop // STRIDE
     check_cells(cells, cells, settings.objective)
 
@@ -209,6 +209,8 @@ class Trainer:
         Raises:
             UserError: it comes from a run with other settings (the number of epochs may differ).
         """
+        if "settings" not in state:
+            raise BadWeights("training: the resume file is not one of dense-ulearn; choose another --output")
         ours, theirs = dataclasses.asdict(self.settings), json.loads(state["settings"])
         other = [name for name in ours if name != "epochs" and json.dumps(ours[name]) != json.dumps(theirs.get(name))]
         if other:

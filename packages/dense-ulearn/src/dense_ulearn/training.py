@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from dense_ulearn.augmentation import Views
 from dense_ulearn.data import ClipBatches, ClipDataset, clip_batches
-from dense_ulearn.losses import Losses
 from dense_ulearn.presets import TrainingSettings
 from dense_ulearn.trainer import Trainer
 from dense_ulearn.validation import Validation
@@ -24,8 +25,8 @@ from vos_shared.training import (
     RunningMeans,
     StopRequest,
     TrainingLog,
+    agreed_items,
     progress_bar,
-    wanted_by_any,
 )
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ def train(
         The last snapshot, or None where the run was asked to stop early (it can be resumed).
 
     Raises:
-        UserError: settings that do not fit together, a folder that holds another run, frames that cannot be read.
+        UserError: settings that do not fit together, a folder that holds another run, frames that cannot be read (what
+            was computed is saved), a loss that is no number.
     """
     trainer = Trainer(settings, fabric, weights)
     keys = ClipBatches(
@@ -95,14 +97,9 @@ def train(
     loop = _Loop(trainer, keys, run, validation)
     if run.resume:
         loop.go_on()
-    elif loop.file.path.exists():
-        raise UserError(
-            f"training: {run.folder} already holds a run; add --resume to go on with it or choose another --output"
-        )
-    with (
-        TrainingLog(run.folder, loop.step + 1 if loop.step else 0, enabled=fabric.is_global_zero) as log,
-        StopRequest() as stop,
-    ):
+    else:
+        loop.begin()
+    with TrainingLog(run.folder, loop.step + 1, enabled=fabric.is_global_zero) as log, StopRequest() as stop:
         finished = loop.run(clips, log, stop)
     return run.folder / LAST if finished else None
 
@@ -117,10 +114,34 @@ class _Loop:
         self.seconds = 0.0
         self.leader = trainer.fabric.is_global_zero
 
+    def begin(self) -> None:
+        """Write the first resume file, so that a folder without one holds no run."""
+        exists = self.file.path.exists()
+        self.trainer.fabric.barrier()  # Nobody writes before everybody has looked.
+        if exists:
+            raise UserError(
+                f"training: {self.where.folder} already holds a run; add --resume to go on with it or choose another "
+                "--output"
+            )
+        if self.leader:
+            self.where.folder.mkdir(parents=True, exist_ok=True)
+            self.best.drop_beyond(None)
+        self._save_state()
+
     def go_on(self) -> None:
-        """Take over everything from the resume file."""
+        """Take over everything from the resume file.
+
+        Raises:
+            UserError: it comes from a run with other settings, other data or on other devices.
+        """
         state = self.file.load()
         self.trainer.load_state(state)
+        for what, value in self._circumstances().items():
+            if state["circumstances"][what] != value:
+                raise UserError(
+                    f"training: {self.file.path} was written with {what} {state['circumstances'][what]}, not {value}; "
+                    "a run can only go on as it began: give the same, or start another with --weights"
+                )
         self.step, self.seconds, self.means = state["step"], state["seconds"], RunningMeans(state["means"])
         self.keys.start = self.step
         if self.leader:
@@ -128,32 +149,39 @@ class _Loop:
 
     def run(self, clips: ClipDataset, log: TrainingLog, stop: StopRequest) -> bool:
         """All steps that remain; False if it was asked to stop before the end."""
+        batches = clip_batches(clips, self.keys, self.where.workers)
         with progress_bar(self.keys.steps, self.step, enabled=self.leader) as bar:
-            for views in clip_batches(clips, self.keys, self.where.workers):
-                started = time.monotonic()
+            for views in agreed_items(batches, stop, self.trainer.fabric, before_error=self._save):
                 epoch, position = divmod(self.step, self.keys.steps_per_epoch)
                 self.trainer.set_epoch(epoch)
-                losses = self._step(views)
-                self.seconds += time.monotonic() - started
-                bar.set_postfix(epoch=epoch, loss=f"{losses.main.item():.3f}", refresh=False)
+                loss = self._step(views)
+                bar.set_postfix(epoch=epoch, loss=f"{loss:.3f}", refresh=False)
                 bar.update()
                 last = position == self.keys.steps_per_epoch - 1
                 if last or self.step % LOG_STEPS == 0:
                     self._log_means(log, epoch)
                 if last:
                     self._end_epoch(log, epoch, views)
-                if wanted_by_any(stop, self.trainer.fabric):
-                    break
                 if self.file.due():
-                    self._save(epoch)
-        self._save(epoch)
-        return self.step == self.keys.steps
+                    self._save()
+        self._save()
+        return self.step >= self.keys.steps
 
-    def _step(self, views: Views[Tensor]) -> Losses:
+    def _step(self, views: Views[Tensor]) -> float:
+        """One update; its loss, over all processes."""
+        started = time.monotonic()
         losses = self.trainer.step(views)
-        self.means.add({name: getattr(losses, name).item() for name in ("main", "temp", "cross_key")})
+        mine = torch.stack([losses.main, losses.temp, losses.cross_key]).detach()
+        main, temp, cross_key = self.trainer.fabric.all_reduce(mine, reduce_op="mean").tolist()  # type: ignore[union-attr]
         self.step += 1
-        return losses
+        if not math.isfinite(main):  # In all processes alike. What is saved is from before.
+            raise UserError(
+                f"training: the loss is {main} at step {self.step}; lower --lr, or raise --temperature; "
+                f"{self.file.path} holds an earlier step"
+            )
+        self.means.add({"main": main, "temp": temp, "cross_key": cross_key})
+        self.seconds += time.monotonic() - started
+        return float(main)
 
     def _log_means(self, log: TrainingLog, epoch: int) -> None:
         values = {f"train/{name}": value for name, value in self.means.take().items()}
@@ -176,11 +204,21 @@ class _Loop:
             )
         fabric.barrier()
 
-    def _save(self, epoch: int) -> None:
+    def _save(self) -> None:
+        self._save_state()
+        if self.leader:
+            self._snapshot(self.where.folder / LAST, max(self.step - 1, 0) // self.keys.steps_per_epoch)
+
+    def _save_state(self) -> None:
         if self.leader:
             state = {"step": self.step, "seconds": self.seconds, "means": self.means.state(), "best": self.best.best}
-            self.file.save({**self.trainer.state(), **state})
-            self._snapshot(self.where.folder / LAST, epoch)
+            self.file.save({**self.trainer.state(), **state, "circumstances": self._circumstances()})
+
+    def _circumstances(self) -> dict[str, Any]:
+        """What the order of the clips and the arithmetic depend on, apart from the settings."""
+        fabric = self.trainer.fabric
+        precision = type(fabric.strategy.precision).__name__
+        return {"clips": self.keys.clips, "processes": fabric.world_size, "precision": precision}
 
     def _snapshot(self, path: Path, epoch: int, **more: object) -> None:
         words = f"trained on {self.where.data or 'videos'}, {self.step} steps"

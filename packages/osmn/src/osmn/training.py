@@ -24,8 +24,8 @@ from vos_shared.training import (
     StopRequest,
     TrainingLog,
     leave_process_group,
+    on_any_process,
     progress_bar,
-    wanted_by_any,
     worker_items,
 )
 
@@ -120,7 +120,7 @@ def train(
             if step % 20 == 0:
                 log.scalars(step, losses)
                 bar.set_postfix({"loss": f"{losses['loss/main'] / settings.batch_size:.0f}"})
-            stopping = wanted_by_any(stop, fabric) or step == settings.steps
+            stopping = on_any_process(stop.wanted, fabric) or step == settings.steps
             if fabric.is_global_zero and (stopping or saved.due()):
                 saved.save({"step": step, "model": model.state_dict(), "optimiser": optimiser.state_dict(), "run": run})
             if fabric.is_global_zero and (stopping or step % settings.save_steps == 0):

@@ -45,7 +45,7 @@ def fabric(
     device: str = "auto",
     precision: str = "fp32",
     *,
-    devices: int | list[int] | str = "auto",
+    devices: int = 1,
     nodes: int = 1,
 ) -> Fabric:
     """Lightning Fabric in this project's words; the caller calls ``launch()``.
@@ -53,14 +53,14 @@ def fabric(
     Several processes share gradients by DDP and wait for each other as long as `PATIENCE`.
 
     Args:
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         precision: ``fp32``, ``bf16`` or ``fp16``; the weights stay in fp32.
-        devices: how many (or which) on each machine; under torchrun its own count holds.
-        nodes: machines.
+        devices: how many on each machine; under torchrun its own count holds.
+        nodes: machines; the same.
 
     Raises:
         MissingExtra: Lightning Fabric is not installed.
-        UserError: unknown device or precision.
+        UserError: unknown device or precision, or more devices than there are.
 
     """
     try:
@@ -68,24 +68,35 @@ def fabric(
         from lightning_fabric.strategies.ddp import DDPStrategy
     except ImportError as error:
         raise MissingExtra("training needs Lightning Fabric: pip install 'vos-shared[train]'") from error
+    from vos_shared.runtime.device import choose_device, choose_precision  # That module needs this one.
+
+    place = choose_device(device)
+    choose_precision(precision, place)
     accelerator, _, index = device.partition(":")
-    if accelerator not in {"auto", "cpu", "cuda", "mps"}:
-        raise UserError(f"no device is called {device!r}; choose auto, cpu, cuda, cuda:1 or mps")
-    if precision not in _FABRIC_PRECISION:
-        raise UserError(f"no precision is called {precision!r}; choose {', '.join(_FABRIC_PRECISION)}")
-    if index:
-        devices = [int(index)]
-    elif accelerator == "cpu" and devices == "auto":
-        devices = 1
+    local = _environment("LOCAL_WORLD_SIZE", 0)  # torchrun sets it.
+    if local:
+        devices, nodes = local, world_size() // local
+    _check_count(device, place.type, devices, nodes)
     build = partial(
         Fabric,
         accelerator=accelerator,
         precision=_FABRIC_PRECISION[precision],  # type: ignore[arg-type]
-        devices=devices,
+        devices=[int(index)] if index and place.type == "cuda" and not local else devices,
         num_nodes=nodes,
     )
     built = build()
     return build(strategy=DDPStrategy(timeout=PATIENCE)) if isinstance(built.strategy, DDPStrategy) else built
+
+
+def _check_count(device: str, kind: str, devices: int, nodes: int) -> None:
+    if devices < 1 or nodes < 1:
+        raise UserError(f"training cannot run on {devices} devices of {nodes} machines; give one at least")
+    if ":" in device and devices > 1:
+        raise UserError(f"device {device} is one device, {devices} are asked for; give {kind}, or one device")
+    import torch
+
+    if kind == "cuda" and devices > torch.cuda.device_count():
+        raise UserError(f"{devices} CUDA devices are asked for, this machine has {torch.cuda.device_count()}")
 
 
 def _environment(variable: str, default: int) -> int:
