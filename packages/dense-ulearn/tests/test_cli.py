@@ -155,7 +155,7 @@ def test_bad_input_is_one_line_and_exit_code_two(
         "1 of them are not there": ("--list", tmp_path / "list.txt"),
         "is not 'flag image mask'": ("--list", tmp_path / "odd.txt"),
         "is empty": ("--list", tmp_path / "empty.txt"),
-        "must be positive": ("--radius", -1),
+        "all others positive and finite": ("--radius", "inf"),
         "leave out --prompt": ("--list", tmp_path / "list.txt", "--prompt", small),
     }
     for text, options in cases.items():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from dense_ulearn.augmentation import Views
 from dense_ulearn.losses import Offsets, training_losses
-from dense_ulearn.pictures import label_colours, training_picture
+from dense_ulearn.pictures import label_colours, segmentation_picture, training_picture
 from dense_ulearn.presets import Objective
 
 
@@ -34,3 +35,16 @@ def test_the_grid_shows_both_views_and_equal_columns_for_a_perfect_network() -> 
     assert (other == 90).all()
     assert (labels.int() - assignment.int()).abs().max() <= 1
     assert (labels[:side] == labels[side:]).all()
+
+
+def test_segmented_frames_are_rows_of_frame_truth_and_found() -> None:
+    frame, mask = np.full((500, 80, 3), 50, np.uint8), np.zeros((500, 80), np.uint8)
+    mask[:, 40:] = 1
+    picture = segmentation_picture([frame, frame], [mask, mask], [mask, mask * 0])
+    height, width = -(-500 // 3), -(-80 // 3)
+    assert picture.shape == (2 * height, 3 * width, 3)
+    plain, true, found = np.split(picture, 3, axis=1)
+    assert (plain == 50).all()
+    assert (true[:height] == found[:height]).all()
+    assert (true[:, -5] != 50).any(axis=1).all()
+    assert (found[height:] == 50).all()

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from dense_ulearn.augmentation import ClipViews
@@ -250,6 +251,9 @@ def test_validation_scores_both_layers_and_keeps_the_best(clips: ClipDataset, tm
     train(TINY, clips, run, make_fabric("cpu"), validation=validation)
     measured = [line for line in logged(run.folder) if "val/main" in line]
     assert [line["epoch"] for line in measured] == [0, 1]
+    pictures = EventAccumulator(str(run.folder / "tensorboard"), {"images": 0}).Reload().Tags()["images"]
+    name = validation.sequences[0].name
+    assert set(pictures) == {"train", "val/clips", f"val/key/{name}", f"val/res4/{name}"}
     scores = [max(line["val/key/J&F-Mean"], line["val/res4/J&F-Mean"]) for line in measured]
     kept = json.loads((run.folder / "best" / "scores.json").read_text())
     assert [score for _, score in kept] == [max(scores)]

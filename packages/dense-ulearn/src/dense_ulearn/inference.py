@@ -102,20 +102,18 @@ class DenseSegmenter(Segmenter):
         """Forget the video."""
         self._propagation = LabelPropagation(self.settings, self._storage)
         self._size: tuple[int, ...] | None = None
-        self._given: set[int] = set()
 
     @torch.inference_mode()
     def step(self, frame: Frame, prompt: ObjectMask | None = None, *, scores: bool = False) -> Segmentation:
         """Segment the next frame; see `vos_shared.method.Segmenter.step`.
 
-        Background, 0, counts as an object: it is given in the first prompt that has any. Void, 255, belongs to nothing.
+        Background counts as given in the frame of the first prompt. Void, 255, belongs to nothing.
         """
         self._check(frame, prompt)
         new = [] if prompt is None else self._new_ids(prompt)
         if self._propagation.idle and not new:
             self._propagation.skip()
             return self._segmentation(np.zeros(frame.shape[:2], np.uint8), None, scores)
-        self._given.update(new)
         features = self.features(frame)
         given = None if prompt is None or not new else torch.from_numpy(one_hot(prompt, new)).to(features.device)
         labels = self._propagation.step(features, given, new)  # [h, w, M]
@@ -144,9 +142,9 @@ class DenseSegmenter(Segmenter):
         self._size = frame.shape
 
     def _new_ids(self, prompt: ObjectMask) -> list[int]:
-        """Ids, background among them, that occur for the first time: only their first frame counts."""
-        present = [*([0] if (prompt == 0).any() else []), *ids_of(prompt)]
-        return [number for number in present if number not in self._given]
+        """Ids to add: those that are not known, with the first of them background where there is any."""
+        objects = [number for number in ids_of(prompt) if number not in self._propagation.ids]
+        return [0, *objects] if objects and self._propagation.idle and (prompt == 0).any() else objects
 
     def _segmentation(self, mask: ObjectMask, soft: Tensor | None, wanted: bool) -> Segmentation:
         if not wanted:

@@ -1,7 +1,8 @@
-"""Pictures of the objective for TensorBoard: anchors, pseudo labels, assignment."""
+"""Pictures for TensorBoard: anchors, pseudo labels and assignment of the objective; segmented frames."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -13,8 +14,12 @@ from torch import Tensor
 from dense_ulearn.augmentation import Views
 from dense_ulearn.losses import Losses, gather_cells, warp_cells
 from dense_ulearn.presets import Objective
+from vos_shared.masks import overlay
+from vos_shared.method import Frame, ObjectMask
 
 ANCHOR_COLOUR: Final = (255, 64, 64)
+PICTURE_HEIGHT: Final = 240
+"""Most rows that a segmented frame has in a picture."""
 
 
 def training_picture(
@@ -49,6 +54,28 @@ def training_picture(
     columns = [marked, warped, views.other.cpu().flatten(0, 1), *(_enlarge(cells, side) for cells in (labels, mixed))]
     rows: npt.NDArray[np.uint8] = torch.cat(columns, 3).permute(0, 2, 3, 1).flatten(0, 1).numpy()
     return rows
+
+
+def segmentation_picture(
+    frames: Sequence[Frame], truth: Sequence[ObjectMask], found: Sequence[ObjectMask]
+) -> npt.NDArray[np.uint8]:
+    """One row a frame: the frame, its true mask and what was found, drawn over it.
+
+    Args:
+        frames: some frames of a video, uint8 RGB [H, W, 3].
+        truth: their object ids, uint8 [H, W].
+        found: the same.
+
+    Returns:
+        uint8 RGB [len(frames) * h, 3 * w, 3], each h x w scaled down to `PICTURE_HEIGHT` rows at most.
+    """
+    step = -(-len(frames[0]) // PICTURE_HEIGHT)
+    rows = [
+        np.hstack([part[::step, ::step] for part in (frame, overlay(frame, true), overlay(frame, mask))])
+        for frame, true, mask in zip(frames, truth, found, strict=True)
+    ]
+    picture: npt.NDArray[np.uint8] = np.vstack(rows)
+    return picture
 
 
 def label_colours(count: int) -> Tensor:

@@ -21,16 +21,16 @@ class PropagationSettings:
     context: int = 20
     """Latest frames that are searched beside the frame in which an object was given."""
     radius: float = 12.0
-    """Cells of the latest frames must be nearer than this; a cell is 8 pixels wide."""
+    """Cells of the latest frames must be nearer than this; a cell is 8 pixels wide. 10000 is as good as no limit."""
     neighbours: int = 10
     """Most similar cells that vote."""
     temperature: float = 0.05
     """Divides the similarities before the softmax over the neighbours."""
 
     def __post_init__(self) -> None:
-        positive = self.radius > 0 and self.neighbours >= 1 and 0 < self.temperature < math.inf
+        positive = 0 < self.radius < math.inf and self.neighbours >= 1 and 0 < self.temperature < math.inf
         if self.context < 0 or not positive:
-            raise UserError(f"label propagation cannot use {self}: context >= 0, all others must be positive")
+            raise UserError(f"label propagation cannot use {self}: context >= 0, all others positive and finite")
 
 
 @dataclass(frozen=True)

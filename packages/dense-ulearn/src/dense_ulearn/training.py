@@ -197,6 +197,8 @@ class _Loop:
         if self.leader:
             found = self.validation.measure(self.trainer)
             log.scalars(self.step, found.values, epoch=epoch)
+            for tag, picture in found.pictures.items():
+                log.picture(self.step, tag, picture)
             self.best.offer(
                 found.score,
                 f"epoch{epoch:03d}_score{found.score:.3f}_{found.layer}.safetensors",

@@ -8,6 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Generator
 
@@ -16,10 +18,11 @@ from dense_ulearn.data import ClipDataset, clip_batches
 from dense_ulearn.inference import DenseSegmenter, NetworkFeatures
 from dense_ulearn.losses import draw_offsets
 from dense_ulearn.networks import STRIDE, DenseNetwork, Layer
+from dense_ulearn.pictures import segmentation_picture
 from dense_ulearn.trainer import Trainer
 from vos_shared.datasets.sequence import Sequence as VideoSequence
 from vos_shared.evaluation import evaluate
-from vos_shared.masks import write_mask
+from vos_shared.masks import read_mask, write_mask
 from vos_shared.method import ModelInfo, ObjectMask, Supervision
 from vos_shared.sequence_loop import segment_sequence
 from vos_shared.training import RunningMeans
@@ -28,6 +31,8 @@ LAYERS: Final[tuple[Layer, ...]] = ("key", "res4")
 """Both are measured; the better one gives the score of a snapshot."""
 FRAME_GAP: Final = 2
 """Gap of validation clips."""
+PICTURED: Final = 4
+"""Frames of a sequence in its picture."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,13 @@ class Measured:
 
     Attributes:
         values: by TensorBoard tag.
+        pictures: by TensorBoard tag, uint8 RGB [H, W, 3].
         layer: the better of `LAYERS`.
         score: its J&F, 0..1.
     """
 
     values: Mapping[str, float]
+    pictures: Mapping[str, npt.NDArray[np.uint8]]
     layer: Layer
     score: float
 
@@ -60,16 +67,24 @@ class Validation:
 
     def measure(self, trainer: Trainer) -> Measured:
         """Measure the network as it is; its mode is evaluation afterwards."""
-        values = {f"val/{name}": value for name, value in self.losses(trainer).items()}
-        scores = {layer: self.segmentation(trainer.network, layer, trainer.fabric.device) for layer in LAYERS}
-        for layer, found in scores.items():
+        losses, clips = self.losses(trainer)
+        values = {f"val/{name}": value for name, value in losses.items()}
+        pictures = {"val/clips": clips}
+        scores: dict[Layer, float] = {}
+        for layer in LAYERS:
+            found, segmented = self.segmentation(trainer.network, layer, trainer.fabric.device)
             values.update({f"val/{layer}/{name}": value for name, value in found.items()})
-        layer = max(LAYERS, key=lambda name: scores[name]["J&F-Mean"])
-        return Measured(values, layer, scores[layer]["J&F-Mean"])
+            pictures.update({f"val/{layer}/{name}": picture for name, picture in segmented.items()})
+            scores[layer] = found["J&F-Mean"]
+        layer = max(LAYERS, key=scores.__getitem__)
+        return Measured(values, pictures, layer, scores[layer])
 
     @torch.no_grad()
-    def losses(self, trainer: Trainer) -> dict[str, float]:
-        """The training losses with BatchNorm's running statistics, on one clip a sequence, the same clips each time."""
+    def losses(self, trainer: Trainer) -> tuple[dict[str, float], npt.NDArray[np.uint8]]:
+        """The training losses with BatchNorm's running statistics, on one clip a sequence, the same clips each time.
+
+        Also a picture of the last ones.
+        """
         settings = trainer.settings
         trainer.network.eval()
         clips = ClipDataset(
@@ -85,7 +100,7 @@ class Validation:
             found = self._batch_losses(trainer, views, generator)
             for _ in range(len(views.main)):
                 means.add(found)
-        return means.take()
+        return means.take(), trainer.pictures(views)
 
     def _batch_losses(self, trainer: Trainer, views: Views[torch.Tensor], generator: Generator) -> dict[str, float]:
         cells = trainer.settings.augmentation.crop // STRIDE
@@ -93,10 +108,13 @@ class Validation:
         losses = trainer.losses(views, offsets, alone=True)
         return {name: getattr(losses, name).item() for name in ("main", "temp", "cross_key")}
 
-    def segmentation(self, network: DenseNetwork, layer: Layer, device: torch.device) -> dict[str, float]:
-        """J and F, 0..1, of label propagation with one layer, each object by itself."""
+    def segmentation(
+        self, network: DenseNetwork, layer: Layer, device: torch.device
+    ) -> tuple[dict[str, float], dict[str, npt.NDArray[np.uint8]]]:
+        """J and F, 0..1, of label propagation with one layer, each object by itself; a picture of each sequence."""
         features = NetworkFeatures(network, layer, device=device)
         segmenter = DenseSegmenter(features, ModelInfo(0, "in training", trained=True))
+        pictures = {}
         with TemporaryDirectory() as results:
             for sequence in self.sequences:
                 folder = Path(results) / sequence.name
@@ -104,8 +122,20 @@ class Validation:
                 segment_sequence(
                     segmenter, sequence, _Folder(folder), supervision=Supervision.FIRST_FRAME, device=device
                 )
+                pictures[sequence.name] = _picture(sequence, folder)
             scores = evaluate("davis2017", list(self.sequences), results, progress=False)
-        return dict(scores.summary)
+        return dict(scores.summary), pictures
+
+
+def _picture(sequence: VideoSequence, results: Path) -> npt.NDArray[np.uint8]:
+    """A few frames of a segmented sequence, spread over its length."""
+    chosen = np.linspace(0, len(sequence.frame_names) - 1, PICTURED + 1).astype(int)[1:]
+    names = [sequence.frame_names[index] for index in chosen]
+    frames = [sequence.video[int(index)] for index in chosen]
+    truth = [sequence.annotation(name) for name in names]
+    empty = np.zeros(frames[0].shape[:2], np.uint8)
+    found = [read_mask(results / f"{name}.png") for name in names]
+    return segmentation_picture(frames, [empty if mask is None else mask for mask in truth], found)
 
 
 @dataclass(frozen=True)
