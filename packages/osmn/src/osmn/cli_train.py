@@ -39,9 +39,9 @@ class TrainArguments:
     precision: str = "fp32"
     """fp32, or mixed precision with bf16 or fp16."""
     devices: int = 1
-    """Processes (GPUs) on each machine, each with its own batch."""
+    """Processes (GPUs) on each machine, each with its own batch; torchrun's own number has precedence."""
     nodes: int = 1
-    """Machines."""
+    """Machines; the same."""
     minutes: float = 5.0
     """Wall time between two writes of resume.pt."""
 
