@@ -27,6 +27,7 @@ from vos_shared.training import (
     TrainingLog,
     agreed_items,
     progress_bar,
+    together,
 )
 
 if TYPE_CHECKING:
@@ -192,19 +193,22 @@ class _Loop:
         settings, fabric = self.trainer.settings, self.trainer.fabric
         if self.leader and epoch % settings.picture_epochs == 0:
             log.picture(self.step, "train", self.trainer.pictures(views))
-        if self.validation is None or epoch % settings.validate_epochs:
+        if self.validation is not None and epoch % settings.validate_epochs == 0:
+            together(lambda: self._validate(log, epoch), fabric)
+
+    def _validate(self, log: TrainingLog, epoch: int) -> None:
+        """Measure and keep what improved; in the first process alone."""
+        if not self.leader or self.validation is None:
             return
-        if self.leader:
-            found = self.validation.measure(self.trainer)
-            log.scalars(self.step, found.values, epoch=epoch)
-            for tag, picture in found.pictures.items():
-                log.picture(self.step, tag, picture)
-            self.best.offer(
-                found.score,
-                f"epoch{epoch:03d}_score{found.score:.3f}_{found.layer}.safetensors",
-                lambda path: self._snapshot(path, epoch, score=found.score, layer=found.layer),
-            )
-        fabric.barrier()
+        found = self.validation.measure(self.trainer)
+        log.scalars(self.step, found.values, epoch=epoch)
+        for tag, picture in found.pictures.items():
+            log.picture(self.step, tag, picture)
+        self.best.offer(
+            found.score,
+            f"epoch{epoch:03d}_score{found.score:.3f}_{found.layer}.safetensors",
+            lambda path: self._snapshot(path, epoch, score=found.score, layer=found.layer),
+        )
 
     def _save(self) -> None:
         self._save_state()
