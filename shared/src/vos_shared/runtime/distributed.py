@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Sequence
 from datetime import timedelta
@@ -85,7 +86,18 @@ def fabric(
         num_nodes=nodes,
     )
     built = build()
-    return build(strategy=DDPStrategy(timeout=PATIENCE)) if isinstance(built.strategy, DDPStrategy) else built
+    if not isinstance(built.strategy, DDPStrategy):
+        return built
+    atexit.register(_leave_group)
+    return build(strategy=DDPStrategy(timeout=PATIENCE))
+
+
+def _leave_group() -> None:
+    """Fabric leaves NCCL's groups by itself, but not Gloo's, whose threads can abort a process at its end."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _check_count(device: str, kind: str, devices: int, nodes: int) -> None:
