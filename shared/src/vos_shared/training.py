@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_END: Final = object()
+_ELSEWHERE: Final = "training: another process cannot go on; it says why"
+
 
 class ResumeFile:
     """The one file from which a killed run goes on, rewritten every few minutes.
@@ -345,10 +348,6 @@ def agreed_items(
             before_error()
             raise item if isinstance(item, UserError) else UserError(_ELSEWHERE)
         yield item  # type: ignore[misc]  # Neither the end nor an error.
-
-
-_END: Final = object()
-_ELSEWHERE: Final = "training: another process cannot go on; it says why"
 
 
 def _attempt(work: Callable[[], T]) -> T | UserError:

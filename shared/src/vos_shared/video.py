@@ -26,7 +26,7 @@ from vos_shared.video_sources import (
     FileVideo,
     FrameSource,
     frame_files,
-    naturally_sorted,
+    matching_paths,
     silence_ffmpeg,
 )
 
@@ -71,7 +71,7 @@ class Video:
             return cls(FileVideo(path), name or path.stem, fps)
         if not glob.has_magic(str(source)):
             raise BadVideo(f"no such video: {source} is neither a file nor a folder")
-        files = naturally_sorted(Path(match) for match in glob.iglob(str(source), recursive=True))  # noqa: PTH207 - absolute patterns too
+        files = matching_paths(source)
         if not files:
             raise BadVideo(f"no file matches {source}")
         return cls.from_files(files, name=name or files[0].resolve().parent.name, fps=fps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import re
 from collections.abc import Generator, Iterable, Sequence
@@ -249,6 +250,11 @@ def frame_files(folder: Path) -> list[Path]:
     """Image files of a folder in natural order (2.jpg before 10.jpg); hidden files are left out."""
     files = (path for path in folder.iterdir() if path.suffix.lower() in FRAME_SUFFIXES)
     return naturally_sorted(path for path in files if not path.name.startswith("."))
+
+
+def matching_paths(pattern: str | Path) -> list[Path]:
+    """What a glob pattern matches, in natural order; absolute patterns and ``**`` too."""
+    return naturally_sorted(Path(match) for match in glob.iglob(str(pattern), recursive=True))  # noqa: PTH207 - absolute patterns too
 
 
 def naturally_sorted(paths: Iterable[Path]) -> list[Path]:

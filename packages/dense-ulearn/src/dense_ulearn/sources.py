@@ -17,7 +17,7 @@ from vos_shared.datasets.frame_lists import read_folder_list, read_video_list
 from vos_shared.errors import BadDataset
 from vos_shared.method import Frame
 from vos_shared.video import Video
-from vos_shared.video_sources import FRAME_SUFFIXES, frame_files, naturally_sorted
+from vos_shared.video_sources import FRAME_SUFFIXES, frame_files, matching_paths, naturally_sorted
 
 VIDEO_SUFFIXES: Final = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm"})
 JPEG_QUALITY: Final = 95
@@ -113,7 +113,7 @@ def _sources_of_pattern(pattern: Path) -> list[Path]:
     """A pattern of frames is one video; other patterns are the places that they match."""
     if not glob.has_magic(str(pattern)):
         raise BadDataset(f"training: {pattern} does not exist; give a folder of videos")
-    places = naturally_sorted(Path(match) for match in glob.iglob(str(pattern), recursive=True))  # noqa: PTH207 - absolute patterns too
+    places = matching_paths(pattern)
     if not places:
         raise BadDataset(f"training: nothing matches {pattern}; give a folder of videos")
     if all(place.suffix.lower() in FRAME_SUFFIXES for place in places):

@@ -150,10 +150,11 @@ class Trainer:
             offsets: of the grids.
             alone: this process by itself, without the others; for validation.
         """
-        keys = self.keys(views, alone=alone)
+        return self._losses_of(self.keys(views, alone=alone), views, offsets, Ranks() if alone else self.ranks)
+
+    def _losses_of(self, keys: Keys, views: Views[Tensor], offsets: Offsets, ranks: Ranks) -> Losses:
         theta = views.theta.to(self.fabric.device)[:, None].expand(-1, keys.main.shape[1], -1, -1)
         identity = torch.eye(2, 3, device=self.fabric.device).expand_as(theta)
-        ranks = Ranks() if alone else self.ranks
         return training_losses(*keys, theta, identity, offsets, self.settings.objective, ranks)
 
     def keys(self, views: Views[Tensor], *, alone: bool = False) -> Keys:
@@ -189,7 +190,7 @@ class Trainer:
         generator = Generator().manual_seed(self.settings.seed)
         offsets = draw_offsets(len(views.main), cells, cells, self.settings.objective, generator)
         keys = self.keys(views, alone=True)
-        losses = self.losses(views, offsets, alone=True)
+        losses = self._losses_of(keys, views, offsets, Ranks())
         self.network.train(training)
         return training_picture(views, keys.main, losses, self.settings.objective)
 

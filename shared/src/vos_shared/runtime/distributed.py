@@ -6,7 +6,6 @@ import atexit
 import os
 from collections.abc import Sequence
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from vos_shared.errors import MissingExtra, UserError
@@ -78,18 +77,16 @@ def fabric(
     if local:
         devices, nodes = local, world_size() // local
     _check_count(device, place.type, devices, nodes)
-    build = partial(
-        Fabric,
+    several = devices * nodes > 1
+    if several:
+        atexit.register(_leave_group)
+    return Fabric(
         accelerator=accelerator,
         precision=_FABRIC_PRECISION[precision],  # type: ignore[arg-type]
         devices=[int(index)] if index and place.type == "cuda" and not local else devices,
         num_nodes=nodes,
+        strategy=DDPStrategy(timeout=PATIENCE) if several else "auto",
     )
-    built = build()
-    if not isinstance(built.strategy, DDPStrategy):
-        return built
-    atexit.register(_leave_group)
-    return build(strategy=DDPStrategy(timeout=PATIENCE))
 
 
 def _leave_group() -> None:
