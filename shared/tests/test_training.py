@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from vos_shared.errors import BadWeights
+from vos_shared.errors import BadWeights, MissingExtra
 from vos_shared.training import BestSnapshots, ResumeFile, RunningMeans, StopRequest, TrainingLog
 
 
@@ -73,6 +73,13 @@ def test_a_quiet_rank_writes_nothing(tmp_path: Path) -> None:
     with TrainingLog(tmp_path / "run", enabled=False) as log:
         log.scalars(0, {"loss": 1.0})
     assert not (tmp_path / "run").exists()
+
+
+def test_all_ranks_find_out_that_tensorboard_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    for enabled in (True, False):
+        with pytest.raises(MissingExtra, match="TensorBoard"):
+            TrainingLog(tmp_path, enabled=enabled)
 
 
 def offer(best: BestSnapshots, score: float) -> bool:

@@ -122,12 +122,15 @@ def test_weights_are_converted_in_both_directions(run: Run, tmp_path: Path) -> N
     assert run("import-weights", "untrained", theirs) == 0
     assert run("import-weights", theirs, ours, "--half") == 0
     assert run("import-weights", ours, tmp_path / "c.txt") == 2
+    assert run("import-weights", ours, tmp_path / "d.pth", "--half") == 2
+    assert not (tmp_path / "d.pth").exists()
     assert load(ours, "cpu").info.parameters == 11_505_856
     assert run("weights") == 0
 
 
 def test_the_exported_program_gives_the_same_features(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "features.pt2"
+    assert run("export", path, "--size", 0, 56) == 2
     assert run("export", path, "--weights", "untrained", "--size", 40, 56, "--layer", "key") == 0
     frame = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
     images = torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255

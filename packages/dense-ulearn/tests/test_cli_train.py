@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from PIL import Image
 
 from dense_ulearn.cli import main
+from dense_ulearn.cli_train import TrainOnVideos
+from vos_shared.datasets.synthetic import write_davis_tree
 
 
 @pytest.mark.parametrize(
@@ -53,3 +56,10 @@ def test_bad_input_is_one_line(
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("dense-ulearn: ")]
     assert len(lines) == 1
     assert words in lines[0]
+
+
+def test_a_tree_of_davis_2016_serves_for_validation(tmp_path: Path) -> None:
+    write_davis_tree(tmp_path, clips=2, frames=5, size=(48, 64))
+    shutil.rmtree(tmp_path / "ImageSets" / "2017")
+    settings = TrainOnVideos(output=tmp_path / "run", videos=(), validation=tmp_path, validation_split="val")
+    assert [sequence.binary for sequence in settings._validation().sequences] == [True, True]

@@ -37,6 +37,7 @@ from vos_shared.datasets import davis2017
 from vos_shared.datasets.synthetic import write_davis_tree
 from vos_shared.errors import BadVideo, BadWeights, UserError
 from vos_shared.runtime.distributed import fabric as make_fabric
+from vos_shared.training import ResumeFile
 from vos_shared.video import Video
 
 TINY = TrainingSettings(
@@ -236,6 +237,9 @@ def test_other_settings_another_run_and_foreign_files_are_refused(
         run_to_end(clips, tmp_path, resume=True)
     torch.save({"step": 3}, tmp_path / "resume.pt")
     with pytest.raises(BadWeights, match="no resume file"):
+        run_to_end(clips, tmp_path, resume=True)
+    ResumeFile(tmp_path / "resume.pt").save({"step": 3})
+    with pytest.raises(BadWeights, match="not one of dense-ulearn"):
         run_to_end(clips, tmp_path, resume=True)
 
 
