@@ -27,9 +27,10 @@ def truth_of(davis: Path) -> Path:
     return davis / "Annotations" / "480p"
 
 
-def test_errors_of_the_user_become_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("prefix", ["", "osmn: "])
+def test_errors_of_the_user_become_one_line_and_2(capsys: pytest.CaptureFixture[str], prefix: str) -> None:
     def fail() -> None:
-        raise BadMask("mask a.png is blue; make it green")
+        raise BadMask(f"{prefix}mask a.png is blue; make it green")
 
     assert run_cli(fail, prog="osmn") == 2
     assert capsys.readouterr().err == "osmn: mask a.png is blue; make it green\n"

@@ -130,7 +130,9 @@ def test_code_in_a_snapshot_is_not_run(tmp_path: Path) -> None:
         load(tmp_path / "evil.pth", "cpu")
 
 
-def test_a_score_that_is_a_tensor_is_a_number_again(tmp_path: Path) -> None:
+def test_epoch_and_score_are_numbers_or_left_out(tmp_path: Path) -> None:
     state = load_weights("untrained").state
     torch.save({"model": state, "epoch": torch.tensor(60), "score": torch.tensor(0.5)}, tmp_path / "a.pth")
     assert read_official(tmp_path / "a.pth").metadata == {"epoch": "60", "score": "0.5"}
+    torch.save({"model": state, "epoch": None, "score": torch.zeros(2)}, tmp_path / "b.pth")
+    assert read_official(tmp_path / "b.pth").metadata == {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 
 from osmn.augmentation import MaskDraw, SpatialDraw, VisualDraw, augment_visual, perturb_mask
-from osmn.data import StillImages, TrainingStream, VideoFrames
+from osmn.data import Example, Source, StillImages, TrainingStream, VideoFrames
 from osmn.guides import Gaussian, Normalisation
 from osmn.networks import OSMN, Architecture, initialise
 from osmn.networks.lite import LiteNet
@@ -162,7 +163,7 @@ def test_keras_start_sees_the_same_pixels(tmp_path: Path) -> None:
 
 
 def train_tiny(
-    stills: StillImages, folder: Path, settings: TrainingSettings, *, resume: bool = False
+    stills: Source, folder: Path, settings: TrainingSettings, *, resume: bool = False
 ) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     model = initialise(OSMN(Architecture("lite", head_width=8)))
@@ -183,6 +184,58 @@ def test_training_resumes_as_if_it_had_never_stopped(stills: StillImages, tmp_pa
         train_tiny(stills, tmp_path / "parts", replace(settings, seed=5), resume=True)
     parts = train_tiny(stills, tmp_path / "parts", settings, resume=True)
     assert all(torch.equal(value, parts[key]) for key, value in whole.items())
+
+
+class Fragile:
+    """Stills, of which one cannot be read while `broken`."""
+
+    def __init__(self, stills: StillImages) -> None:
+        self.stills, self.broken, self.reads = stills, True, 0
+
+    def __len__(self) -> int:
+        return len(self.stills)
+
+    def example(self, index: int, rng: np.random.Generator) -> Example:
+        self.reads += 1
+        if self.broken and self.reads > 4:
+            raise BadDataset("the fifth example is broken")
+        return self.stills.example(index, rng)
+
+
+def test_what_was_computed_before_a_bad_example_is_not_lost(stills: StillImages, tmp_path: Path) -> None:
+    settings = TrainingSettings(steps=4, batch_size=2, learning_rate=1e-3, workers=0)
+    source = Fragile(stills)
+    with pytest.raises(BadDataset, match="fifth example"):
+        train_tiny(source, tmp_path / "run", settings)
+    assert torch.load(tmp_path / "run" / "resume.pt")["step"] == 2
+    source.broken = False
+    resumed = train_tiny(source, tmp_path / "run", settings, resume=True)
+    whole = train_tiny(stills, tmp_path / "whole", settings)
+    assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_is_not_saved(stills: StillImages, tmp_path: Path) -> None:
+    settings = TrainingSettings(steps=4, batch_size=2, learning_rate=1e30, workers=0)
+    with pytest.raises(UserError, match=r"the loss is (nan|inf) at step 2; lower --learning-rate"):
+        train_tiny(stills, tmp_path / "run", settings)
+    assert not (tmp_path / "run" / "last.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"steps": 0},
+        {"batch_size": 0},
+        {"save_steps": 0},
+        {"workers": -1},
+        {"seed": -1},
+        {"learning_rate": float("nan")},
+    ],
+)
+def test_settings_that_cannot_be_carried_out_are_refused(option: dict[str, Any]) -> None:
+    name = next(iter(option)).replace("_", "-")
+    with pytest.raises(UserError, match=f"--{name} is "):
+        TrainingSettings(**option)
 
 
 def test_fixed_blocks_keep_their_start_values(stills: StillImages, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def run_cli(command: Callable[[], object], *, prog: str | None = None) -> int:
     try:
         result = command()
     except UserError as error:
-        print(f"{prog}: {error}", file=sys.stderr)
+        print(f"{prog}: {str(error).removeprefix(f'{prog}: ')}", file=sys.stderr)  # Many messages name their method.
         return 2
     except KeyboardInterrupt:
         print(f"{prog}: stopped; what is finished stays", file=sys.stderr)

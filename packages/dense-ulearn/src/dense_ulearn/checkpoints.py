@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,10 @@ def read_official(path: Path) -> Weights:
         raise BadWeights(
             f"weights {path} are no dense-ulearn snapshot: it is a dictionary with 'model', 'epoch', 'score'"
         )
-    metadata = {name: str(kind(content[name])) for name, kind in (("epoch", int), ("score", float)) if name in content}
+    metadata = {}
+    for name, kind in (("epoch", int), ("score", float)):
+        with suppress(KeyError, TypeError, ValueError, RuntimeError):  # Missing, or no number.
+            metadata[name] = str(kind(content[name]))
     words = f"official {path.stem}" + (f", epoch {metadata['epoch']}" if "epoch" in metadata else "")
     return Weights(_checked(content["model"], path), words, True, metadata)
 

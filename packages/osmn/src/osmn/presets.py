@@ -5,6 +5,7 @@ Apart from all code that needs torch, so that command lines can show the setting
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Final
 
@@ -71,6 +72,15 @@ class TrainingSettings:
     save_steps: int = 1000
     seed: int = 1234
     workers: int = 2
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("batch_size", 1), ("save_steps", 1), ("seed", 0), ("workers", 0)):
+            if getattr(self, name) < least:
+                raise UserError(
+                    f"osmn: --{name.replace('_', '-')} is {getattr(self, name)}; it must be at least {least}"
+                )
+        if not 0 < self.learning_rate < math.inf:
+            raise UserError(f"osmn: --learning-rate is {self.learning_rate}; it must be a number above 0")
 
     def rate(self, step: int) -> float:
         """Learning rate of a step."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -23,8 +24,8 @@ from vos_shared.training import (
     ResumeFile,
     StopRequest,
     TrainingLog,
+    agreed_items,
     leave_process_group,
-    on_any_process,
     progress_bar,
     worker_items,
 )
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 
 SNAPSHOT = "last.safetensors"
+LOG_STEPS = 20
+"""Distance of logged losses."""
 
 
 class Objective(nn.Module):
@@ -97,48 +100,68 @@ def train(
         The last snapshot, or None where the run was asked to stop early (it can be resumed).
 
     Raises:
-        UserError: the folder holds a run and `resume` is off.
+        UserError: a folder that holds a run while `resume` is off, examples that
+            cannot be read (what was computed is saved), a loss that is no number.
         BadWeights: the resume file is missing or belongs to another run.
     """
     set_training_mode(model.to(memory_format=torch.channels_last), settings)
     optimiser = TensorFlowAdam([p for p in model.parameters() if p.requires_grad], lr=settings.learning_rate)
     objective, optimiser = fabric.setup(Objective(model), optimiser)
     saved = ResumeFile(folder / "resume.pt", minutes)
-    if saved.path.is_file() and not resume:
+    holds_run = saved.path.is_file()
+    fabric.barrier()  # Nobody writes before everybody has looked.
+    if holds_run and not resume:
         raise UserError(f"osmn: {folder} already holds a run; add --resume to go on with it or choose another --output")
     run = _run(model, samples, settings, fabric)
     first = _restore(saved, model, optimiser, run) if resume else 0
-    step = first
+    done = first
+
+    def save_state() -> None:
+        if fabric.is_global_zero:
+            saved.save({"step": done, "model": model.state_dict(), "optimiser": optimiser.state_dict(), "run": run})
+
+    def save_weights() -> None:
+        if fabric.is_global_zero:
+            words = {"description": f"osmn, {done} steps", **(notes or {}), "steps": str(done)}
+            save_snapshot(folder / SNAPSHOT, model, samples.scale_value, words)
+
     with (
         StopRequest() as stop,
         TrainingLog(folder, first + 1 if first else 0, enabled=fabric.is_global_zero) as log,
         progress_bar(settings.steps, first, enabled=fabric.is_global_zero) as bar,
     ):
-        for step, batch in enumerate(_batches(source, samples, settings, fabric, first), start=first + 1):
-            losses = _step(objective, optimiser, batch, settings.rate(step - 1), fabric)
+        batches = _batches(source, samples, settings, fabric, first)
+        for batch in agreed_items(batches, stop, fabric, before_error=save_state):
+            losses = _step(objective, optimiser, batch, settings.rate(done), fabric)
+            if not math.isfinite(losses["loss/main"]):  # In all processes alike. What is saved is from before.
+                raise UserError(
+                    f"osmn: the loss is {losses['loss/main']} at step {done + 1}; lower --learning-rate; "
+                    f"if {saved.path} is there, it holds an earlier step"
+                )
+            done += 1
             bar.update()
-            if step % 20 == 0:
-                log.scalars(step, losses)
+            if done % LOG_STEPS == 0:
+                log.scalars(done, losses)
                 bar.set_postfix({"loss": f"{losses['loss/main'] / settings.batch_size:.0f}"})
-            stopping = on_any_process(stop.wanted, fabric) or step == settings.steps
-            if fabric.is_global_zero and (stopping or saved.due()):
-                saved.save({"step": step, "model": model.state_dict(), "optimiser": optimiser.state_dict(), "run": run})
-            if fabric.is_global_zero and (stopping or step % settings.save_steps == 0):
-                words = {"description": f"osmn, {step} steps", **(notes or {}), "steps": str(step)}
-                save_snapshot(folder / SNAPSHOT, model, samples.scale_value, words)
-            if stopping:
-                break
-    return folder / SNAPSHOT if step == settings.steps else None
+            if saved.due():
+                save_state()
+            if done % settings.save_steps == 0:
+                save_weights()
+    save_state()
+    save_weights()
+    return folder / SNAPSHOT if done >= settings.steps else None
 
 
 def _step(objective: Any, optimiser: Any, batch: Sample, rate: float, fabric: Fabric) -> dict[str, float]:
+    """One update; its losses, over all processes."""
     for group in optimiser.param_groups:
         group["lr"] = rate
     optimiser.zero_grad()
-    main, regulariser = objective(batch)
-    fabric.backward(main + regulariser)
+    losses = objective(batch)
+    fabric.backward(sum(losses))
     optimiser.step()
-    return {"loss/main": float(main.detach()), "loss/regulariser": float(regulariser.detach()), "rate": rate}
+    main, regulariser = fabric.all_reduce(torch.stack(losses).detach(), reduce_op="mean").tolist()  # type: ignore[union-attr]
+    return {"loss/main": main, "loss/regulariser": regulariser, "rate": rate}
 
 
 def _batches(
