@@ -102,7 +102,7 @@ def test_a_run_trains_and_says_so(whole: Path) -> None:
     assert any((whole / "tensorboard").iterdir())
 
 
-@pytest.mark.parametrize("stop", [1, 3])
+@pytest.mark.parametrize("stop", [0, 1, 3])
 def test_a_broken_run_goes_on_as_if_nothing_had_been(
     clips: ClipDataset, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
