@@ -12,6 +12,8 @@ from vos_shared.datasets import davis2017
 from vos_shared.errors import BadDataset, BadMask, BadResults, BadVideo, UserError
 from vos_shared.masks import read_mask, write_mask
 from vos_shared.method import Frame, Method, ModelInfo, ObjectMask, Segmentation, Segmenter, Supervision
+from vos_shared.results import ResultsTree, sweep_abandoned
+from vos_shared.scores import score_writer
 from vos_shared.segment import SegmentArguments, run_segment, segment_sequence
 from vos_shared.video import Video, VideoWriter
 
@@ -258,6 +260,84 @@ def test_frames_are_never_replaced_by_masks(davis: Path, copying: Method) -> Non
     with pytest.raises(BadResults, match="choose another output folder"):
         run_segment(copying, arguments(frames, frames.parent, prompt=prompt))
     assert sorted(frames.iterdir()) == before
+
+
+def test_soft_masks_and_films_replace_nothing_but_their_like(
+    davis: Path, film: Path, copying: Method, tmp_path: Path
+) -> None:
+    frames, out = davis / "JPEGImages" / "480p", tmp_path / "out"
+    with pytest.raises(BadResults, match="choose another output folder"):
+        run_segment(copying, arguments(davis, out, scores=frames))
+    with pytest.raises(UserError, match="give --scores another folder"):
+        run_segment(copying, arguments(davis, out, scores=tmp_path / "x" / ".." / "out"))
+    before = film.read_bytes()
+    with pytest.raises(BadResults, match=r"film\.mp4 is there already"):
+        run_segment(copying, arguments(film, tmp_path, prompt=first_mask(tmp_path / "m.png"), overlay=True))
+    assert len(list((frames / "cat").iterdir())) == 5
+    assert film.read_bytes() == before
+    assert not out.exists()
+    assert not (tmp_path / "film").exists()
+
+
+def test_soft_masks_are_those_of_the_masks(davis: Path, copying: Method, tmp_path: Path) -> None:
+    def run(seed: int) -> tuple[int, int]:
+        run_segment(copying, arguments(davis, tmp_path / "out", scores=tmp_path / "soft", seed=seed))
+        files = [tmp_path / "out" / "cat" / "00001.png", tmp_path / "soft" / "cat" / "2" / "00001.npy"]
+        return files[0].stat().st_mtime_ns, files[1].stat().st_mtime_ns
+
+    first = run(0)
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "soft" / "cat" / "2" / "00001.npy"), read_mask(tmp_path / "out" / "cat" / "00001.png") == 2
+    )
+    assert run(0) == first
+    run_segment(copying, arguments(davis, tmp_path / "out", seed=1))  # As if killed before the soft masks were written.
+    again = run(1)
+    assert again[1] > first[1]
+    assert run(1) == again
+
+
+def test_soft_masks_in_the_making_are_in_use(tmp_path: Path) -> None:
+    with score_writer(ResultsTree(tmp_path), "cat") as writer:
+        assert writer is not None
+        writer.write("00000", np.ones((1, 4, 4), np.float32))
+        os.utime(writer.folder, (0, 0))
+        writer.write("00001", np.ones((1, 4, 4), np.float32))
+        sweep_abandoned(tmp_path / ".partial")
+        assert writer.folder.is_dir()
+    assert sorted(path.name for path in (tmp_path / "cat" / "1").iterdir()) == ["00000.npy", "00001.npy"]
+
+
+def test_other_weights_or_another_package_mean_other_masks(
+    davis: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "gluing"
+    package.mkdir()
+    (package / "__init__.py").write_text("from copying import load")
+    (package / "shipped.bin").write_bytes(b"1")
+    monkeypatch.syspath_prepend(tmp_path)
+    method = Method("gluing", "", "", Supervision.FIRST_FRAME, "gluing:load")
+    times = []
+    for shipped, index in ((b"1", b"1"), (b"1", b"1"), (b"2", b"1"), (b"2", b"2")):
+        (package / "shipped.bin").write_bytes(shipped)
+        (tmp_path / "model.ckpt-1.index").write_bytes(index)
+        run_segment(method, arguments(davis, tmp_path / "out", weights=str(tmp_path / "model.ckpt-1")))
+        times.append((tmp_path / "out" / "cat").stat().st_mtime_ns)
+    assert times[0] == times[1] < times[2] < times[3]
+
+
+def test_masks_of_two_kinds_are_not_mixed(film: Path, copying: Method, tmp_path: Path) -> None:
+    (tmp_path / "prompts").mkdir()
+    first_mask(tmp_path / "prompts" / "00000.png", 2)
+    Image.fromarray(np.eye(40, 56, dtype=np.uint8) * 255).save(tmp_path / "prompts" / "00002.png")
+    with pytest.raises(BadMask, match=r"00002\.png is black and white, mask .*00000\.png holds ids"):
+        run_segment(copying, arguments(film, tmp_path / "out", prompt=tmp_path / "prompts"))
+
+
+def test_options_of_data_sets_do_not_go_with_a_video(film: Path, copying: Method, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="leave out --split, --resolution"):
+        run_segment(copying, arguments(film, tmp_path / "out", split="val", resolution="480p"))
+    with pytest.raises(BadDataset, match="no data set is called 'davis2018'"):
+        run_segment(copying, arguments(film, tmp_path / "out", dataset="davis2018"))
 
 
 def command_line(*words: object) -> subprocess.CompletedProcess[str]:

@@ -299,3 +299,29 @@ def test_ffmpeg_keeps_its_messages_from_python(tmp_path: Path) -> None:
         assert not messages
     finally:
         av.logging.set_level(None)
+
+
+def test_fingerprints_follow_the_content(tmp_path: Path) -> None:
+    def prints() -> list[str]:
+        return [Video.open(tmp_path / place).fingerprint() for place in ("frames", "film.mp4")]
+
+    (tmp_path / "frames").mkdir()
+    for number in range(3):  # BMP files are of one size whatever they show.
+        Image.new("RGB", (160, 120), (number, 0, 0)).save(tmp_path / "frames" / f"{number}.bmp")
+    (tmp_path / "film.mp4").write_bytes(
+        write_film(tmp_path / "a.mp4", np.zeros((4, 48, 64, 3), np.uint8)) + bytes(3 << 20)
+    )
+    before = prints()
+    assert prints() == before
+    Image.new("RGB", (160, 120), (2, 0, 9)).save(tmp_path / "frames" / "2.bmp")
+    with (tmp_path / "film.mp4").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"x")
+    assert all(old != new for old, new in zip(before, prints(), strict=True))
+
+
+def write_film(path: Path, frames: np.ndarray) -> bytes:
+    with VideoWriter(path) as writer:
+        for frame in frames:
+            writer.write(frame)
+    return path.read_bytes()

@@ -43,7 +43,7 @@ class Job:
     seed: int
     masks: Path
     log: Path
-    settings: Mapping[str, str | int | None]
+    settings: Mapping[str, str | int | list[str] | None]
     sequences: tuple[Sequence, ...]
     inputs: Mapping[str, str]
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import Distribution, entry_points
-from importlib.util import find_spec
-from pathlib import Path
 
 from comparison.inputs import Inputs
 from comparison.jobs import Job
@@ -15,6 +12,7 @@ from comparison.options import Options, check_row_name, named_values
 from comparison.records import Given, Row
 from vos_shared.errors import UserError
 from vos_shared.method import ENTRY_POINT_GROUP, Method, Supervision, discover, find_variant
+from vos_shared.provenance import package_digest, weights_digest
 
 NEEDS_PROMPT = "it must be told the objects in the first frame: give --prompt MASK"
 BROKEN = "its package cannot be used"
@@ -114,11 +112,11 @@ def _job(
     inputs: Inputs,
     digests: Mapping[str, str],
 ) -> Job:
-    settings: dict[str, str | int | None] = {
+    settings: dict[str, str | int | list[str] | None] = {
         "method": method.name,
         "variant": variant,
-        "package": _package_digest(method),
-        "weights": _weights_digest(weights),
+        "package": package_digest(method),
+        "weights": weights_digest(weights),
         "device": device,
         "precision": options.precision,
         "seed": options.seed,
@@ -139,31 +137,3 @@ def _job(
         sequences=inputs.sequences,
         inputs=digests,
     )
-
-
-def _weights_digest(weights: str | None) -> str | None:
-    """Hash of a weights file; a name stands for itself, since the method's table says what it means."""
-    if weights is None or not Path(weights).is_file():
-        return weights
-    with Path(weights).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _package_digest(method: Method) -> str:
-    """Hash of all files of a method's package, code and shipped weights: other files may mean other masks."""
-    digest = hashlib.sha256()
-    for path in _package_files(method.loader.partition(":")[0].partition(".")[0]):
-        digest.update(path.name.encode())
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
-
-
-def _package_files(module: str) -> Iterator[Path]:
-    spec = find_spec(module)
-    if spec is None:
-        return
-    if spec.submodule_search_locations is None:
-        yield Path(spec.origin or "")
-    for folder in spec.submodule_search_locations or ():
-        files = (path for path in Path(folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-        yield from sorted(files)

@@ -50,10 +50,16 @@ class InputArguments:
             UserError: the source or the prompt cannot be used.
 
         """
+        from vos_shared.datasets import require_known
+
         if self.is_dataset:
             if prompt is not None:
                 raise UserError(f"{self.source} is a data set, which brings its own masks; leave out --prompt")
             return self._dataset()
+        require_known(self.dataset)
+        given = {"split": self.split, "sequences": self.sequences, "resolution": self.resolution}
+        if unused := [f"--{name}" for name, value in given.items() if value]:
+            raise UserError(f"{self.source} is no data set (it has no JPEGImages); leave out {', '.join(unused)}")
         return [_video(self.source, prompt)]
 
     def _dataset(self) -> list[Sequence]:
@@ -80,7 +86,7 @@ def require_prompts(sequences: list[Sequence], supervision: Supervision) -> None
 
 
 def inputs_fingerprint(sequence: Sequence, supervision: Supervision) -> str:
-    """Changes when the frames do, or the masks that the method is shown."""
+    """Of samples of the frames, and of the masks that the method is shown."""
     digest = hashlib.sha256(sequence.video.fingerprint().encode())
     if _is_prompted(supervision):
         for frame_name, path in sequence.annotations.items():
@@ -101,12 +107,30 @@ def _video(source: str, prompt: Path | None) -> Sequence:
 
     video = Video.open(source)
     masks = {} if prompt is None else _prompts(prompt, video)
-    sequence = Sequence(video.name, video, masks, binary=any(is_black_and_white(path) for path in masks.values()))
+    sequence = Sequence(video.name, video, masks, binary=_are_black_and_white(list(masks.values())))
     for frame_name, path in masks.items():
         mask = sequence.annotation(frame_name)
         if mask is not None and not mask.any():
             raise BadMask(f"mask {path} holds no object, only background (0); object masks hold ids 1..K")
     return sequence
+
+
+def _are_black_and_white(masks: list[Path]) -> bool:
+    """Whether masks are 0 and 255 rather than ids.
+
+    Raises:
+        BadMask: some are and some are not, so that ids would be lost.
+
+    """
+    from vos_shared.masks import read_mask
+
+    drawn = [path for path in masks if is_black_and_white(path)]
+    if drawn and (others := [path for path in masks if path not in drawn and read_mask(path).any()]):
+        raise BadMask(
+            f"mask {drawn[0]} is black and white, mask {others[0]} holds ids; store them alike, "
+            "with ids (palette PNG) where there are several objects"
+        )
+    return bool(drawn)
 
 
 def is_black_and_white(path: Path) -> bool:

@@ -12,10 +12,24 @@ from vos_shared.errors import BadResults
 from vos_shared.masks import overlay, read_mask
 from vos_shared.readahead import read_ahead
 from vos_shared.results import missing_frames
-from vos_shared.video import Video, VideoWriter
+from vos_shared.video import Video, VideoWriter, film_comment
 
 _DEFAULT_FPS: Final = 24.0
 """DAVIS does not say its frame rate; its videos play well at this one."""
+
+
+_COMMENT: Final = "objects drawn over the video by vos-shared"
+"""In the films' metadata: they may be replaced, no others."""
+
+
+def require_overlay(path: Path) -> None:
+    """Refuse to replace a film that was not written by `write_overlay`, such as the video that it is drawn over.
+
+    Raises:
+        BadResults: it is there, and is something else.
+    """
+    if path.exists() and film_comment(path) != _COMMENT:
+        raise BadResults(f"{path} is there already and is no film with objects drawn; choose another output folder")
 
 
 def write_overlay(
@@ -32,16 +46,17 @@ def write_overlay(
         binary: whatever is not zero in a mask is object 1.
 
     Raises:
-        BadResults: frames without a mask, all of them listed.
+        BadResults: frames without a mask, all of them listed; at `path` there is something else than such a film.
         UserError: a frame or a mask cannot be read or does not fit.
 
     """
+    require_overlay(path)
     missing_frames(masks.parent, {masks.name: video.frame_names}, check=True)
     drawn = (
         overlay(frame, read_mask(masks / f"{name}.png", binary=binary), alpha)
         for name, frame in zip(video.frame_names, video, strict=True)
     )
-    with VideoWriter(path, fps or video.fps or _DEFAULT_FPS) as writer:
+    with VideoWriter(path, fps or video.fps or _DEFAULT_FPS, comment=_COMMENT) as writer:
         for frame in read_ahead(drawn):
             writer.write(frame)
 

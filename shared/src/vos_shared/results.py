@@ -73,11 +73,13 @@ class ResultsTree:
 
     def is_complete(self, sequence_name: str, frame_names: Sequence[str], inputs: str = "") -> bool:
         """Whether all masks are there, made from these inputs with these settings."""
-        record = self.record(sequence_name)
-        made_from = (fingerprint(self.settings), inputs)
-        if record is None or (record.get("settings_hash"), record.get("inputs")) != made_from:
-            return False
-        return not _missing(self.folder(sequence_name), frame_names)
+        return self.is_finished(sequence_name, inputs) and not _missing(self.folder(sequence_name), frame_names)
+
+    def is_finished(self, sequence_name: str, inputs: str = "") -> bool:
+        """Whether the folder of a sequence is there and was made from these inputs with these settings."""
+        record = self.record(sequence_name) or {}
+        made_from = (record.get("settings_hash"), record.get("inputs"))
+        return made_from == (fingerprint(self.settings), inputs) and self.folder(sequence_name).is_dir()
 
     @contextmanager
     def writer(
@@ -101,27 +103,49 @@ class ResultsTree:
                 true masks; at the end, frames without a mask.
 
         """
-        target = self._ours(sequence_name)
-        sweep_abandoned(self.root / ".partial")
-        partial = self.root / ".partial" / f"{sequence_name}.{secrets.token_hex(4)}"
-        writer = SequenceWriter(partial, frame_names, encode)
-        try:
+        with self.replacing(sequence_name, inputs) as (partial, extra):
+            writer = SequenceWriter(partial, frame_names, encode)
             yield writer
             lacking = [name for name in frame_names if name not in writer._written]
             if lacking:
                 raise BadResults(
-                    f"{target} would lack {len(lacking)} of {len(frame_names)} masks: {', '.join(lacking)}"
+                    f"{self.folder(sequence_name)} would lack {len(lacking)} of {len(frame_names)} masks: "
+                    f"{', '.join(lacking)}"
                 )
-            partial.mkdir(parents=True, exist_ok=True)  # There may be no frame whose mask is wanted.
-            record = self._record(sequence_name, frame_names, inputs, writer._extra)
+            extra.update(frames=len(frame_names), extra=writer._extra)
+
+    @contextmanager
+    def replacing(self, sequence_name: str, inputs: str = "") -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Fill the folder of a sequence; it takes its place when the block ends, and not if it raises.
+
+        Args:
+            sequence_name: a folder name.
+            inputs: a fingerprint of what the content is made from.
+
+        Yields:
+            A folder that the caller makes with its first file, and a dictionary for what the record shall say, too.
+
+        Raises:
+            BadResults: as `require_ours`.
+
+        """
+        self.require_ours(sequence_name)
+        target, record = self.folder(sequence_name), self._record(sequence_name, inputs)
+        sweep_abandoned(self.root / ".partial")
+        partial = self.root / ".partial" / f"{sequence_name}.{secrets.token_hex(4)}"
+        more: dict[str, Any] = {}
+        try:
+            yield partial, more
+            partial.mkdir(parents=True, exist_ok=True)  # There may be nothing to write.
             write_json(self._entry(sequence_name), {**record, "finished": None})
             _exchange(partial, target)
-            write_json(self._entry(sequence_name), record)
+            finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            write_json(self._entry(sequence_name), {**record, "finished": finished, **more})
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
     def record(self, sequence_name: str) -> dict[str, Any] | None:
-        """What is known of a finished sequence: settings, inputs, number of frames, time, ``extra``; else None."""
+        """What is known of a finished sequence: settings, inputs, time; of masks number, ``extra``; else None."""
         self.folder(sequence_name)
         try:
             record = json.loads(self._entry(sequence_name).read_text(encoding="utf-8"))
@@ -142,26 +166,26 @@ class ResultsTree:
             raise BadResults(f"{sequence_name!r} cannot name a sequence; a sequence is a folder name, not a path")
         return self.root / sequence_name
 
-    def _ours(self, sequence_name: str) -> Path:
+    def require_ours(self, sequence_name: str) -> None:
+        """Refuse to replace a folder that was not written as results.
+
+        Raises:
+            BadResults: it is there, from somebody else, such as frames or true masks; or the name is no folder name.
+
+        """
         target = self.folder(sequence_name)
         if target.exists() and not self._entry(sequence_name).exists():
             raise BadResults(f"{target} is there already and was not written as results; choose another output folder")
-        return target
 
     def _entry(self, sequence_name: str) -> Path:
         return self.root / ".manifest" / f"{sequence_name}.json"
 
-    def _record(
-        self, sequence_name: str, frame_names: Sequence[str], inputs: str, extra: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def _record(self, sequence_name: str, inputs: str) -> dict[str, Any]:
         return {
             "sequence": sequence_name,
-            "frames": len(frame_names),
             "inputs": inputs,
             "settings": self.settings,
             "settings_hash": fingerprint(self.settings),
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "extra": dict(extra),
         }
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +12,7 @@ import numpy.typing as npt
 
 from vos_shared.errors import BadResults
 from vos_shared.method import Scores
-from vos_shared.results import sweep_abandoned
+from vos_shared.results import ResultsTree
 
 Score: TypeAlias = npt.NDArray[np.float32]
 """The soft mask of one object, float32 [H, W] in 0..1."""
@@ -36,30 +34,29 @@ class ScoreWriter:
         for key, score in enumerate(scores, start=1):
             if key in self._seen or score.any():
                 self._seen.add(key)
-                (self.folder / str(key)).mkdir(exist_ok=True)
+                (self.folder / str(key)).mkdir(parents=True, exist_ok=True)
                 np.save(self.folder / str(key) / f"{frame_name}.npy", score.astype(np.float32, copy=False))
+        if self._seen:
+            self.folder.touch()  # It is still in use: see `sweep_abandoned`.
 
 
 @contextmanager
-def score_writer(root: Path | None, sequence_name: str) -> Iterator[ScoreWriter | None]:
+def score_writer(tree: ResultsTree | None, sequence_name: str, inputs: str = "") -> Iterator[ScoreWriter | None]:
     """Write the soft masks of a sequence; its folder appears when the block ends, and not if it raises.
 
     Args:
-        root: of all sequences; None writes nothing.
+        tree: of all sequences; None writes nothing.
         sequence_name: a folder name.
+        inputs: a fingerprint of what the soft masks are made from.
+
+    Raises:
+        BadResults: the folder is there and was not written as results.
     """
-    if root is None:
+    if tree is None:
         yield None
         return
-    sweep_abandoned(root / ".partial")
-    partial = root / ".partial" / f"{sequence_name}.{secrets.token_hex(4)}"
-    partial.mkdir(parents=True)
-    try:
-        yield ScoreWriter(partial)
-        shutil.rmtree(root / sequence_name, ignore_errors=True)
-        partial.rename(root / sequence_name)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with tree.replacing(sequence_name, inputs) as (folder, _):
+        yield ScoreWriter(folder)
 
 
 def scored_objects(folder: Path) -> list[int]:

@@ -76,7 +76,10 @@ def run_segment(method: Method, arguments: SegmentArguments, **options: Any) -> 
     device = choose_device(arguments.device)
     segmenter = method.load(arguments.weights, str(device), arguments.precision, variant=arguments.variant, **options)
     settings = run_settings(method, segmenter, arguments, options)
-    run = _Run(ResultsTree(arguments.output, settings=settings), method, segmenter, arguments, device)
+    tree = ResultsTree(arguments.output, settings=settings)
+    scores = None if arguments.scores is None else ResultsTree(arguments.scores, settings=settings)
+    run = _Run(tree, scores, method, segmenter, arguments, device)
+    run.check_places(sequences)
     run.compute(sequences)
     if arguments.overlay:
         run.draw(sequences)
@@ -89,27 +92,18 @@ def run_settings(
     method: Method, segmenter: Segmenter, arguments: SegmentArguments, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What masks depend on beside the input, as JSON values; the device is not among it."""
+    from vos_shared.provenance import package_digest, weights_digest
+
     return {
         "method": arguments.variant or method.name,
         "version": _version(method),
         "weights": segmenter.info.weights,
-        "weights_sha256": _weights_hash(arguments.weights),
+        "weights_digest": weights_digest(arguments.weights),
+        "package_digest": package_digest(method),
         "precision": arguments.precision,
         "seed": arguments.seed,
         "options": json.loads(json.dumps(options, default=str)),
     }
-
-
-def _weights_hash(weights: str | None) -> str | list[str] | None:
-    """Of the file, or of all files of a TensorFlow checkpoint; None for weights that a method knows by name."""
-    from vos_shared.checkpoints.store import file_sha256
-
-    path = Path(weights or "")
-    if path.is_file():
-        return file_sha256(path)
-    if weights and path.with_name(f"{path.name}.index").is_file():
-        return [file_sha256(part) for part in sorted(path.parent.glob(f"{path.name}.*"))]
-    return None
 
 
 def _version(method: Method) -> str | None:
@@ -121,10 +115,24 @@ def _version(method: Method) -> str | None:
 @dataclass(frozen=True)
 class _Run:
     tree: ResultsTree
+    scores: ResultsTree | None
     method: Method
     segmenter: Segmenter
     arguments: SegmentArguments
     device: torch.device
+
+    def check_places(self, sequences: list[Sequence]) -> None:
+        """Refuse, before any work, to replace what somebody else has written."""
+        from vos_shared.overlay_video import require_overlay
+
+        if self.scores is not None and self.scores.root.resolve() == self.tree.root.resolve():
+            raise UserError(f"masks and soft masks cannot both go to {self.tree.root}; give --scores another folder")
+        for sequence in sequences:
+            for tree in (self.tree, self.scores):
+                if tree is not None:
+                    tree.require_ours(sequence.name)
+            if self.arguments.overlay:
+                require_overlay(self._film(sequence))
 
     def compute(self, sequences: list[Sequence]) -> None:
         """Segment the sequences that are not finished."""
@@ -138,22 +146,15 @@ class _Run:
 
     def _is_finished(self, sequence: Sequence, inputs: str) -> bool:
         complete = self.tree.is_complete(sequence.name, sequence.frame_names, inputs)
-        return self.arguments.resume and complete and self._has_scores(sequence.name)
-
-    def _has_scores(self, name: str) -> bool:
-        """Whether the soft masks that are asked for were written together with the masks."""
-        if self.arguments.scores is None:
-            return True
-        record = self.tree.record(name) or {}
-        written = record.get("extra", {}).get("scores")
-        return written == str(self.arguments.scores.resolve()) and (self.arguments.scores / name).is_dir()
+        scored = self.scores is None or self.scores.is_finished(sequence.name, inputs)
+        return self.arguments.resume and complete and scored
 
     def _segment(self, sequence: Sequence, inputs: str, on_frame: Callable[[], object]) -> None:
         from vos_shared.runtime.device import describe_device
         from vos_shared.scores import score_writer
 
         with (
-            score_writer(self.arguments.scores, sequence.name) as scores,
+            score_writer(self.scores, sequence.name, inputs) as scores,
             self.tree.writer(sequence.name, sequence.frame_names, inputs) as writer,
         ):
             timing = segment_sequence(
@@ -167,17 +168,18 @@ class _Run:
                 on_frame=on_frame,
             )
             writer.extra({"timing": {"device": describe_device(self.device), **timing.to_json()}})
-            if self.arguments.scores is not None:
-                writer.extra({"scores": str(self.arguments.scores.resolve())})
 
     def draw(self, sequences: list[Sequence]) -> None:
         """Draw the objects over the frames, unless a film is there that is younger than its masks."""
         from vos_shared.overlay_video import write_overlay
 
         for sequence in tqdm(sequences, desc="drawing", unit="sequence", disable=_hidden()):
-            masks, film = self.tree.folder(sequence.name), self.tree.root / f"{sequence.name}.mp4"
+            masks, film = self.tree.folder(sequence.name), self._film(sequence)
             if not film.exists() or film.stat().st_mtime < masks.stat().st_mtime:
                 write_overlay(sequence.video, masks, film)
+
+    def _film(self, sequence: Sequence) -> Path:
+        return self.tree.root / f"{sequence.name}.mp4"
 
     def write_timing(self, sequences: list[Sequence], path: Path) -> None:
         """Write the times of this run and of those before it; under torchrun a file for each process."""

@@ -148,6 +148,16 @@ def _files_in(folder: Path) -> list[Path]:
     return files
 
 
+def film_comment(path: Path) -> str:
+    """The comment in the metadata of a video file; empty where there is none, or no video."""
+    silence_ffmpeg()
+    try:
+        with av.open(str(path), metadata_errors="replace") as container:
+            return container.metadata.get("comment", "")
+    except (av.FFmpegError, OSError):
+        return ""
+
+
 class VideoWriter:
     """Writes an H.264 MP4 that any player and browser opens; the file appears when all is written.
 
@@ -159,8 +169,9 @@ class VideoWriter:
 
     """
 
-    def __init__(self, path: str | Path, fps: float = 24) -> None:
+    def __init__(self, path: str | Path, fps: float = 24, *, comment: str = "") -> None:
         self.path = Path(path)
+        self._comment = comment  # Of the file's metadata.
         self._rate = Fraction(fps).limit_denominator(1001)
         self._stream: av.VideoStream | None = None
         self._size: tuple[int, int] | None = None
@@ -171,6 +182,7 @@ class VideoWriter:
             temporary = stack.enter_context(atomic_path(self.path))
             silence_ffmpeg()
             self._container = stack.enter_context(av.open(str(temporary), "w", format="mp4"))
+            self._container.metadata["comment"] = self._comment
             self._stack = stack.pop_all()
         return self
 

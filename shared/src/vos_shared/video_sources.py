@@ -43,7 +43,7 @@ class FrameSource(Protocol):
         """Decode one frame."""
 
     def fingerprint(self) -> str:
-        """Changes when the frames do, and is quick: what a finished result was made from is looked up with it."""
+        """Of samples of the content, so it is quick: what a finished result was made from is looked up with it."""
 
 
 class FileFrames:
@@ -68,9 +68,8 @@ class FileFrames:
         return [path.stem for path in self._paths]
 
     def fingerprint(self) -> str:
-        """Of the names and sizes of all files, and the content of the first."""
-        files = [(path.name, path.stat().st_size) for path in self._paths]
-        return _digest(repr(files).encode(), self._paths[0].read_bytes())
+        """Of the name and size of each file, and of samples of its content."""
+        return _digest(*(part for path in self._paths for part in (path.name.encode(), _samples(path, 1 << 12))))
 
     def frames(self) -> Generator[Frame, None, None]:
         """Decode the files.
@@ -139,9 +138,8 @@ class FileVideo:
         return [f"{t:05d}" for t in range(self._length)]
 
     def fingerprint(self) -> str:
-        """Of the file's size and its first mebibyte."""
-        with self._path.open("rb") as file:
-            return _digest(str(self._path.stat().st_size).encode(), file.read(1 << 20))
+        """Of the file's size, and of samples of its content."""
+        return _digest(_samples(self._path, 1 << 20))
 
     def frame(self, index: int) -> Frame:
         """Decode one frame, and all those before it: the cost grows with the index."""
@@ -240,6 +238,17 @@ class ArrayFrames:
     def fingerprint(self) -> str:
         """Of all values."""
         return _digest(repr(self._array.shape).encode(), self._array.tobytes())
+
+
+def _samples(path: Path, length: int) -> bytes:
+    """The size of a file and what it holds at its beginning, middle and end, `length` bytes each."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        parts = [str(size).encode()]
+        for start in (0, max(0, size - length) // 2, max(0, size - length)):
+            file.seek(start)
+            parts.append(file.read(length))
+    return b"\0".join(parts)
 
 
 def _digest(*parts: bytes) -> str:

@@ -24,6 +24,17 @@ DATASETS: Final[Mapping[str, Callable[..., list[Sequence]]]] = {
 """Loader by name; each takes (root, split, *, resolution, sequences)."""
 
 
+def require_known(name: str) -> None:
+    """Refuse a name that is none of `DATASETS`.
+
+    Raises:
+        BadDataset: saying which there are.
+
+    """
+    if name not in DATASETS:
+        raise BadDataset(f"no data set is called {name!r}; known are {', '.join(DATASETS)}")
+
+
 def load_dataset(
     name: str,
     root: str | Path,
@@ -44,7 +55,6 @@ def load_dataset(
         BadDataset: unknown name, or with everything that is missing in the folder.
 
     """
-    if name not in DATASETS:
-        raise BadDataset(f"no data set is called {name!r}; known are {', '.join(DATASETS)}")
+    require_known(name)
     chosen = () if split is None else (split,)
     return DATASETS[name](root, *chosen, resolution=resolution, sequences=sequences)

@@ -91,10 +91,17 @@ def fabric(
 
 def _leave_group() -> None:
     """Fabric leaves NCCL's groups by itself, but not Gloo's, whose threads can abort a process at its end."""
+    import torch
     from torch import distributed
 
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return
+    # A thread of Gloo may be waiting for the GIL, to let go of a tensor. The group's end would wait for that thread and
+    # keep the GIL, so for ever; the end of the back end itself lets go of the GIL, so that must come last.
+    group = distributed.group.WORLD
+    backend = group._get_backend(torch.device("cpu")) if group and distributed.get_backend() == "gloo" else None
+    distributed.destroy_process_group()
+    del group, backend
 
 
 def _check_count(device: str, kind: str, devices: int, nodes: int) -> None:

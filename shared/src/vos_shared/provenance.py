@@ -1,0 +1,49 @@
+"""What results are made with: hashes of weights and of a method's own files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from vos_shared.checkpoints.store import file_sha256
+from vos_shared.method import Method
+
+
+def weights_digest(weights: str | None) -> str | list[str] | None:
+    """Hash of what a user gave as weights.
+
+    Args:
+        weights: a file, the prefix of a TensorFlow checkpoint, a name or None.
+
+    Returns:
+        SHA-256 of the file, or those of all files of the checkpoint; a name stands for itself, since the method's table
+        says what it means, and None for what comes with the package.
+    """
+    path = Path(weights or "")
+    if weights and path.is_file():
+        return file_sha256(path)
+    if weights and path.with_name(f"{path.name}.index").is_file():
+        return [file_sha256(part) for part in sorted(path.parent.glob(f"{path.name}.*"))]
+    return weights
+
+
+def package_digest(method: Method) -> str:
+    """Hash of all files of a method's package, code and shipped weights: other files may mean other masks."""
+    digest = hashlib.sha256()
+    for path in _package_files(method.loader.partition(":")[0].partition(".")[0]):
+        digest.update(path.name.encode())
+        digest.update(bytes.fromhex(file_sha256(path)))
+    return digest.hexdigest()
+
+
+def _package_files(module: str) -> Iterator[Path]:
+    spec = find_spec(module)
+    if spec is None:
+        return
+    if spec.submodule_search_locations is None:
+        yield Path(spec.origin or "")
+    for folder in spec.submodule_search_locations or ():
+        files = (path for path in Path(folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+        yield from sorted(files)
