@@ -52,6 +52,12 @@ def sequence_without_masks(root: Path) -> Spoiled:
     return data_set(root, "masks of moving")
 
 
+def sequence_with_first_mask_only(root: Path) -> Spoiled:
+    for number in range(1, 6):
+        mask_of(root, "moving", number).unlink()
+    return data_set(root, "masks of at least 3 frames", "moving", "--sequences")
+
+
 def sequence_with_empty_masks(root: Path) -> Spoiled:
     for number in range(6):
         Image.new("P", (64, 48)).save(mask_of(root, "moving", number))
@@ -140,6 +146,51 @@ def results_of_another_size(root: Path) -> Spoiled:
     return Spoiled((*spoiled.arguments, "--results", f"old={folder}"), spoiled.words)
 
 
+def first_result_is_damaged(root: Path) -> Spoiled:
+    folder = root / "results"
+    shutil.copytree(root / "Annotations" / "480p", folder)
+    halve(folder / "still" / "00000.png")
+    spoiled = data_set(root, str(folder / "still" / "00000.png"), "damaged")
+    return Spoiled((*spoiled.arguments, "--results", f"old={folder}"), spoiled.words)
+
+
+def black_and_white_results_of_video(root: Path) -> Spoiled:
+    spoiled = video_with_results(root, "black and white", "store 1 in place of 255")
+    path = root / "results" / "moving" / "00003.png"
+    Image.fromarray((np.array(Image.open(path)) > 0).astype(np.uint8) * 255).save(path)
+    return spoiled
+
+
+def results_of_video_of_another_size(root: Path) -> Spoiled:
+    spoiled = video_with_results(root, "60 wide and 40 high", "64 wide and 48 high")
+    Image.new("P", (60, 40), 1).save(root / "results" / "moving" / "00003.png")
+    return spoiled
+
+
+def video_with_results(root: Path, *words: str) -> Spoiled:
+    """A video and masks of it; `words` are what is wrong with the mask of frame 3."""
+    shutil.copytree(root / "Annotations" / "480p", root / "results")
+    video, prompt = frame_of(root, "moving", 0).parent, mask_of(root, "moving", 0)
+    given = ("--video", str(video), "--prompt", str(prompt), "--methods", "copy")
+    path = root / "results" / "moving" / "00003.png"
+    return Spoiled((*given, "--results", f"old={root / 'results'}"), (str(path), *words))
+
+
+def negative_seed(root: Path) -> Spoiled:
+    spoiled = data_set(root, "--seed is -1", "from 0")
+    return Spoiled((*spoiled.arguments, "--seed", "-1"), spoiled.words)
+
+
+def seed_of_more_than_64_bits(root: Path) -> Spoiled:
+    spoiled = data_set(root, f"--seed is {2**64}", f"to {2**64 - 1}")
+    return Spoiled((*spoiled.arguments, "--seed", str(2**64)), spoiled.words)
+
+
+def no_workers(root: Path) -> Spoiled:
+    spoiled = data_set(root, "--workers is 0", "at least 1")
+    return Spoiled((*spoiled.arguments, "--workers", "0"), spoiled.words)
+
+
 def prompt_of_another_size(root: Path) -> Spoiled:
     prompt = root / "prompt.png"
     Image.new("P", (60, 40), 1).save(prompt)
@@ -160,6 +211,7 @@ SPOILERS = (
     no_such_folder,
     no_such_video,
     sequence_without_masks,
+    sequence_with_first_mask_only,
     sequence_with_empty_masks,
     mask_of_another_size,
     rgb_mask,
@@ -174,8 +226,14 @@ SPOILERS = (
     listed_name_that_leads_out,
     results_that_lack_frames,
     results_of_another_size,
+    first_result_is_damaged,
+    black_and_white_results_of_video,
+    results_of_video_of_another_size,
     prompt_of_another_size,
     unknown_method,
+    negative_seed,
+    seed_of_more_than_64_bits,
+    no_workers,
 )
 
 
@@ -188,6 +246,19 @@ def test_compare(spoil: Callable[[Path], Spoiled], compare: Compare, davis_root:
     is_one_clear_line(compare(*spoiled.arguments), "compare", spoiled.words)
     assert finished.read_bytes() == b"of an earlier run"
     assert not (tmp_path / "out" / "report.html").exists()
+    assert not (tmp_path / "out" / "logs" / "copy.log").exists(), "no method has started"
+
+
+def test_compare_without_jinja2(compare: Compare, davis_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "site" / "jinja2.py").write_text("raise ModuleNotFoundError")
+    is_one_clear_line(compare(*data_set(davis_root).arguments), "compare", ("pip install 'vos-shared[report]'",))
+    assert not (tmp_path / "out").exists()
+
+
+def test_compare_to_a_file(compare: Compare, davis_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    is_one_clear_line(compare(*data_set(davis_root).arguments), "compare", (f"--output {tmp_path / 'out'}", "folder"))
+    assert (tmp_path / "out").read_text() == "mine"
 
 
 def is_one_clear_line(done: subprocess.CompletedProcess[str], program: str, words: tuple[str, ...]) -> None:

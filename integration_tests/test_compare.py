@@ -65,7 +65,7 @@ def test_a_method_that_fails_is_a_row_that_says_why(compare: Compare, davis_root
         "crashes": "SIGSEGV",
         "killed": "out of memory",
         "starves": "ran out of memory",
-        "shrinks": "its masks cannot be scored",
+        "shrinks": "its masks cannot be used",
         "unimportable": "No module named 'nowhere'",
     }
     done = compare("--dataset", "davis2017", "--root", davis_root, "--methods", *fatal, "copy")
@@ -140,6 +140,32 @@ def test_a_video_without_truth(compare: Compare, davis_root: Path, tmp_path: Pat
     assert len(list((tmp_path / "out" / "masks" / "copy" / "moving").glob("*.png"))) == 6
     report = (tmp_path / "out" / "report.html").read_text()
     assert "Ground truth" not in report.partition('id="data"')[0]
+    assert "data:image/jpeg" in report
+    assert "No scores: a video has no true masks." in report
+
+
+def test_masks_of_another_size_are_not_shown(compare: Compare, davis_root: Path, tmp_path: Path) -> None:
+    video, prompt = davis_root / "JPEGImages" / "480p" / "moving", mask_of(davis_root, "moving", 0)
+    assert compare("--video", video, "--methods", "shrinks", "--prompt", prompt).returncode == 1
+    assert "64 wide and 47 high" in rows(tmp_path / "out")["shrinks"]["failure"]
+
+
+def test_a_split_of_first_masks_is_run_without_scores(compare: Compare, davis_root: Path, tmp_path: Path) -> None:
+    for sequence in ("still", "moving"):
+        for frame in range(1, 6):
+            mask_of(davis_root, sequence, frame).unlink()
+    done = compare("--dataset", "davis2017", "--root", davis_root, "--methods", "copy", "middle")
+    assert done.returncode == 0, done.stderr
+    why = "no sequence of val has masks of 3 frames or more"
+    assert f"no scores: {why}\n" in done.stdout
+    found = rows(tmp_path / "out")
+    for name in ("copy", "middle"):
+        assert found[name]["scores"] == {}
+        assert found[name]["ms_per_frame"] > 0
+        assert len(list((tmp_path / "out" / "masks" / name / "moving").glob("*.png"))) == 6
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert f"No scores: {why}." in report
+    assert 'id="table-davis2017"' not in report
     assert "data:image/jpeg" in report
 
 

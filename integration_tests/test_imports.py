@@ -16,7 +16,7 @@ from vos_shared.method import ENTRY_POINT_GROUP, discover
 PACKAGES = ("vos_shared", "unsup_fg", "dense_ulearn", "amd_objectness", "spn_instances", "osmn")
 INSTALLED = [name for name in PACKAGES if find_spec(name)]
 
-EXTRAS = {"hypothesis", "jinja2", "lightning_fabric", "matplotlib", "onnx", "pycocotools", "pydensecrf", "pytest"}
+EXTRAS = {"hypothesis", "jinja2", "lightning_fabric", "pycocotools", "pydensecrf", "pytest"}
 EXTRAS |= {"tensorboard", "tensorflow"}
 
 

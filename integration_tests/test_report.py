@@ -94,7 +94,7 @@ def contents(rows: Sequence[Row], root: Path) -> Contents:
     sequences = davis2017(root)
     folders: Mapping[str, Path] = {row.label: row.masks for row in rows if row.failure is None}
     pictures = take_pictures(sequences, folders, show_truth=True)
-    return Contents(f"Title {HOSTILE}", rows, (OBJECTS, FOREGROUND), pictures, {"Command": HOSTILE}, "a,b\n", 2)
+    return Contents(f"Title {HOSTILE}", rows, (OBJECTS, FOREGROUND), pictures, {"Command": HOSTILE}, "a,b\n", 2, "")
 
 
 def test_names_are_escaped(report: Path) -> None:
@@ -216,6 +216,16 @@ def test_links_open_a_sequence(page: webdriver.Chrome) -> None:
         link.click()
     download = page.find_element(By.CSS_SELECTOR, "nav a[download]").get_attribute("href")
     assert download == "data:text/csv;charset=utf-8;base64,YSxiCg=="
+
+
+def test_a_malformed_link_is_as_none(page: webdriver.Chrome, report: Path) -> None:
+    page.get("about:blank")
+    page.get(f"{report.as_uri()}#look=%")
+    painted(page, "still:3:masks")
+    page.execute_script("location.hash = '#look=moving'")
+    painted(page, "moving:3:masks")
+    page.execute_script("location.hash = '#look=%E0'")
+    assert Select(page.find_element(By.ID, "sequence")).first_selected_option.text == "moving"
 
 
 def test_a_click_on_the_chart_goes_to_the_frame(page: webdriver.Chrome) -> None:

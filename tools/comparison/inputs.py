@@ -16,6 +16,9 @@ from vos_shared.errors import BadDataset
 from vos_shared.inputs import InputArguments
 from vos_shared.results import ResultsTree
 
+FEWEST_MASKS = 3
+"""DAVIS scores every annotated frame but the first and the last."""
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -25,11 +28,13 @@ class Inputs:
         title: what it is, for the report.
         sequences: videos with their masks.
         protocols: how masks are scored; none without true masks.
+        unscored: why there are no protocols; empty if there are.
     """
 
     title: str
     sequences: tuple[Sequence, ...]
     protocols: tuple[Protocol, ...]
+    unscored: str = ""
 
 
 def open_inputs(options: Options) -> Inputs:
@@ -44,10 +49,26 @@ def open_inputs(options: Options) -> Inputs:
         return inputs
     if options.dataset is not None and options.root is not None:
         sequences = load_dataset(options.dataset, options.root, options.split, options.sequences or None)
-        year = options.dataset.removeprefix("davis")
-        protocols = (FOREGROUND,) if year == "2016" else (OBJECTS, FOREGROUND)
-        return Inputs(f"DAVIS {year}, {options.split}", tuple(sequences), protocols)
+        return _with_protocols(options.dataset.removeprefix("davis"), options.split, tuple(sequences))
     return _open_demo(options.output / "demo")
+
+
+def _with_protocols(year: str, split: str, sequences: tuple[Sequence, ...]) -> Inputs:
+    """A split of DAVIS; one that has masks as prompts only, such as test-dev, is not scored.
+
+    Raises:
+        BadDataset: some of the sequences can be scored, and some cannot.
+    """
+    title = f"DAVIS {year}, {split}"
+    short = [sequence.name for sequence in sequences if len(sequence.annotations) < FEWEST_MASKS]
+    if len(short) == len(sequences):
+        return Inputs(title, sequences, (), f"no sequence of {split} has masks of {FEWEST_MASKS} frames or more")
+    if short:
+        raise BadDataset(
+            f"{split} cannot be scored: masks of at least {FEWEST_MASKS} frames are needed, and these sequences have"
+            f" fewer: {', '.join(short)}; add their masks, or choose other sequences with --sequences"
+        )
+    return Inputs(title, sequences, (FOREGROUND,) if year == "2016" else (OBJECTS, FOREGROUND))
 
 
 def _open_video(path: Path, prompt: Path | None) -> Inputs:
@@ -55,7 +76,7 @@ def _open_video(path: Path, prompt: Path | None) -> Inputs:
     if arguments.is_dataset:
         raise BadDataset(f"{path} is a data set; give it as --dataset davis2017 --root {path}")
     (sequence,) = arguments.load(prompt)
-    return Inputs(f"Video {sequence.name}", (sequence,), ())
+    return Inputs(f"Video {sequence.name}", (sequence,), (), "a video has no true masks")
 
 
 def _open_demo(root: Path) -> Inputs:

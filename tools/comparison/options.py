@@ -11,6 +11,9 @@ import tyro
 
 from vos_shared.errors import UserError
 
+LARGEST_SEED = 2**64 - 1
+"""More does not fit into PyTorch's generators."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -29,7 +32,7 @@ class Options:
     root: Path | None = None
     """Folder of the data set, the one that holds JPEGImages and Annotations."""
     split: str = "val"
-    """Part of the data set: a list in its ImageSets folder."""
+    """Part of the data set: a list in its ImageSets folder. Without true masks (test-dev) there are no scores."""
     sequences: tuple[str, ...] = ()
     """Only these sequences of the data set."""
     video: Path | None = None
@@ -72,6 +75,8 @@ def check_options(options: Options) -> None:
         raise UserError("--sequences belongs to --dataset")
     if options.workers < 1:
         raise UserError(f"--workers is {options.workers}; it must be at least 1")
+    if not 0 <= options.seed <= LARGEST_SEED:
+        raise UserError(f"--seed is {options.seed}; it must be from 0 to {LARGEST_SEED}")
 
 
 def named_values(option: str, texts: Iterable[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,9 @@ from comparison.scoring import score
 from comparison.tables import score_table, speed_table
 from comparison.terminal import table_text
 from vos_shared.atomic import write_json, write_text
-from vos_shared.errors import UserError
+from vos_shared.datasets import Sequence
+from vos_shared.errors import BadResults, UserError
+from vos_shared.masks import describe_size, read_mask
 from vos_shared.results import missing_frames
 
 
@@ -36,7 +39,7 @@ def compare(options: Options) -> int:
     Raises:
         UserError: options, data, masks or weights that the user must mend.
     """
-    (options.output / "logs").mkdir(parents=True, exist_ok=True)
+    _make_folders(options.output)
     with ending_on_signals():
         inputs = open_inputs(options)
         folders = {name: Path(folder) for name, folder in named_values("--results", options.results).items()}
@@ -52,6 +55,13 @@ def compare(options: Options) -> int:
         rows = [*stillborn, *(_run(job, inputs, options) for job in jobs), *others]
         _write(rows, inputs, options, choice)
     return int(any(row.failure for row in rows))
+
+
+def _make_folders(output: Path) -> None:
+    try:
+        (output / "logs").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {output}: no folder can be made there ({error.strerror}); choose another") from error
 
 
 def _check_complete(folders: dict[str, Path], inputs: Inputs) -> None:
@@ -84,19 +94,38 @@ def _run(job: Job, inputs: Inputs, options: Options) -> Row:
     try:
         return _scored(row, inputs, options)
     except UserError as error:  # The method's fault, not the user's: masks of another size, say.
-        return replace(row, failure=f"its masks cannot be scored: {error}")
+        return replace(row, failure=f"its masks cannot be used: {error}")
 
 
 def _scored(row: Row, inputs: Inputs, options: Options) -> Row:
     """The row with its scores under each protocol that can judge it."""
     if row.failure is not None:
         return row
+    _check_masks(row.masks, inputs.sequences)
     protocols = [protocol for protocol in inputs.protocols if row.given in protocol.takes]
     scored = {
         protocol.name: score(protocol, inputs.sequences, row.masks, workers=options.workers, seed=options.seed)
         for protocol in tqdm(protocols, f"scoring {row.label}", unit="protocol", disable=None, leave=False)
     }
     return replace(row, scored=scored)
+
+
+def _check_masks(folder: Path, sequences: Iterable[Sequence]) -> None:
+    """Read all masks that are there: pictures are taken of more frames than are scored.
+
+    Raises:
+        BadMask: one that cannot be read, or holds no object ids.
+        BadResults: one that is not of the frames' size.
+    """
+    for sequence in tqdm(sequences, f"checking {folder.name}", unit="sequence", disable=None, leave=False):
+        paths = (folder / sequence.name / f"{name}.png" for name in sequence.frame_names)
+        for path in filter(Path.is_file, paths):
+            size = read_mask(path, binary=sequence.binary).shape
+            if size != sequence.video.size:
+                raise BadResults(
+                    f"{path} is {describe_size(size)}, the frames of {sequence.name} are"
+                    f" {describe_size(sequence.video.size)}; masks must have the size of their frames"
+                )
 
 
 def _write(rows: list[Row], inputs: Inputs, options: Options, choice: Choice) -> None:
@@ -111,12 +140,16 @@ def _write(rows: list[Row], inputs: Inputs, options: Options, choice: Choice) ->
     write_json(options.output / "metrics.json", metrics_json(rows, inputs.title, environment))
     masks = {row.label: row.masks for row in rows if row.failure is None}
     pictures = take_pictures(inputs.sequences, masks, show_truth=bool(inputs.protocols))
-    contents = Contents(inputs.title, rows, inputs.protocols, pictures, environment, csv, len(inputs.sequences))
+    contents = Contents(
+        inputs.title, rows, inputs.protocols, pictures, environment, csv, len(inputs.sequences), inputs.unscored
+    )
     report = options.output / "report.html"
     write_report(report, contents)
     for table in (*(score_table(rows, protocol) for protocol in inputs.protocols), speed_table(rows)):
         if any(line.cells for line in table.lines):
             print(f"\n{table_text(table)}")
+    if inputs.unscored:
+        print(f"\nno scores: {inputs.unscored}")
     if any(scored.overall.intervals for row in rows for scored in row.scored.values()):
         print("\n[..]: 95 % bootstrap interval over sequences")
     for row in rows:

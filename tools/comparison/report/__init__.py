@@ -9,12 +9,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from comparison.records import FOREGROUND, Given, Protocol, Row
 from comparison.report.pictures import MOST_SEQUENCES, Pictures
 from comparison.tables import item_table, remark, score_table, speed_table
 from vos_shared.atomic import write_text
+from vos_shared.errors import MissingExtra
+
+try:  # Here, not where the report is written: all methods have run by then.
+    import jinja2
+except ImportError as error:
+    raise MissingExtra("the report needs Jinja2: pip install 'vos-shared[report]'") from error
 
 HERE = Path(__file__).parent
 SCRIPTS = ("sorting.js", "charts.js", "pixels.js", "viewer.js", "main.js")
@@ -45,6 +49,7 @@ class Contents:
         environment: name and value of each thing worth knowing.
         csv: the metrics as CSV, for the download link.
         sequences: number of sequences; more than there are pictures of, perhaps.
+        unscored: why there are no scores; empty if there are.
     """
 
     title: str
@@ -54,6 +59,7 @@ class Contents:
     environment: Mapping[str, str]
     csv: str
     sequences: int
+    unscored: str
 
 
 def write_report(path: Path, contents: Contents) -> None:
@@ -102,6 +108,8 @@ def _source(name: str) -> str:
 def _lead(contents: Contents) -> str:
     lines = score_table(contents.rows, contents.protocols[0]).lines if contents.protocols else ()
     what = f"{_count(len(contents.rows), 'row')} on {_count(contents.sequences, 'sequence')}."
+    if contents.unscored:
+        return f"{what} No scores: {contents.unscored}."
     if not lines or not lines[0].cells:
         return what
     best = lines[0].cells[0]

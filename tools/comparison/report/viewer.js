@@ -74,12 +74,21 @@ class Viewer {
 
   // Links of the form #look=<sequence> open that sequence.
   followLink() {
-    const [, name] = /^#look=(.*)$/.exec(window.location.hash) ?? [];
-    const index = this.report.sequences.findIndex((sequence) => name !== undefined && sequence.name === decodeURIComponent(name));
+    const name = this.nameInLink();
+    const index = this.report.sequences.findIndex((sequence) => sequence.name === name);
     if (index < 0) return false;
     this.chooseSequence(index);
     this.at("look").scrollIntoView();
     return true;
+  }
+
+  nameInLink() {
+    const [, name] = /^#look=(.*)$/.exec(window.location.hash) ?? [];
+    try {
+      return name && decodeURIComponent(name);
+    } catch {
+      return undefined; // Somebody has mistyped the link: "%" alone, say.
+    }
   }
 
   view() {
