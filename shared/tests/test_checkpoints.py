@@ -128,6 +128,24 @@ def test_torch_files_cut_short(official: Path, kept: int) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_old_torch_files_cut_or_changed_anywhere(tmp_path: Path) -> None:
+    path = tmp_path / "old.pth"
+    torch.save({"weight": torch.ones(3), "epoch": 60}, path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    damaged = [whole[:kept] for kept in range(0, len(whole), 3)]
+    damaged += [whole[:place] + b"\xff" + whole[place + 1 :] for place in range(0, len(whole), 3)]
+    damaged.append(whole.replace(b"storage", b"storagf"))
+    refused = 0
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            load_torch(path)  # A changed number is a number.
+        except BadWeights as error:
+            assert "\n" not in str(error)  # noqa: PT017 - some do load
+            refused += 1
+    assert refused > len(damaged) / 2
+
+
 def test_no_torch_file(tmp_path: Path) -> None:
     with pytest.raises(BadWeights, match="no weights file"):
         load_torch(tmp_path / "nowhere.pth")

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -45,6 +46,42 @@ def test_other_exit_codes() -> None:
     assert run_cli(lambda: 1) == 1
     with pytest.raises(ZeroDivisionError):
         run_cli(lambda: 1 / 0)
+
+
+def test_what_the_system_refuses_becomes_one_line_and_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    for work, says in (
+        (lambda: (tmp_path / "none").read_text(), f"{tmp_path / 'none'}: No such file or directory"),
+        (lambda: (tmp_path / "file" / "below").touch(), f"{tmp_path / 'file' / 'below'}: Not a directory"),
+        (lambda: (tmp_path / "folder").write_text(""), f"{tmp_path / 'folder'}: Is a directory"),
+        (lambda: (tmp_path / "file").replace(tmp_path / "folder"), f"{tmp_path / 'folder'}: Is a directory"),
+    ):
+        assert run_cli(work, prog="osmn") == 2
+        assert capsys.readouterr().err == f"osmn: {says}\n"
+
+    def fail() -> None:
+        raise ConnectionError("no matter of files")
+
+    with pytest.raises(ConnectionError):
+        run_cli(fail)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk here that is always full")
+def test_a_full_disk_becomes_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(lambda: Path("/dev/full").write_text("more"), prog="osmn") == 2
+    assert capsys.readouterr().err == "osmn: No space left on device\n"
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_nobody_reads_the_output_any_more(lines: int) -> None:
+    """As in ``vos doctor demo | head -1``; Python notices while it prints, or only at its end."""
+    code = f"from vos_shared.cli import run_cli; raise SystemExit(run_cli(lambda: print('line\\n' * {lines})))"
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        done = subprocess.run([sys.executable, "-c", code], stdout=pipe, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_ctrl_c_ends_with_130_and_no_traceback() -> None:
@@ -94,6 +131,13 @@ def test_the_truth_scores_one(
         assert len(list(csv.reader(file))) >= 4
 
 
+def test_scores_go_into_folders_that_are_made(davis: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = ("--json", tmp_path / "new" / "a" / "s.json", "--csv", tmp_path / "new" / "b" / "s.csv")
+    assert vos(monkeypatch, "evaluate", "--root", davis, "--results", truth_of(davis), *files) == 0
+    assert json.loads((tmp_path / "new" / "a" / "s.json").read_text())["dataset"] == "davis2017"
+    assert (tmp_path / "new" / "b" / "s.csv").read_text().startswith("name,J&F-Mean,")
+
+
 def test_evaluating_does_not_load_torch(davis: Path) -> None:
     code = (
         "import sys; from vos_shared.cli import main\n"
@@ -138,6 +182,37 @@ def test_overlay_of_a_data_set_and_of_frames(
     (truth_of(davis) / "dog" / "00001.png").unlink()
     assert vos(monkeypatch, *words) == 2
     assert "lacks 1 mask: dog: 00001" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "number", "says"),
+    [
+        ("--fps", "-3", "--fps is -3; give 0.001 to 1,000,000 frames a second"),
+        ("--fps", "0", "--fps is 0;"),
+        ("--fps", "nan", "--fps is nan;"),
+        ("--fps", "inf", "--fps is inf;"),
+        ("--alpha", "3", "--alpha is 3; give 0 to 1"),
+        ("--alpha", "-0.1", "--alpha is -0.1;"),
+        ("--alpha", "nan", "--alpha is nan;"),
+    ],
+)
+def test_numbers_that_make_no_overlay(
+    davis: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    number: str,
+    says: str,
+) -> None:
+    assert vos(monkeypatch, "overlay", davis, "--output", tmp_path / "films", option, number) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "films").exists()
+
+
+def test_a_seed_below_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert vos(monkeypatch, "demo-data", tmp_path / "demo", "--seed", -1) == 2
+    assert capsys.readouterr().err == "vos: --seed is -1; give 0 or more\n"
 
 
 def test_doctors_exit_code_tells_the_finding(

@@ -72,6 +72,13 @@ def test_labels_have_no_order(frame: npt.NDArray[np.uint8]) -> None:
     np.testing.assert_array_equal(refine_labels(frame, others[labels]), others[refine_labels(frame, labels)])
 
 
+@pytest.mark.parametrize("others", [[0, 1, 9], [0, 20, 254], [7, 254, 3]])
+def test_gaps_between_labels_mean_nothing(frame: npt.NDArray[np.uint8], others: list[int]) -> None:
+    labels = np.random.default_rng(1).integers(0, 3, (40, 60), np.uint8)
+    ids = np.array(others, np.uint8)
+    np.testing.assert_array_equal(refine_labels(frame, ids[labels]), ids[refine_labels(frame, labels)])
+
+
 def test_labels_are_probabilities_of_nine_tenths(frame: npt.NDArray[np.uint8]) -> None:
     labels = stripes(25, 33)
     probabilities = np.where(np.arange(3)[:, None, None] == labels, 0.9, 0.05).astype(np.float32)

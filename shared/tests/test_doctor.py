@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vos_shared.datasets import davis2017
+from vos_shared.datasets import davis2016, davis2017
 from vos_shared.doctor import examine
 from vos_shared.errors import UserError
 from vos_shared.masks import write_mask
 from vos_shared.results import ResultsTree
+from vos_shared.video_sources import frame_files
 
 FRAMES, MASKS = Path("JPEGImages/480p"), Path("Annotations/480p")
 
@@ -44,6 +45,33 @@ def test_what_is_broken_in_a_data_set_is_all_found(davis: Path) -> None:
     ):
         assert words in found
     assert found.count("\n") == 5, found
+
+
+def test_lists_of_the_first_release_name_frames_and_masks(davis: Path) -> None:
+    lists = davis / "ImageSets" / "480p"
+    lists.mkdir()
+    pairs = [
+        f"/JPEGImages/480p/{name}/{t:05d}.jpg /Annotations/480p/{name}/{t:05d}.png "
+        for name, count in (("cat", 5), ("horse", 2))
+        for t in range(count)
+    ]
+    (lists / "val.txt").write_text("\n".join(pairs[:5]) + "\n")
+    assert [sequence.name for sequence in davis2016(davis)] == ["cat"]
+    assert problems(davis) == ""
+    (lists / "val.txt").write_text("\n".join(pairs) + "\n")
+    assert problems(davis) == "480p/val.txt: sequence horse is listed but is not there"
+
+
+def test_a_folder_is_listed_no_oftener_for_more_files(davis: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[str] = []
+
+    def counted(folder: Path) -> list[Path]:
+        listed.append(folder.name)
+        return frame_files(folder)
+
+    monkeypatch.setattr("vos_shared.doctor.frame_files", counted)
+    examine(davis)
+    assert listed.count("cat") == listed.count("dog")
 
 
 def test_frames_without_masks_and_masks_without_frames(davis: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from vos_shared.errors import BadMask
 from vos_shared.masks import read_mask
 from vos_shared.png import decode_plain
 
@@ -47,6 +48,20 @@ def test_fast_decoder_agrees_with_pillow(mask: npt.NDArray[np.uint8], bits: int,
         assert bits < 8
     else:
         assert np.array_equal(fast, mask)
+
+
+@pytest.mark.parametrize("colour", [0, 3])
+@pytest.mark.parametrize(
+    ("width", "height", "bits"), [(0, 4, 8), (4, 0, 8), (0, 0, 8), (4, 4, 0), (4, 4, 3), (4, 4, 5)]
+)
+def test_headers_that_no_image_has(tmp_path: Path, colour: int, width: int, height: int, bits: int) -> None:
+    rows = bytes((1 + (width * bits + 7) // 8) * height)
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
+    data += chunk(b"PLTE", bytes(768)) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    assert decode_plain(io.BytesIO(data), max_side=100) is None
+    (tmp_path / "mask.png").write_bytes(data)
+    with pytest.raises(BadMask, match=r"mask\.png cannot be read"):
+        read_mask(tmp_path / "mask.png")
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])

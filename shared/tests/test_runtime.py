@@ -111,6 +111,15 @@ def test_peak_memory_sees_an_allocation_that_is_gone() -> None:
     assert peak_memory_bytes() - before < 100 << 20
 
 
+def test_a_peak_is_reset_before_anything_is_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA refuses to reset what it has not begun to count."""
+    calls: list[str] = []
+    monkeypatch.setattr(torch.cuda, "init", lambda: calls.append("init"))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: calls.append(f"reset {device}"))
+    reset_peak("cuda:1")
+    assert calls == ["init", "reset cuda:1"]
+
+
 def test_shares_are_everything_without_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
     items = list(range(10))
     assert shard(items) == items
@@ -124,6 +133,15 @@ def test_shares_are_everything_without_overlap(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("RANK", "first")
     with pytest.raises(UserError, match="RANK"):
         shard(items)
+
+
+def test_float32_is_float32_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    found = []
+    for name in ("cuda", "cpu"):
+        with autocast(torch.device(name), torch.float32):
+            found.append(torch.backends.cudnn.allow_tf32)
+    assert [*found, torch.backends.cudnn.allow_tf32] == [False, True, True]
 
 
 def test_fabric_takes_our_words(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,6 +196,22 @@ def test_torchrun_says_how_many_processes_there_are(monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv(name, value)
     strategy: Any = fabric("cpu").strategy
     assert (strategy.num_processes, strategy.num_nodes) == (2, 2)
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_torchrun_with_one_process_a_machine_keeps_its_gpu(monkeypatch: pytest.MonkeyPatch, nodes: int) -> None:
+    pytest.importorskip("lightning_fabric")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    said = {"RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0", "WORLD_SIZE": str(nodes), "LOCAL_WORLD_SIZE": "1"}
+    for name, value in {**said, "TORCHELASTIC_RUN_ID": "none"}.items():
+        monkeypatch.setenv(name, value)
+    assert fabric("cuda:1").device == torch.device("cuda:1")
+    assert fabric("cuda").device == torch.device("cuda:0")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("WORLD_SIZE", str(2 * nodes))
+    with pytest.raises(UserError, match="device cuda:1 is one device, 2 are asked for"):
+        fabric("cuda:1")
 
 
 def test_without_fabric_the_install_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,12 @@
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -21,17 +23,40 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
+class Wrong(BaseHTTPRequestHandler):
+    """Answers that are no whole file."""
+
+    answers: ClassVar[dict[str, bytes]] = {
+        "/cut.pth": b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + bytes(100),
+        "/chunks.pth": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n64\r\n" + bytes(30),
+        "/nonsense.pth": b"nonsense\r\n\r\n",
+    }
+
+    def do_GET(self) -> None:
+        self.wfile.write(self.answers[self.path])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def serving(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Address of a web server of this machine."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[str]:
     """A web server with `model.pth`."""
     folder = tmp_path / "web"
     folder.mkdir()
     (folder / "model.pth").write_bytes(CONTENT)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serving(partial(Quiet, directory=str(folder))) as address:
+        yield address
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +115,17 @@ def test_offline_says_what_to_do_by_hand(web: str, cache: Path) -> None:
         assert url in str(caught.value)
         assert str(cache) in str(caught.value)
         assert os.listdir(cache) == []  # noqa: PTH208 - hidden files too
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("cut", r"100 of 1,000 bytes came"), ("chunks", "IncompleteRead"), ("nonsense", r"nonsense")]
+)
+def test_a_download_that_breaks_off_leaves_nothing(cache: Path, name: str, says: str) -> None:
+    """Nothing is known of the file but what the server says of it."""
+    with serving(Wrong) as web, pytest.raises(BadWeights, match=rf"cannot be downloaded \({says}.*\); fetch") as caught:
+        fetch(entry(f"{web}/{name}.pth"))
+    assert "\n" not in str(caught.value)
+    assert os.listdir(cache) == []  # noqa: PTH208 - hidden files too
 
 
 def test_without_an_address_the_source_is_named(cache: Path) -> None:

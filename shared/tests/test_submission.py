@@ -178,6 +178,29 @@ def test_what_is_no_submission(
         assert says in capsys.readouterr().err
 
 
+def test_damaged_zip_files_of_every_kind(davis: Path, results: Path, tmp_path: Path) -> None:
+    wanted = wanted_masks("davis2017", davis)
+    path = tmp_path / "packed.zip"
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        with zipfile.ZipFile(path, "w", method) as archive:
+            for mask in sorted(results.rglob("*.png")):
+                archive.write(mask, mask.relative_to(results))
+        whole = path.read_bytes()
+        assert validate_submission("davis2017", wanted, path) == 8
+        path.write_bytes(whole[:60] + bytes(20) + whole[80:])
+        with pytest.raises(BadResults, match=r"packed\.zip is no zip file that can be read"):
+            validate_submission("davis2017", wanted, path)
+
+
+def test_a_zip_file_with_a_damaged_name(davis: Path, tmp_path: Path) -> None:
+    path = tmp_path / "names.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("käse/00000.png", b"")
+    path.write_bytes(path.read_bytes().replace("ä".encode(), b"\xff\xff"))
+    with pytest.raises(BadResults, match=r"names\.zip is no zip file that can be read: 'utf-8'"):
+        validate_submission("davis2017", wanted_masks("davis2017", davis), path)
+
+
 @pytest.mark.skipif("VOS_DATA" not in os.environ, reason="VOS_DATA is not set")
 def test_published_masks(tmp_path: Path) -> None:
     data = Path(os.environ["VOS_DATA"])

@@ -104,6 +104,18 @@ def test_improvements_after_the_resume_file_are_made_again(tmp_path: Path) -> No
     assert best.best is None
 
 
+def test_a_resumed_run_knows_the_best_score_whose_file_is_gone(tmp_path: Path) -> None:
+    best = BestSnapshots(tmp_path / "best", keep=3)
+    for score in (0.5, 0.6, 0.7, 0.8):
+        offer(best, score)
+    resumed = BestSnapshots(tmp_path / "best", keep=3)
+    resumed.drop_beyond(0.5)
+    assert resumed.entries() == []
+    assert resumed.best == 0.5
+    assert [offer(resumed, score) for score in (0.2, 0.5, 0.6)] == [False, False, True]
+    assert resumed.best == 0.6
+
+
 def test_means_survive_a_stop() -> None:
     means = RunningMeans()
     means.add({"a": 1.0, "b": 5.0})

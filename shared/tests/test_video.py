@@ -113,12 +113,13 @@ def damage(path: Path, keep: float) -> None:
     path.write_bytes(data[: int(len(data) * keep)])
 
 
-def huge_png() -> bytes:
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 13000, 13000, 8, 2, 0, 0, 0))
-    return data + chunk(b"IDAT", zlib.compress(bytes(39001 * 10))) + chunk(b"IEND", b"")
+
+def huge_png() -> bytes:
+    data = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 13000, 13000, 8, 2, 0, 0, 0))
+    return data + png_chunk(b"IDAT", zlib.compress(bytes(39001 * 10))) + png_chunk(b"IEND", b"")
 
 
 @pytest.mark.filterwarnings("error")
@@ -148,6 +149,17 @@ def test_frame_of_another_size_is_named(folder: Path) -> None:
 
 def test_frame_with_16_bits_is_refused(tmp_path: Path) -> None:
     Image.fromarray(np.full((8, 8), 40000, dtype=np.uint16)).save(tmp_path / "0.png")
+    with pytest.raises(BadVideo, match="more than 8 bits a channel"):
+        list(Video.open(tmp_path))
+
+
+@pytest.mark.parametrize(("colour", "channels"), [(2, 3), (4, 2), (6, 4)])
+def test_colour_frames_with_16_bits_are_refused(tmp_path: Path, colour: int, channels: int) -> None:
+    """Pillow would cut 1000 to 3."""
+    rows = np.pad(np.full((8, 8 * channels), 1000, dtype=">u2").view(np.uint8), ((0, 0), (1, 0)))
+    data = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, colour, 0, 0, 0))
+    data += png_chunk(b"IDAT", zlib.compress(rows.tobytes())) + png_chunk(b"IEND", b"")
+    (tmp_path / "0.png").write_bytes(data)
     with pytest.raises(BadVideo, match="more than 8 bits a channel"):
         list(Video.open(tmp_path))
 

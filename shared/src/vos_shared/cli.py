@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,24 +21,44 @@ from vos_shared.inputs import InputArguments
 def run_cli(command: Callable[[], object], *, prog: str | None = None) -> int:
     """Run a command line; what the user can mend becomes one line instead of a traceback.
 
+    That is each `UserError`, and a file or folder that the system refuses to read or write.
+
     Args:
         command: parses ``sys.argv`` and does the work.
         prog: name of the program; by default that of the script.
 
     Returns:
-        The exit code: 0, 2 after a `UserError`, 130 after Ctrl-C, or what the command returns if that is an int.
+        The exit code: 0, 2 after such an error, 130 after Ctrl-C, 141 if nobody reads the output any more, or what the
+        command returns if that is an int.
 
     """
     prog = prog or Path(sys.argv[0]).name
     try:
         result = command()
+        sys.stdout.flush()  # Python would do it where no error can be caught.
     except UserError as error:
         print(f"{prog}: {str(error).removeprefix(f'{prog}: ')}", file=sys.stderr)  # Many messages name their method.
         return 2
     except KeyboardInterrupt:
         print(f"{prog}: stopped; what is finished stays", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # As in `vos doctor demo | head -1`, which is no error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end.
+        return 141
+    except OSError as error:
+        if (refusal := _refusal(error)) is None:
+            raise
+        print(f"{prog}: {refusal}", file=sys.stderr)
+        return 2
     return result if isinstance(result, int) else 0
+
+
+def _refusal(error: OSError) -> str | None:
+    """What the system refused, in words; None where it is no matter of files."""
+    file = error.filename2 or error.filename  # The first of two is a temporary one that should have been renamed.
+    if file is not None:
+        return f"{file}: {error.strerror}"
+    return error.strerror if error.errno in {errno.ENOSPC, errno.EDQUOT} else None  # Writing does not name the file.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +126,8 @@ class DemoData:
         """Write the tree."""
         from vos_shared.datasets.synthetic import write_davis_tree
 
+        if self.seed < 0:
+            raise UserError(f"--seed is {self.seed}; give 0 or more")
         if (self.output / "JPEGImages").exists():
             raise UserError(f"{self.output} holds a data set already; choose another folder")
         write_davis_tree(
@@ -130,6 +154,10 @@ class Overlay(InputArguments):
         """Write the videos."""
         from vos_shared.overlay_video import draw_sequences
 
+        if self.fps is not None and not 0.001 <= self.fps <= 1e6:  # The writer's denominators end at 1001.
+            raise UserError(f"--fps is {self.fps:g}; give 0.001 to 1,000,000 frames a second")
+        if not 0 <= self.alpha <= 1:
+            raise UserError(f"--alpha is {self.alpha:g}; give 0 to 1")
         draw_sequences(self.load(), self.masks, self.output, fps=self.fps, alpha=self.alpha, many=self.is_dataset)
 
 

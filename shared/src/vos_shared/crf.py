@@ -41,23 +41,24 @@ def refine_labels(frame: Frame, labels: ObjectMask, settings: CRFSettings | None
 
     Args:
         frame: uint8 RGB [H, W, 3].
-        labels: ids 0..K, uint8 [H, W]; each is trusted with `CRFSettings.confidence`.
+        labels: any ids, uint8 [H, W]; each is trusted with `CRFSettings.confidence`.
         settings: energies; by default those of OSMN's post-processing.
 
     Returns:
-        Ids 0..K, uint8 [H, W].
+        Some of these ids, uint8 [H, W].
 
     Raises:
         MissingExtra: pydensecrf is not installed.
 
     """
     settings = settings or CRFSettings()
-    count = int(labels.max()) + 1
-    if count == 1:  # One label everywhere: there is nothing to decide.
+    ids = np.unique(labels)  # An id that is nowhere must have no share in the probability.
+    if len(ids) == 1:  # One label everywhere: there is nothing to decide.
         return labels.copy()
-    other = (1 - settings.confidence) / (count - 1)
-    probabilities = np.where(np.arange(count)[:, None, None] == labels, settings.confidence, other)
-    return refine_probabilities(frame, probabilities.astype(np.float32), settings)
+    other = (1 - settings.confidence) / (len(ids) - 1)
+    probabilities = np.where(ids[:, None, None] == labels, settings.confidence, other)
+    refined: ObjectMask = ids[refine_probabilities(frame, probabilities.astype(np.float32), settings)]
+    return refined
 
 
 def refine_probabilities(

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 import vos_shared.datasets
 from vos_shared.datasets import youtube_objects, youtube_vos
+from vos_shared.datasets.davis import sequence_named_in
 from vos_shared.errors import UserError
 from vos_shared.inputs import is_black_and_white
 from vos_shared.masks import describe_size, ids_of, read_mask
@@ -142,15 +143,16 @@ def _examine_davis(root: Path) -> Report:
 
 def _examine_sequence(report: Report, where: str, frames_folder: Path, masks_folder: Path) -> list[_Picture]:
     """Look at each file by itself; returns the masks."""
-    frames = _read_all(report, _frame_files(frames_folder), _read_frame)
-    masks = _read_all(report, _mask_files(masks_folder), _read_mask)
-    _strays(report, frames_folder, lambda path: path in set(frame_files(frames_folder)))
+    frame_paths, mask_paths = _frame_files(frames_folder), _mask_files(masks_folder)
+    frames = _read_all(report, frame_paths, _read_frame)
+    masks = _read_all(report, mask_paths, _read_mask)
+    _strays(report, frames_folder, set(frame_paths).__contains__)
     _strays(report, masks_folder, lambda path: path.suffix == ".png")
     report.rows.append((where, str(len(frames)), _sizes(frames), str(len(masks)), _objects(masks)))
     _compare_sizes(report, where, frames, masks)
-    frame_names = {path.stem for path in _frame_files(frames_folder)}
+    frame_names = {path.stem for path in frame_paths}
     if frame_names:
-        strange = [path for path in _mask_files(masks_folder) if path.stem not in frame_names]
+        strange = [path for path in mask_paths if path.stem not in frame_names]
         report.problems.extend(f"{path} belongs to no frame" for path in strange)
     if masks and not any(mask.ids for mask in masks):
         report.problems.append(f"{where}: no mask holds any object")
@@ -259,7 +261,8 @@ def _listed(root: Path) -> dict[str, list[str]]:
     """Sequences named in the lists of `ImageSets`, with the lists that name them."""
     listed: dict[str, list[str]] = {}
     for path in sorted(root.glob("ImageSets/*/*.txt")):
-        for name in path.read_text(encoding="utf-8", errors="replace").split():
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        for name in dict.fromkeys(sequence_named_in(line.strip()) for line in lines if line.strip()):
             listed.setdefault(name, []).append("/".join(path.parts[-2:]))
     return listed
 

@@ -36,7 +36,9 @@ def decode_plain(file: BinaryIO, max_side: int) -> npt.NDArray[np.uint8] | None:
     signature, _, kind, width, height, bits, colour, _, _, interlaced, _ = _HEADER.unpack(start)
     if signature != _SIGNATURE or kind != b"IHDR":
         return None
-    if colour not in (_GREY, _PALETTE) or bits > 8 or interlaced or not 0 < max(width, height) <= max_side:
+    if colour not in (_GREY, _PALETTE) or bits not in (1, 2, 4, 8) or interlaced:
+        return None
+    if min(width, height) == 0 or max(width, height) > max_side:
         return None
     stride = 1 + (width * bits + 7) // 8
     packed = _inflate(_image_data(file.read()), height * stride)

@@ -6,6 +6,7 @@ DAVIS wants `<sequence>/<frame>.png` for every frame, YouTube-VOS `Annotations/<
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import tempfile
 import zipfile
@@ -27,6 +28,18 @@ Benchmark = Literal["davis2016", "davis2017", "youtube-vos"]
 
 _FOLDERS: Final[dict[Benchmark, str]] = {"davis2016": "", "davis2017": "", "youtube-vos": "Annotations"}
 """Where in the zip file the sequences are."""
+
+_DAMAGE: Final = (
+    OSError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
+"""What reading a damaged zip file raises, or one that is packed in an unknown way."""
 
 _TIME: Final = (1980, 1, 1, 0, 0, 0)
 """Of all files in a zip file, so that the same masks make the same one."""
@@ -133,7 +146,7 @@ def validate_submission(benchmark: Benchmark, wanted: Sequence[WantedMasks], pat
                 _extract(archive, {name: Path(folder, mask) for name, mask in names.items()})
         except FileNotFoundError:
             raise BadResults(f"no such file: {path}") from None
-        except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as reason:
+        except _DAMAGE as reason:
             raise BadResults(f"{path} is no zip file that can be read: {reason}; write it again") from None
         _refuse(path, [*_surplus(surplus), *_problems(Path(folder), wanted)])
     return len(names)

@@ -211,6 +211,7 @@ class BestSnapshots:
         self.folder = folder
         self.keep = keep
         self._list = folder / "scores.json"
+        self._resumed_best: float | None = None
 
     def entries(self) -> list[tuple[str, float]]:
         """File names and scores, each better than the one before."""
@@ -220,12 +221,16 @@ class BestSnapshots:
 
     @property
     def best(self) -> float | None:
-        """The best score so far."""
+        """The best score so far, also where its file has been removed."""
         entries = self.entries()
-        return entries[-1][1] if entries else None
+        return entries[-1][1] if entries else self._resumed_best
 
     def drop_beyond(self, best: float | None) -> None:
-        """Forget improvements beyond `best`, the best score that a resumed run knows of: it will make them again."""
+        """Forget improvements beyond `best`, the best score that a resumed run knows of: it will make them again.
+
+        They may have been enough to remove the file of `best`; that score must be beaten all the same.
+        """
+        self._resumed_best = best
         kept = [(name, score) for name, score in self.entries() if best is not None and score <= best]
         if self._list.is_file():
             write_json(self._list, kept)
@@ -241,12 +246,11 @@ class BestSnapshots:
         Returns:
             Whether it was kept.
         """
-        entries = self.entries()
-        if entries and score <= entries[-1][1]:
+        if self.best is not None and score <= self.best:
             return False
         self.folder.mkdir(parents=True, exist_ok=True)
         write(self.folder / name)
-        entries.append((name, score))
+        entries = [*self.entries(), (name, score)]
         kept, removed = entries[-self.keep :], entries[: -self.keep]
         write_json(self._list, kept)
         for old, _ in removed:

@@ -107,7 +107,8 @@ def read_frame(path: Path) -> Frame:
 
     """
     with open_image(path, "frame", BadVideo) as image:
-        if image.mode[0] in "IF":
+        # Pillow calls colour of 16 bits RGB like any other, and would cut it to 8; the layout in the file tells.
+        if image.mode[0] in "IF" or any(str(tile.args).endswith(";16B") for tile in image.tile):
             raise BadVideo(f"frame {path} has more than 8 bits a channel ({image.mode}); store it with 8")
         return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import Final
 from urllib.parse import urlparse
@@ -110,9 +110,10 @@ def fetch(entry: PublishedWeights, folder: Path | None = None) -> Path:
     with atomic_path(path) as temporary:
         try:
             _download(entry, temporary)
-        except (OSError, urllib.error.URLError, ValueError) as reason:
+        except (OSError, HTTPException, ValueError) as reason:
+            why = " ".join(str(reason).split())  # What a server answered wrongly has its line break in it.
             raise BadWeights(
-                f"weights {entry.name} cannot be downloaded ({reason}); fetch {entry.url} by other means "
+                f"weights {entry.name} cannot be downloaded ({why}); fetch {entry.url} by other means "
                 f"and store it as {path}"
             ) from reason
         _check(temporary, entry.url, entry, "the file on the web has changed or the download is incomplete")
@@ -128,11 +129,14 @@ def file_sha256(path: Path) -> str:
 def _download(entry: PublishedWeights, path: Path) -> None:
     request = urllib.request.Request(entry.url, headers={"User-Agent": "vos-shared"})
     with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer, path.open("wb") as file:
-        total = int(answer.headers.get("Content-Length") or 0) or entry.bytes
+        promised = int(answer.headers.get("Content-Length") or 0)
+        total = promised or entry.bytes
         with tqdm(total=total, unit="B", unit_scale=True, desc=entry.file_name, file=sys.stderr, disable=None) as bar:
             while chunk := answer.read(_CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))
+        if promised and file.tell() != promised:  # A lost connection looks like the end of the file.
+            raise ConnectionError(f"{file.tell():,} of {promised:,} bytes came")
 
 
 def _check(path: Path, shown: Path | str, entry: PublishedWeights, remedy: str) -> None:

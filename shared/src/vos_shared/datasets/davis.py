@@ -122,11 +122,11 @@ def _listed(layout: _Layout, split: str | Path, folders: tuple[str, ...]) -> tup
             f"no list of sequences for split {split}: {' and '.join(map(str, candidates))} not found; "
             f"there is {', '.join(there) or 'no list at all'}"
         )
-    return [_sequence_named_in(line) for line in read_lines(path)], str(path)
+    return [sequence_named_in(line) for line in read_lines(path)], str(path)
 
 
-def _sequence_named_in(line: str) -> str:
-    """A line is the sequence's name, or, as DAVIS-2016 was first published, the paths of a frame and of its mask."""
+def sequence_named_in(line: str) -> str:
+    """The sequence that a line of a list names: by its name, or, as DAVIS-2016 first did, by a frame and its mask."""
     paths = _FRAME_AND_MASK.fullmatch(line)
     return paths["sequence"] if paths else line
 

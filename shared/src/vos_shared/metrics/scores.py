@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from io import StringIO
 from pathlib import Path
 from typing import Any, Final
 
-from vos_shared.atomic import atomic_path
+from vos_shared.atomic import write_json, write_text
 from vos_shared.metrics.davis import FrameScores
 from vos_shared.metrics.statistics import statistics_of
 
@@ -109,14 +109,17 @@ class Scores:
         }
 
     def write_json(self, path: str | Path) -> None:
-        """Write `to_json` to a file, atomically."""
-        with atomic_path(Path(path)) as temporary:
-            temporary.write_text(json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        """Write `to_json` to a file, atomically; folders that lack are made."""
+        write_json(Path(path), self.to_json())
 
     def write_csv(self, path: str | Path) -> None:
-        """Write a table of the measures, atomically: a row for the mean, named ``all``, then one for each item."""
-        with atomic_path(Path(path)) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            table = csv.writer(file)
-            table.writerow(["name", *self.summary])
-            table.writerow(["all", *self.summary.values()])
-            table.writerows([name, *item.measures.values()] for name, item in self.items.items())
+        """Write a table of the measures, atomically: a row for the mean, named ``all``, then one for each item.
+
+        Folders that lack are made.
+        """
+        text = StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(["name", *self.summary])
+        table.writerow(["all", *self.summary.values()])
+        table.writerows([name, *item.measures.values()] for name, item in self.items.items())
+        write_text(Path(path), text.getvalue())

@@ -55,7 +55,7 @@ def fabric(
     Args:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         precision: ``fp32``, ``bf16`` or ``fp16``; the weights stay in fp32.
-        devices: how many on each machine; under torchrun its own count holds.
+        devices: how many on each machine, one where the device has a number; under torchrun its own count holds.
         nodes: machines; the same.
 
     Raises:
@@ -83,7 +83,7 @@ def fabric(
     return Fabric(
         accelerator=accelerator,
         precision=_FABRIC_PRECISION[precision],  # type: ignore[arg-type]
-        devices=[int(index)] if index and place.type == "cuda" and not local else devices,
+        devices=[int(index)] if index and place.type == "cuda" else devices,
         num_nodes=nodes,
         strategy=DDPStrategy(timeout=PATIENCE) if several else "auto",
     )
