@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import tyro
 from PIL import Image
 
-from vos_shared.cli import run_cli
+from vos_shared.cli import STOPPED, run_cli
 from vos_shared.errors import UserError
 
 HELD_OUT = ("breakdance-flare", "car-turn", "horsejump-low", "mallard-fly")
@@ -93,8 +93,6 @@ class TrainOsmn:
         first, second = self.output / "stage1", self.output / "stage2"
         sources = ["images", "--images", str(self.images), "--davis", str(synthetic), "--weights", str(self.mobilenet)]
         self._stage(first, [*sources, *shlex.split(OSMN_NETWORK), *shlex.split(OSMN_STAGES[0])])
-        if not (first / "last.safetensors").is_file() or not _finished(first, OSMN_STAGES[0]):
-            return 0  # It was asked to stop.
         sources = ["davis", "--root", str(self.davis), "--dataset", "davis2016", "--exclude", *HELD_OUT]
         self._stage(second, [*sources, "--weights", str(first / "last.safetensors"), *shlex.split(OSMN_STAGES[1])])
         return 0
@@ -103,14 +101,6 @@ class TrainOsmn:
         resume = ["--resume"] if (folder / "resume.pt").exists() else []
         common = [*shlex.split(OSMN_COMMON), f"--workers={self.workers}", "--minutes=3"]
         _call("osmn", "train", *words, *common, *resume, "--output", str(folder))
-
-
-def _finished(folder: Path, settings: str) -> bool:
-    """Whether the run in a folder has done all the steps of its settings."""
-    from vos_shared.checkpoints import ours
-
-    done = ours.load(folder / "last.safetensors")[1]["steps"]
-    return f"--steps {done} " in settings
 
 
 def _patient_call(command: list[str]) -> int:
@@ -128,8 +118,11 @@ def _call(program: str, *words: str) -> None:
 
     Raises:
         UserError: it failed; it has said why.
+        KeyboardInterrupt: it was asked to stop.
     """
     code = _patient_call([str(Path(sys.executable).with_name(program)), *words])
+    if code == STOPPED:
+        raise KeyboardInterrupt
     if code:
         raise UserError(f"{program} {words[0]} ended with {code}")
 

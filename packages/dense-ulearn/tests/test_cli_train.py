@@ -63,3 +63,17 @@ def test_a_tree_of_davis_2016_serves_for_validation(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "ImageSets" / "2017")
     settings = TrainOnVideos(output=tmp_path / "run", videos=(), validation=tmp_path, validation_split="val")
     assert [sequence.binary for sequence in settings._validation().sequences] == [True, True]
+
+
+def test_a_run_that_was_asked_to_stop_is_not_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_davis_tree(tmp_path, clips=2, frames=5, size=(64, 80))
+    monkeypatch.setattr("dense_ulearn.training.train", lambda *_, **__: None)
+    words = ["train", "custom", "--videos", tmp_path / "JPEGImages" / "64p", "--output", tmp_path / "run"]
+    settings = ["--crop", 64, "--shorter-side", 64, 64, "--batch", 2, "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["dense-ulearn", *map(str, words + settings)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert "go on with --resume" in capsys.readouterr().out

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Final, Literal, cast
 
 import tyro
 
@@ -16,6 +16,10 @@ from vos_shared.errors import UserError
 from vos_shared.inputs import InputArguments
 
 # Commands import what they need when they run: --help is instant, and scoring never loads torch.
+
+
+STOPPED: Final = 130
+"""Exit code of what was asked to stop before its end."""
 
 
 def run_cli(command: Callable[[], object], *, prog: str | None = None) -> int:
@@ -41,7 +45,7 @@ def run_cli(command: Callable[[], object], *, prog: str | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print(f"{prog}: stopped; what is finished stays", file=sys.stderr)
-        return 130
+        return STOPPED
     except BrokenPipeError:  # As in `vos doctor demo | head -1`, which is no error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end.
         return 141

@@ -120,7 +120,7 @@ class Export:
 
 
 class _Command(Protocol):
-    def run(self) -> None: ...
+    def run(self) -> int | None: ...
 
 
 def main() -> None:
@@ -134,9 +134,9 @@ def main() -> None:
         "export": Export,
     }
 
-    def command() -> None:
+    def command() -> int | None:
         description = f"{DENSE_ULEARN.title} ({DENSE_ULEARN.paper})."
         chosen = tyro.extras.subcommand_cli_from_dict(commands, prog=PROGRAM, description=description)
-        cast(_Command, chosen).run()
+        return cast(_Command, chosen).run()
 
     sys.exit(run_cli(command, prog=PROGRAM))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from dense_ulearn.presets import CUSTOM, KINETICS, OXUVA, TRACK, YTVOS, TrainingSettings
+from vos_shared.cli import STOPPED
 from vos_shared.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,8 +49,12 @@ class TrainArguments:
     keep: int = 3
     """How many improved snapshots stay in best/."""
 
-    def start(self, find_videos: Callable[[], Sequence[Video]], data: str) -> None:
-        """Train on the videos that `find_videos` finds; `data` says in words what they are."""
+    def start(self, find_videos: Callable[[], Sequence[Video]], data: str) -> int:
+        """Train on the videos that `find_videos` finds; `data` says in words what they are.
+
+        Returns:
+            The exit code: `STOPPED` where the run was asked to stop early.
+        """
         from dense_ulearn.data import ClipDataset
         from dense_ulearn.training import Run, train
         from vos_shared.runtime.distributed import fabric
@@ -66,6 +71,7 @@ class TrainArguments:
         last = train(settings, clips, run, lightning, validation=validation, weights=weights)
         if lightning.is_global_zero:
             print(last or f"stopped; go on with --resume --output {self.output}")
+        return 0 if last else STOPPED
 
     def _check(self) -> None:
         from dense_ulearn.trainer import check_settings
@@ -105,7 +111,7 @@ class TrainOnList(TrainArguments):
     list: Path
     """File list: one frame a line, or for Kinetics one folder a line."""
 
-    def run(self) -> None:
+    def run(self) -> int:
         """Train."""
         from dense_ulearn.sources import ListedFolders, listed_videos, usable
 
@@ -114,7 +120,7 @@ class TrainOnList(TrainArguments):
                 return ListedFolders(self.list, self.root)
             return usable(listed_videos(self.list, self.root), self.settings)
 
-        self.start(find, self.list.stem)
+        return self.start(find, self.list.stem)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,14 +130,14 @@ class TrainOnVideos(TrainArguments):
     videos: tuple[Path, ...]
     """Folders of videos (video files, folders of frames), folders of frames, video files, or patterns in quotes."""
 
-    def run(self) -> None:
+    def run(self) -> int:
         """Train."""
         from dense_ulearn.sources import found_videos, usable
 
         longest = self.settings.augmentation.shorter_side[1]
         cache = self.output / "frames"
         names = ", ".join(place.name for place in self.videos)
-        self.start(lambda: usable(found_videos(self.videos, cache, longest), self.settings), names)
+        return self.start(lambda: usable(found_videos(self.videos, cache, longest), self.settings), names)
 
 
 _LISTED: dict[str, Any] = {"output": tyro.MISSING, "root": tyro.MISSING, "list": tyro.MISSING}
@@ -165,6 +171,6 @@ class Train:
     data: Annotated[TrainingData, tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes]
     """What to train on."""
 
-    def run(self) -> None:
+    def run(self) -> int:
         """Train."""
-        self.data.run()
+        return self.data.run()

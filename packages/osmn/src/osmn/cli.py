@@ -177,7 +177,7 @@ class Export:
 
 
 class _Command(Protocol):
-    def run(self) -> None: ...
+    def run(self) -> int | None: ...
 
 
 def main() -> None:
@@ -194,9 +194,9 @@ def main() -> None:
         "export": Export,
     }
 
-    def command() -> None:
+    def command() -> int | None:
         description = f"{OSMN_METHOD.title} ({OSMN_METHOD.paper})."
         chosen = tyro.extras.subcommand_cli_from_dict(commands, prog=PROGRAM, description=description)
-        cast(_Command, chosen).run()
+        return cast(_Command, chosen).run()
 
     sys.exit(run_cli(command, prog=PROGRAM))

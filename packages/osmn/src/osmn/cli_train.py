@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from osmn.presets import COCO, DAVIS, YOUTUBE_VOS, SampleSettings, TrainingSettings
+from vos_shared.cli import STOPPED
 from vos_shared.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,8 +46,12 @@ class TrainArguments:
     minutes: float = 5.0
     """Wall time between two writes of resume.pt."""
 
-    def start_training(self, source: Source, data: str) -> None:
-        """Train on a source; `data` says in words what it is."""
+    def start_training(self, source: Source, data: str) -> int:
+        """Train on a source; `data` says in words what it is.
+
+        Returns:
+            The exit code: `STOPPED` where the run was asked to stop early.
+        """
         from osmn.training import train
         from vos_shared.runtime.distributed import fabric
         from vos_shared.runtime.seeding import seed_everything
@@ -71,6 +76,7 @@ class TrainArguments:
         )
         if lightning.is_global_zero:
             print(last or f"stopped; go on with --resume --output {self.output}")
+        return 0 if last else STOPPED
 
     def _model(self) -> tuple[Any, float]:
         """The network with its start values, and the factor of the normalised pixels that fits it."""
@@ -99,11 +105,11 @@ class TrainOnCoco(TrainArguments):
     split: str = "train2017"
     """Part of the data set."""
 
-    def run(self) -> None:
+    def run(self) -> int:
         """Train."""
         from osmn.data import CocoImages
 
-        self.start_training(CocoImages.open(self.root, self.split), "COCO")
+        return self.start_training(CocoImages.open(self.root, self.split), "COCO")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,14 +121,14 @@ class TrainOnImages(TrainArguments):
     davis: tuple[Path, ...] = ()
     """Also DAVIS folders, for example of synthetic clips; each object of their val lists."""
 
-    def run(self) -> None:
+    def run(self) -> int:
         """Train."""
         from osmn.data import Mixture, StillImages, VideoFrames
         from vos_shared.datasets import davis2017
 
         sources: list[Source] = [StillImages.from_folder(folder) for folder in self.images]
         sources += [VideoFrames.from_sequences(davis2017(root)) for root in self.davis]
-        self.start_training(Mixture(sources), ", ".join(place.name for place in (*self.images, *self.davis)))
+        return self.start_training(Mixture(sources), ", ".join(place.name for place in (*self.images, *self.davis)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +148,7 @@ class TrainOnVideos(TrainArguments):
     randomize_guide: bool = True
     """Take any good frame of the object as visual guide; else its first frame."""
 
-    def run(self) -> None:
+    def run(self) -> int:
         """Train."""
         from osmn.data import VideoFrames
         from vos_shared.datasets import load_dataset
@@ -151,7 +157,7 @@ class TrainOnVideos(TrainArguments):
         if unknown := sorted(set(self.exclude) - {sequence.name for sequence in found}):
             raise UserError(f"osmn: --exclude names {', '.join(unknown)}, which the list {self.split} does not")
         used = [sequence for sequence in found if sequence.name not in self.exclude]
-        self.start_training(VideoFrames.from_sequences(used, randomize_guide=self.randomize_guide), self.dataset)
+        return self.start_training(VideoFrames.from_sequences(used, randomize_guide=self.randomize_guide), self.dataset)
 
 
 _VIDEOS: dict[str, Any] = {"output": tyro.MISSING, "root": tyro.MISSING}
@@ -185,6 +191,6 @@ class Train:
     data: Annotated[TrainingData, tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes]
     """What to train on."""
 
-    def run(self) -> None:
+    def run(self) -> int:
         """Train."""
-        self.data.run()
+        return self.data.run()
