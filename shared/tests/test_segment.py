@@ -268,7 +268,7 @@ def test_soft_masks_and_films_replace_nothing_but_their_like(
     frames, out = davis / "JPEGImages" / "480p", tmp_path / "out"
     with pytest.raises(BadResults, match="choose another output folder"):
         run_segment(copying, arguments(davis, out, scores=frames))
-    with pytest.raises(UserError, match="give --scores another folder"):
+    with pytest.raises(UserError, match="would replace each other"):
         run_segment(copying, arguments(davis, out, scores=tmp_path / "x" / ".." / "out"))
     before = film.read_bytes()
     with pytest.raises(BadResults, match=r"film\.mp4 is there already"):
@@ -293,6 +293,9 @@ def test_soft_masks_are_those_of_the_masks(davis: Path, copying: Method, tmp_pat
     run_segment(copying, arguments(davis, tmp_path / "out", seed=1))  # As if killed before the soft masks were written.
     again = run(1)
     assert again[1] > first[1]
+    assert run(1) == again
+    with pytest.raises(BadResults, match="cat holds soft masks, which masks would replace"):
+        run_segment(copying, arguments(davis, tmp_path / "soft"))
     assert run(1) == again
 
 

@@ -161,6 +161,7 @@ def attempt(work):
 found, seen, saved = [], [], []
 found.append(attempt(lambda: together(lambda: 7, lightning)))
 found.append(attempt(lambda: together(lambda: list(read(0)), lightning)))
+found.append(attempt(lambda: together(lambda: open(f"/nowhere/{rank()}") if rank() else 7, lightning)))
 with StopRequest() as stop:
     for bad in (2, 9):
         items = agreed_items(read(bad), stop, lightning, lambda: saved.append(len(seen)))
@@ -183,5 +184,6 @@ def test_processes_agree_to_go_on_or_to_leave(tmp_path: Path) -> None:
     elsewhere, own = "UserError: training: another process cannot go on; it says why", "BadVideo: frame 2 is broken"
     seen = [0, 1, 0, 1, 2, 3]
     for rank, said in enumerate((elsewhere, own)):
-        expected = ([7, said, said, None, []], seen, [2])
+        system = "FileNotFoundError: [Errno 2] No such file or directory: '/nowhere/1'" if rank else elsewhere
+        expected = ([7, said, system, said, None, []], seen, [2])
         assert ast.literal_eval((tmp_path / f"said{rank}").read_text()) == expected

@@ -12,6 +12,8 @@ from PIL import Image
 from dense_ulearn.cli import main
 from dense_ulearn.inference import load
 from dense_ulearn.listed import picture
+from vos_shared.checkpoints.ours import load as read_ours
+from vos_shared.checkpoints.ours import save as save_ours
 from vos_shared.datasets.synthetic import write_davis_tree
 from vos_shared.masks import read_mask, write_mask
 
@@ -97,6 +99,11 @@ def test_a_list_without_wanted_frames_and_pictures_that_are_gone(run: Run, tree:
     gone.unlink()
     assert run(*words) == 0
     assert gone.exists()
+    masks = output / "res4_vos" / frames_of(tree)[1][0].parent.name
+    assert len(list(masks.iterdir())) > 1
+    listed.write_text("\n".join([*("0" + line[1:] for line in lines[:-1]), "1" + lines[-1][1:]]))
+    assert run(*words) == 0
+    assert [path.stem for path in masks.iterdir()] == [frames_of(tree)[1][-1].stem]
 
 
 @pytest.mark.parametrize(
@@ -125,6 +132,9 @@ def test_weights_are_converted_in_both_directions(run: Run, tmp_path: Path) -> N
     assert run("import-weights", ours, tmp_path / "d.pth", "--half") == 2
     assert not (tmp_path / "d.pth").exists()
     assert load(ours, "cpu").info.parameters == 11_505_856
+    state, metadata = read_ours(ours)
+    save_ours(ours, state, {**metadata, "epoch": "the last", "score": "good"})
+    assert run("import-weights", ours, tmp_path / "e.pth") == 0
     assert run("weights") == 0
 
 

@@ -10,6 +10,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from dense_ulearn.checkpoints import load_weights
 from dense_ulearn.inference import DenseSegmenter, NetworkFeatures, load
 from dense_ulearn.networks import DenseNetwork, Layer
 from dense_ulearn.propagation import LabelPropagation
@@ -75,6 +76,13 @@ def test_soft_masks_equal_the_official_ones_before_merging(
             if time:
                 expected = torch.from_numpy(fixture["s3_res4_soft"][time - 1, :2]).permute(1, 2, 0)
                 torch.testing.assert_close(labels, expected, rtol=0, atol=3e-4)
+
+
+def test_the_shorter_side_becomes_what_is_asked_for() -> None:
+    features = NetworkFeatures(load_weights("untrained").network(), input_size=240)
+    for height in range(100, 1100):
+        resized = features._resized(np.zeros((height, 1200, 3), np.uint8))
+        assert resized == (240, 1200 * 240 // height)
 
 
 @pytest.mark.parametrize("option", [{}, {"layer": "key"}, {"layer": "res3"}, {"input_size": 40}])

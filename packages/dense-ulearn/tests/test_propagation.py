@@ -181,7 +181,9 @@ def test_windows_hold_exactly_the_cells_within_the_radius(
     assert (seen == 1).all()
 
 
-@pytest.mark.parametrize("change", [{"context": -1}, {"radius": 0}, {"neighbours": 0}, {"temperature": 0.0}])
+@pytest.mark.parametrize(
+    "change", [{"context": -1}, {"radius": 0}, {"neighbours": 0}, {"temperature": 0.0}, {"temperature": 1e-40}]
+)
 def test_settings_without_meaning_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="context >= 0"):
         dataclasses.replace(PropagationSettings(), **change)

@@ -56,6 +56,8 @@ def test_a_pattern_is_one_video_of_frames_or_many_places(tmp_path: Path) -> None
     (one,) = found_videos([tmp_path / "a" / "*.jpg"], tmp_path / "cache", 45)
     assert (one.name, len(one)) == ("a", 6)
     assert [video.name for video in found_videos([tmp_path / "[ab]"], tmp_path / "cache", 45)] == ["a", "b"]
+    write_frames(tmp_path / "run" / "frames" / "c", 6)
+    assert [video.name for video in found_videos([tmp_path / "*"], tmp_path / "run", 45)] == ["a", "b"]
 
 
 def test_two_processes_may_decode_the_same_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,13 +71,14 @@ def test_two_processes_may_decode_the_same_video(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(Path, "rename", late)
     (video,) = found_videos([write_video(tmp_path / "a.mp4")], tmp_path / "cache", 45)
     assert len(video) == 6
-    assert [folder.name[0] for folder in (tmp_path / "cache").iterdir()] == ["a"]
+    assert [folder.name[0] for folder in (tmp_path / "cache" / "frames").glob("[!.]*")] == ["a"]
+    assert not list((tmp_path / "cache" / "frames" / ".partial").iterdir())
 
 
 def test_a_video_file_is_decoded_once(tmp_path: Path) -> None:
     video = write_video(tmp_path / "a.mp4")
     first = found_videos([video], tmp_path / "cache", 45)[0]
-    (frame,) = (tmp_path / "cache").glob("*/00002.jpg")
+    (frame,) = (tmp_path / "cache" / "frames").glob("*/00002.jpg")
     Image.new("RGB", (60, 45), (1, 200, 1)).save(frame)
     again = found_videos([video], tmp_path / "cache", 45)[0]
     assert (again[2] != first[1]).any()
@@ -87,7 +90,7 @@ def test_a_damaged_video_leaves_no_frames_behind(tmp_path: Path) -> None:
     video.write_bytes(video.read_bytes()[:-400])
     with pytest.raises(BadVideo, match=r"a\.mp4"):
         found_videos([video], tmp_path / "cache", 45)
-    assert not list((tmp_path / "cache").glob("*"))
+    assert not list((tmp_path / "cache" / "frames").rglob("*.jpg"))
 
 
 def test_places_without_videos(tmp_path: Path) -> None:

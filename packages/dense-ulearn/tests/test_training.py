@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from dataclasses import replace
@@ -37,7 +38,7 @@ from vos_shared.datasets import davis2017
 from vos_shared.datasets.synthetic import write_davis_tree
 from vos_shared.errors import BadVideo, BadWeights, UserError
 from vos_shared.runtime.distributed import fabric as make_fabric
-from vos_shared.training import ResumeFile
+from vos_shared.training import ResumeFile, only_run
 from vos_shared.video import Video
 
 TINY = TrainingSettings(
@@ -182,8 +183,39 @@ def test_a_run_goes_on_as_it_began(clips: ClipDataset, whole: Path) -> None:
     fewer = ClipDataset(clips.videos[:1], clips.sampling, clips.augmentation, clips.seed)
     with pytest.raises(UserError, match="clips 4, not 2"):
         run_to_end(fewer, whole, resume=True)
-    with pytest.raises(UserError, match="precision"):
+    with pytest.raises(UserError, match="precision 32-true, not bf16-mixed"):
         run_to_end(clips, whole, precision="bf16", resume=True)
+    frames = np.zeros((6, 40, 56, 3), np.uint8)
+    videos = [Video.open(frames, name=name) for name in ("others", "again")]
+    other = ClipDataset(videos, clips.sampling, clips.augmentation, clips.seed)
+    with pytest.raises(UserError, match="written with videos"):
+        run_to_end(other, whole, resume=True)
+
+
+def test_what_a_run_has_written_is_not_replaced(clips: ClipDataset, whole: Path, tmp_path: Path) -> None:
+    (tmp_path / "last.safetensors").write_bytes((whole / "last.safetensors").read_bytes())
+    with pytest.raises(UserError, match=r"already holds a run \(last\.safetensors\)"):
+        run_to_end(clips, tmp_path)
+    with only_run(tmp_path / "busy", make_fabric("cpu")), pytest.raises(UserError, match="another run is at work"):
+        run_to_end(clips, tmp_path / "busy")
+    run_to_end(clips, tmp_path / "busy", replace(TINY, epochs=0))
+
+
+def test_a_disk_that_is_full_ends_the_run_at_the_next_step(
+    clips: ClipDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, steps = ResumeFile.save, []
+
+    def full(file: ResumeFile, state: dict[str, object]) -> None:
+        steps.append(state["step"])
+        if state["step"] != 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(file, state)
+
+    monkeypatch.setattr(ResumeFile, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        run_to_end(clips, tmp_path)
+    assert steps == [0, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -207,6 +239,7 @@ def test_a_run_goes_on_as_it_began(clips: ClipDataset, whole: Path) -> None:
         ),
         (replace(TINY, augmentation=Augmentation(512)), "lower --crop or raise --shorter-side"),
         (replace(TINY, augmentation=Augmentation(40, (40, 48))), "multiples of 32 pixels"),
+        (replace(TINY, augmentation=Augmentation(65, (80, 88))), "feature map of 9x9 cells"),
     ],
 )
 def test_settings_that_cannot_be_carried_out_are_named(settings: TrainingSettings, message: str) -> None:
@@ -229,7 +262,7 @@ def test_block_bn_leaves_the_statistics_to_the_pass_with_gradient(clips: ClipDat
 def test_other_settings_another_run_and_foreign_files_are_refused(
     clips: ClipDataset, whole: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="already holds a run; add --resume"):
+    with pytest.raises(UserError, match=r"already holds a run \(resume\.pt, last\.safetensors, log\.jsonl\)"):
         run_to_end(clips, whole)
     with pytest.raises(UserError, match="other settings than the run began with \\(batch\\)"):
         run_to_end(clips, whole, replace(TINY, batch=1), resume=True)

@@ -101,6 +101,31 @@ def test_short_shots_of_a_data_set_are_left_out(
     assert not (output / "short").exists()
 
 
+def test_one_kind_of_masks_does_not_replace_the_other(
+    run: Run, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, size = tmp_path / "one", ("--size", 32)
+    for soft in (one, one / folder.name / "soft"):
+        assert run(folder, "--output", one, "--soft", soft, *size) == 2
+        assert "would replace each other" in capsys.readouterr().err
+    assert run(folder, "--soft", one, *size) == 0
+    before = sorted(path.read_bytes() for path in (one / folder.name).iterdir())
+    assert run(folder, "--output", one, *size) == 2
+    assert "holds soft masks, which masks would replace" in capsys.readouterr().err
+    assert sorted(path.read_bytes() for path in (one / folder.name).iterdir()) == before
+
+
+def test_each_process_writes_its_own_times(
+    run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        assert run(folder, "--soft", tmp_path / "soft", "--size", 32, "--timing", tmp_path / "t.json") == 0
+    assert [path.name for path in tmp_path.glob("t*.json")] == ["t-rank0.json"]
+    assert folder.name in json.loads((tmp_path / "t-rank0.json").read_text())["sequences"]
+
+
 def test_bad_input_is_one_line(run: Run, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(9, 20):
         (folder / f"{number:05d}.png").unlink()
@@ -108,7 +133,6 @@ def test_bad_input_is_one_line(run: Run, folder: Path, tmp_path: Path, capsys: p
         "no such video": (tmp_path / "nowhere", "--output", tmp_path / "masks"),
         "--soft": (folder,),
         "10 or more frames": (folder, "--soft", tmp_path / "soft"),
-        "two folders": (folder, "--soft", tmp_path / "one", "--output", tmp_path / "one"),
         "--output": (folder, "--soft", tmp_path / "soft", "--overlay"),
         "working size": (folder, "--soft", tmp_path / "soft", "--size", 3),
     }

@@ -12,7 +12,7 @@ import json
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,8 @@ from vos_shared.errors import BadResults
 from vos_shared.masks import write_mask
 from vos_shared.method import ObjectMask
 
+MASKS: Final = "masks"
+SOFT_MASKS: Final = "soft masks"
 _ABANDONED: Final = 3600
 """Seconds without a new mask after which a partial sequence is taken for the rest of a killed run."""
 
@@ -62,11 +64,12 @@ class ResultsTree:
     Attributes:
         root: its folder, made when something is written.
         settings: what the masks depend on beside the inputs: method, weights, options, as JSON values.
+        kind: what a sequence's folder holds, `MASKS` or `SOFT_MASKS`; one never replaces the other.
 
     """
 
-    def __init__(self, root: str | Path, *, settings: Mapping[str, Any] | None = None) -> None:
-        self.root = Path(root)
+    def __init__(self, root: str | Path, *, settings: Mapping[str, Any] | None = None, kind: str = MASKS) -> None:
+        self.root, self.kind = Path(root), kind
         self.settings = dict(settings or {})
         if self.root.exists() and not self.root.is_dir():
             raise BadResults(f"results cannot go to {self.root}: that is a file, not a folder")
@@ -147,11 +150,8 @@ class ResultsTree:
     def record(self, sequence_name: str) -> dict[str, Any] | None:
         """What is known of a finished sequence: settings, inputs, time; of masks number, ``extra``; else None."""
         self.folder(sequence_name)
-        try:
-            record = json.loads(self._entry(sequence_name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return record if isinstance(record, dict) and record.get("finished") else None
+        record = self._entry_content(sequence_name)
+        return record if record and record.get("finished") else None
 
     def folder(self, sequence_name: str) -> Path:
         """Where the masks of a sequence are.
@@ -167,15 +167,30 @@ class ResultsTree:
         return self.root / sequence_name
 
     def require_ours(self, sequence_name: str) -> None:
-        """Refuse to replace a folder that was not written as results.
+        """Refuse to replace a folder that was not written as results of this kind.
 
         Raises:
             BadResults: it is there, from somebody else, such as frames or true masks; or the name is no folder name.
 
         """
         target = self.folder(sequence_name)
-        if target.exists() and not self._entry(sequence_name).exists():
+        if not target.exists():
+            return
+        written = self._entry_content(sequence_name)
+        if written is None:
             raise BadResults(f"{target} is there already and was not written as results; choose another output folder")
+        if written.get("kind", MASKS) != self.kind:
+            raise BadResults(
+                f"{target} holds {written['kind']}, which {self.kind} would replace; choose another folder"
+            )
+
+    def _entry_content(self, sequence_name: str) -> dict[str, Any] | None:
+        """The record, also of a sequence that is not finished; None where there is none that can be read."""
+        try:
+            content = json.loads(self._entry(sequence_name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return content if isinstance(content, dict) else None
 
     def _entry(self, sequence_name: str) -> Path:
         return self.root / ".manifest" / f"{sequence_name}.json"
@@ -183,10 +198,28 @@ class ResultsTree:
     def _record(self, sequence_name: str, inputs: str) -> dict[str, Any]:
         return {
             "sequence": sequence_name,
+            "kind": self.kind,
             "inputs": inputs,
             "settings": self.settings,
             "settings_hash": fingerprint(self.settings),
         }
+
+
+def require_apart(one: Path, other: Path, sequence_names: Iterable[str]) -> None:
+    """Refuse two trees if one would replace the other when it puts a sequence into its place.
+
+    Args:
+        one: root of one of them.
+        other: of the other.
+        sequence_names: what will be written to both.
+
+    Raises:
+        BadResults: they are the same, or one lies in the folder of a sequence of the other.
+    """
+    names = list(sequence_names)
+    for inner, outer in ((one.resolve(), other.resolve()), (other.resolve(), one.resolve())):
+        if inner == outer or any(inner.is_relative_to(outer / name) for name in names):
+            raise BadResults(f"{one} and {other} would replace each other; choose two folders side by side")
 
 
 def sweep_abandoned(partial: Path) -> None:

@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from vos_shared.datasets import Sequence
     from vos_shared.results import ResultsTree
 
-__all__ = ["MaskSink", "SegmentArguments", "SequenceTiming", "run_segment", "run_settings", "segment_sequence"]
+__all__ = [
+    "MaskSink",
+    "SegmentArguments",
+    "SequenceTiming",
+    "own_file",
+    "run_segment",
+    "run_settings",
+    "segment_sequence",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +73,7 @@ def run_segment(method: Method, arguments: SegmentArguments, **options: Any) -> 
         UserError: with whatever is wrong, before or at the sequence it concerns; finished sequences stay.
 
     """
-    from vos_shared.results import ResultsTree
+    from vos_shared.results import SOFT_MASKS, ResultsTree
     from vos_shared.runtime.device import choose_device
     from vos_shared.runtime.distributed import shard
 
@@ -77,7 +85,7 @@ def run_segment(method: Method, arguments: SegmentArguments, **options: Any) -> 
     segmenter = method.load(arguments.weights, str(device), arguments.precision, variant=arguments.variant, **options)
     settings = run_settings(method, segmenter, arguments, options)
     tree = ResultsTree(arguments.output, settings=settings)
-    scores = None if arguments.scores is None else ResultsTree(arguments.scores, settings=settings)
+    scores = None if arguments.scores is None else ResultsTree(arguments.scores, settings=settings, kind=SOFT_MASKS)
     run = _Run(tree, scores, method, segmenter, arguments, device)
     run.check_places(sequences)
     run.compute(sequences)
@@ -124,9 +132,10 @@ class _Run:
     def check_places(self, sequences: list[Sequence]) -> None:
         """Refuse, before any work, to replace what somebody else has written."""
         from vos_shared.overlay_video import require_overlay
+        from vos_shared.results import require_apart
 
-        if self.scores is not None and self.scores.root.resolve() == self.tree.root.resolve():
-            raise UserError(f"masks and soft masks cannot both go to {self.tree.root}; give --scores another folder")
+        if self.scores is not None:
+            require_apart(self.tree.root, self.scores.root, (sequence.name for sequence in sequences))
         for sequence in sequences:
             for tree in (self.tree, self.scores):
                 if tree is not None:
@@ -184,13 +193,17 @@ class _Run:
     def write_timing(self, sequences: list[Sequence], path: Path) -> None:
         """Write the times of this run and of those before it; under torchrun a file for each process."""
         from vos_shared.atomic import write_json
-        from vos_shared.runtime.distributed import rank, world_size
 
         records = {sequence.name: self.tree.record(sequence.name) or {} for sequence in sequences}
         times = {name: record["extra"]["timing"] for name, record in records.items()}
-        if world_size() > 1:
-            path = path.with_name(f"{path.stem}-rank{rank()}{path.suffix}")
-        write_json(path, {**self.tree.settings, "total": total_timing(times.values()), "sequences": times})
+        write_json(own_file(path), {**self.tree.settings, "total": total_timing(times.values()), "sequences": times})
+
+
+def own_file(path: Path) -> Path:
+    """The file of this process: under torchrun its number is part of the name."""
+    from vos_shared.runtime.distributed import rank, world_size
+
+    return path.with_name(f"{path.stem}-rank{rank()}{path.suffix}") if world_size() > 1 else path
 
 
 def _hidden() -> bool | None:

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from vos_shared.atomic import atomic_path, write_json
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _END: Final = object()
+_FAILURES: Final = (UserError, OSError)
+"""What the user can mend; the second comes from files that cannot be read or written."""
 _ELSEWHERE: Final = "training: another process cannot go on; it says why"
 
 
@@ -317,13 +321,40 @@ def together(work: Callable[[], T], fabric: Fabric) -> T:
 
     Raises:
         UserError: as `work` raised it; in processes where it succeeded, one that says that another failed.
+        OSError: the same.
     """
     with fabric.rank_zero_first(local=True):
         result = _attempt(work)
-    if on_any_process(isinstance(result, UserError), fabric):
-        raise result if isinstance(result, UserError) else UserError(_ELSEWHERE)
-    assert not isinstance(result, UserError)
+    if on_any_process(isinstance(result, _FAILURES), fabric):
+        raise result if isinstance(result, _FAILURES) else UserError(_ELSEWHERE)
+    assert not isinstance(result, _FAILURES)
     return result
+
+
+@contextmanager
+def only_run(folder: Path, fabric: Fabric) -> Iterator[None]:
+    """Keep other runs out of a folder while the block runs; the folder is made if missing.
+
+    Raises:
+        UserError: another run is at it.
+        OSError: the folder cannot be made or written.
+    """
+    lock = FileLock(folder / ".lock")
+
+    def acquire() -> None:
+        if not fabric.is_global_zero:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"training: another run is at work in {folder}; let it end, or choose another") from None
+
+    together(acquire, fabric)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def agreed_items(
@@ -339,25 +370,26 @@ def agreed_items(
 
     Raises:
         UserError: as `items` raised it; in processes that could read theirs, one that says that another failed.
+        OSError: the same.
     """
     iterator = iter(items)
     while True:
         item = _attempt(lambda: next(iterator, _END))
         if item is _END:
             return
-        failed = isinstance(item, UserError)
+        failed = isinstance(item, _FAILURES)
         if on_any_process(failed or stop.wanted, fabric):
             if not on_any_process(failed, fabric):
                 return
             before_error()
-            raise item if isinstance(item, UserError) else UserError(_ELSEWHERE)
+            raise item if isinstance(item, _FAILURES) else UserError(_ELSEWHERE)
         yield item  # type: ignore[misc]  # Neither the end nor an error.
 
 
-def _attempt(work: Callable[[], T]) -> T | UserError:
+def _attempt(work: Callable[[], T]) -> T | UserError | OSError:
     try:
         return work()
-    except UserError as error:
+    except _FAILURES as error:
         return error
 
 

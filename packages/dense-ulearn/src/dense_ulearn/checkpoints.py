@@ -101,12 +101,18 @@ def read_official(path: Path) -> Weights:
         raise BadWeights(
             f"weights {path} are no dense-ulearn snapshot: it is a dictionary with 'model', 'epoch', 'score'"
         )
-    metadata = {}
-    for name, kind in (("epoch", int), ("score", float)):
-        with suppress(KeyError, TypeError, ValueError, RuntimeError):  # Missing, or no number.
-            metadata[name] = str(kind(content[name]))
+    metadata = {name: str(number) for name, number in numbers_of(content).items()}
     words = f"official {path.stem}" + (f", epoch {metadata['epoch']}" if "epoch" in metadata else "")
     return Weights(_checked(content["model"], path), words, True, metadata)
+
+
+def numbers_of(content: Mapping[str, Any]) -> dict[str, Any]:
+    """``epoch`` (int) and ``score`` (float) of a snapshot or of metadata, where they are numbers."""
+    found: dict[str, Any] = {}
+    for name, kind in (("epoch", int), ("score", float)):
+        with suppress(KeyError, TypeError, ValueError, RuntimeError):  # Missing, or no number.
+            found[name] = kind(content[name])
+    return found
 
 
 def write_official(path: Path, state: Mapping[str, Tensor], *, epoch: int = 0, score: float = 0.0) -> None:

@@ -66,7 +66,7 @@ class ImportWeights:
 
     def run(self) -> None:
         """Convert."""
-        from dense_ulearn.checkpoints import OURS, load_weights, save_weights, write_official
+        from dense_ulearn.checkpoints import OURS, load_weights, numbers_of, save_weights, write_official
 
         weights = load_weights(self.source)
         if self.output.suffix == OURS:
@@ -74,8 +74,7 @@ class ImportWeights:
         elif self.half:
             raise UserError("--half is for our own format; official snapshots are in single precision")
         elif self.output.suffix == ".pth":
-            epoch, score = (weights.metadata.get(name, "0") for name in ("epoch", "score"))
-            write_official(self.output, weights.state, epoch=int(epoch), score=float(score))
+            write_official(self.output, weights.state, **numbers_of(weights.metadata))
         else:
             raise UserError(f"{self.output} has neither the suffix {OURS} (ours) nor .pth (official)")
         print(f"{weights.description}: {self.output}")

@@ -135,9 +135,8 @@ class TrainOnVideos(TrainArguments):
         from dense_ulearn.sources import found_videos, usable
 
         longest = self.settings.augmentation.shorter_side[1]
-        cache = self.output / "frames"
         names = ", ".join(place.name for place in self.videos)
-        return self.start(lambda: usable(found_videos(self.videos, cache, longest), self.settings), names)
+        return self.start(lambda: usable(found_videos(self.videos, self.output, longest), self.settings), names)
 
 
 _LISTED: dict[str, Any] = {"output": tyro.MISSING, "root": tyro.MISSING, "list": tyro.MISSING}

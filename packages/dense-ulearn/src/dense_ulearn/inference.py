@@ -62,8 +62,8 @@ class NetworkFeatures:
 
     def _resized(self, frame: Frame) -> tuple[int, int]:
         height, width = frame.shape[:2]
-        scale = self.input_size / min(height, width)
-        return max(1, int(height * scale)), max(1, int(width * scale))
+        shorter = min(height, width)
+        return height * self.input_size // shorter, width * self.input_size // shorter
 
 
 class DenseSegmenter(Segmenter):
@@ -107,7 +107,7 @@ class DenseSegmenter(Segmenter):
     def step(self, frame: Frame, prompt: ObjectMask | None = None, *, scores: bool = False) -> Segmentation:
         """Segment the next frame; see `vos_shared.method.Segmenter.step`.
 
-        Background counts as given in the frame of the first prompt. Void, 255, belongs to nothing.
+        Background counts as given in the frame of the first prompt.
         """
         self._check(frame, prompt)
         new = [] if prompt is None else self._new_ids(prompt)

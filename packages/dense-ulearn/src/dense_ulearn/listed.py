@@ -18,7 +18,7 @@ from vos_shared.datasets.frame_lists import ListedSequence, read_inference_list
 from vos_shared.inputs import inputs_fingerprint, require_prompts
 from vos_shared.masks import DAVIS_PALETTE
 from vos_shared.method import Frame, ObjectMask, Segmenter
-from vos_shared.results import ResultsTree
+from vos_shared.results import ResultsTree, fingerprint
 from vos_shared.runtime.device import choose_device
 from vos_shared.runtime.distributed import rank, shard
 from vos_shared.segment import SegmentArguments, run_settings
@@ -59,7 +59,7 @@ def segment_list(
     with tqdm(total=total, unit="frame", disable=None if rank() == 0 else True) as bar:
         for item in listed:
             bar.set_description(item.sequence.name)
-            inputs = inputs_fingerprint(item.sequence, DENSE_ULEARN.supervision)
+            inputs = fingerprint([inputs_fingerprint(item.sequence, DENSE_ULEARN.supervision), sorted(item.wanted)])
             if arguments.resume and _is_done(item, tree, inputs, drawn):
                 bar.update(len(item.sequence.frame_names))
             else:

@@ -68,7 +68,8 @@ class Tiling:
 
     def __init__(self, height: int, width: int, radius: float, grain: Grain = CPU) -> None:
         self.height, self.width, self.grain = height, width, grain
-        self._beyond = math.ceil(min(radius, height + width) ** 2)  # the least squared distance that is too far
+        # The least squared distance that is too far; a cell always reaches itself.
+        self._beyond = max(1, math.ceil(min(radius, height + width) ** 2))
 
     @property
     def cells(self) -> int:

@@ -26,6 +26,7 @@ __all__ = [
     "Features",
     "Layer",
     "fold_batch_norms",
+    "map_size",
     "normalise_images",
     "unit_length",
 ]
@@ -33,6 +34,11 @@ __all__ = [
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 STRIDE = 8
+
+
+def map_size(pixels: int) -> int:
+    """Rows (columns) of the feature map of an image with so many rows (columns)."""
+    return -(-pixels // STRIDE)
 
 
 class Features(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from vos_shared.errors import UserError
 
@@ -12,6 +12,9 @@ Layer: TypeAlias = Literal["res3", "res4", "key"]
 """The outputs of the network that can serve as features."""
 
 CHANNELS: dict[Layer, int] = {"res3": 256, "res4": 512, "key": 128}
+
+
+COLDEST: Final = 1e-6
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,13 @@ class PropagationSettings:
     """Divides the similarities before the softmax over the neighbours."""
 
     def __post_init__(self) -> None:
-        positive = 0 < self.radius < math.inf and self.neighbours >= 1 and 0 < self.temperature < math.inf
-        if self.context < 0 or not positive:
-            raise UserError(f"label propagation cannot use {self}: context >= 0, all others positive and finite")
+        positive = 0 < self.radius < math.inf and self.neighbours >= 1
+        # Similarities over a smaller temperature would not be finite.
+        if self.context < 0 or not positive or not COLDEST <= self.temperature < math.inf:
+            raise UserError(
+                f"label propagation cannot use {self}: context >= 0, temperature >= {COLDEST}, all others positive and "
+                "finite"
+            )
 
 
 @dataclass(frozen=True)

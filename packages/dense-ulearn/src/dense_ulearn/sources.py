@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import glob
+import secrets
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final, overload
 
 from PIL import Image
@@ -16,6 +17,7 @@ from dense_ulearn.presets import TrainingSettings
 from vos_shared.datasets.frame_lists import read_folder_list, read_video_list
 from vos_shared.errors import BadDataset
 from vos_shared.method import Frame
+from vos_shared.results import sweep_abandoned
 from vos_shared.video import Video
 from vos_shared.video_sources import FRAME_SUFFIXES, frame_files, matching_paths, naturally_sorted
 
@@ -56,6 +58,11 @@ class ListedFolders(Sequence[Video]):
     def __len__(self) -> int:
         return len(self._folders)
 
+    @property
+    def names(self) -> list[str]:
+        """Name of each folder."""
+        return [folder.name for folder in self._folders]
+
     @overload
     def __getitem__(self, index: int) -> Video: ...
     @overload
@@ -71,29 +78,36 @@ class ListedFolders(Sequence[Video]):
         return Video.open(self._folders[index])
 
 
-def found_videos(places: Sequence[Path], cache: Path, longest: int) -> list[Video]:
+def video_names(videos: Sequence[Video]) -> list[str]:
+    """Names of the videos, in order; of those of a long list without looking into their folders."""
+    return videos.names if isinstance(videos, ListedFolders) else [video.name for video in videos]
+
+
+def found_videos(places: Sequence[Path], output: Path, longest: int) -> list[Video]:
     """All videos at some places; video files are decoded once into frames.
 
     Args:
         places: folders of videos (video files and folders of frames), folders of frames, video files, or patterns. In a
             folder with video files, single images are no frames.
-        cache: folder for the frames of video files.
+        output: folder of the run, which is no video; the frames of video files go to ``frames`` in it.
         longest: length that the shorter side of cached frames is cut down to, in pixels; training needs no more.
 
     Raises:
         BadDataset: a place does not exist or holds no video.
         BadVideo: a video file is damaged.
     """
-    sources = [source for place in places for source in _sources_at(place)]
+    sources = [source for place in places for source in _sources_at(place, output)]
+    cache = output / "frames"
+    sweep_abandoned(cache / ".partial")
     files = [source for source in sources if source.is_file()]
     with tqdm(total=len(files), desc="decoding", unit="video", disable=None if files else True) as bar:
         return [_open(source, cache, longest, bar) for source in sources]
 
 
-def _sources_at(place: Path) -> list[Path]:
+def _sources_at(place: Path, output: Path) -> list[Path]:
     """Video files, folders of frames and patterns of frames at a place, in natural order."""
     if not place.exists():
-        return _sources_of_pattern(place)
+        return _sources_of_pattern(place, output)
     if place.is_file():
         return [place]
     inside = [path for path in place.iterdir() if not path.name.startswith(".")]
@@ -109,16 +123,16 @@ def _sources_at(place: Path) -> list[Path]:
     return naturally_sorted(videos)
 
 
-def _sources_of_pattern(pattern: Path) -> list[Path]:
-    """A pattern of frames is one video; other patterns are the places that they match."""
+def _sources_of_pattern(pattern: Path, output: Path) -> list[Path]:
+    """A pattern of frames is one video; other patterns are the places that they match, but for the run's own folder."""
     if not glob.has_magic(str(pattern)):
         raise BadDataset(f"training: {pattern} does not exist; give a folder of videos")
-    places = matching_paths(pattern)
+    places = [place for place in matching_paths(pattern) if not place.resolve().is_relative_to(output.resolve())]
     if not places:
         raise BadDataset(f"training: nothing matches {pattern}; give a folder of videos")
     if all(place.suffix.lower() in FRAME_SUFFIXES for place in places):
         return [pattern]
-    return [source for place in places for source in _sources_at(place)]
+    return [source for place in places for source in _sources_at(place, output)]
 
 
 def _open(source: Path, cache: Path, longest: int, bar: tqdm[object]) -> Video:
@@ -134,17 +148,17 @@ def _open(source: Path, cache: Path, longest: int, bar: tqdm[object]) -> Video:
 
 def _decode(video: Video, frames: Path, longest: int) -> None:
     """Write the frames to a folder that appears when all of them are there."""
-    frames.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=frames.parent, prefix=".") as temporary:
-        folder = Path(temporary) / frames.name
-        folder.mkdir()
+    folder = frames.parent / ".partial" / f"{frames.name}.{secrets.token_hex(4)}"
+    folder.mkdir(parents=True)
+    try:
         for index, frame in enumerate(video):
             _shrunk(frame, longest).save(folder / f"{index:05d}.jpg", quality=JPEG_QUALITY)
-        try:
-            folder.rename(frames)
-        except OSError:
-            if not frames.is_dir():  # Another process has decoded the same video.
-                raise
+        folder.rename(frames)
+    except OSError:
+        if not frames.is_dir():  # Another process has decoded the same video.
+            raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _shrunk(frame: Frame, longest: int) -> Image.Image:

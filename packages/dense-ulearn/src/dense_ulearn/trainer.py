@@ -17,7 +17,7 @@ from torch.optim import SGD, Adam, Optimizer
 from dense_ulearn.augmentation import Views
 from dense_ulearn.collectives import Ranks
 from dense_ulearn.losses import Losses, Offsets, check_cells, draw_offsets, training_losses
-from dense_ulearn.networks import STRIDE, DenseNetwork, normalise_images
+from dense_ulearn.networks import DenseNetwork, map_size, normalise_images
 from dense_ulearn.pictures import training_picture
 from dense_ulearn.presets import Optimisation, TrainingSettings
 from vos_shared.checkpoints import ours
@@ -42,7 +42,7 @@ def check_settings(settings: TrainingSettings) -> None:
         UserError: naming the setting.
     """
     settings.check()
-    cells = settings.augmentation.crop // STRIDE
+    cells = map_size(settings.augmentation.crop)
     check_cells(cells, cells, settings.objective)
 
 
@@ -137,7 +137,7 @@ class Trainer:
 
     def draw_offsets(self, clips: int) -> Offsets:
         """Offsets of this rank's clips; every rank draws those of all ranks, so that they are one stream."""
-        cells = self.settings.augmentation.crop // STRIDE
+        cells = map_size(self.settings.augmentation.crop)
         mine = slice(self.ranks.rank * clips, (self.ranks.rank + 1) * clips)
         drawn = draw_offsets(clips * self.ranks.world, cells, cells, self.settings.objective, self.generator)
         return Offsets(*(offset[mine] for offset in drawn))
@@ -186,7 +186,7 @@ class Trainer:
         views = Views(*(part[:clips] for part in views))
         training = self.network.training
         self.network.eval()
-        cells = self.settings.augmentation.crop // STRIDE
+        cells = map_size(self.settings.augmentation.crop)
         generator = Generator().manual_seed(self.settings.seed)
         offsets = draw_offsets(len(views.main), cells, cells, self.settings.objective, generator)
         keys = self.keys(views, alone=True)

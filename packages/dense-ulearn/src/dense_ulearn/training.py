@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,11 @@ from torch import Tensor
 from dense_ulearn.augmentation import Views
 from dense_ulearn.data import ClipBatches, ClipDataset, clip_batches
 from dense_ulearn.presets import TrainingSettings
+from dense_ulearn.sources import video_names
 from dense_ulearn.trainer import Trainer
 from dense_ulearn.validation import Validation
 from vos_shared.errors import UserError
+from vos_shared.results import fingerprint
 from vos_shared.training import (
     BestSnapshots,
     ResumeFile,
@@ -26,6 +29,7 @@ from vos_shared.training import (
     StopRequest,
     TrainingLog,
     agreed_items,
+    only_run,
     progress_bar,
     together,
 )
@@ -33,7 +37,7 @@ from vos_shared.training import (
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-LAST = "last.safetensors"
+LAST, LOG = "last.safetensors", "log.jsonl"
 LOG_STEPS = 10
 """Steps over which logged losses are averaged."""
 
@@ -95,19 +99,22 @@ def train(
         rank=fabric.global_rank,
         world=fabric.world_size,
     )
-    loop = _Loop(trainer, keys, run, validation)
-    if run.resume:
-        loop.go_on()
-    else:
-        loop.begin()
-    with TrainingLog(run.folder, loop.step + 1, enabled=fabric.is_global_zero) as log, StopRequest() as stop:
-        finished = loop.run(clips, log, stop)
+    with only_run(run.folder, fabric):
+        loop = _Loop(trainer, keys, run, validation, fingerprint(video_names(clips.videos)))
+        if run.resume:
+            loop.go_on()
+        else:
+            loop.begin()
+        with TrainingLog(run.folder, loop.step + 1, enabled=fabric.is_global_zero) as log, StopRequest() as stop:
+            finished = loop.run(clips, log, stop)
     return run.folder / LAST if finished else None
 
 
 class _Loop:
-    def __init__(self, trainer: Trainer, keys: ClipBatches, where: Run, validation: Validation | None) -> None:
-        self.trainer, self.keys, self.where, self.validation = trainer, keys, where, validation
+    def __init__(
+        self, trainer: Trainer, keys: ClipBatches, where: Run, validation: Validation | None, videos: str
+    ) -> None:
+        self.trainer, self.keys, self.where, self.validation, self.videos = trainer, keys, where, validation, videos
         self.file = ResumeFile(where.folder / "resume.pt", where.minutes)
         self.best = BestSnapshots(where.folder / "best", where.keep)
         self.means = RunningMeans()
@@ -117,17 +124,14 @@ class _Loop:
 
     def begin(self) -> None:
         """Write the first resume file, so that a folder without one holds no run."""
-        exists = self.file.path.exists()
+        found = [name for name in (self.file.path.name, LAST, LOG, "best") if (self.where.folder / name).exists()]
         self.trainer.fabric.barrier()  # Nobody writes before everybody has looked.
-        if exists:
+        if found:
             raise UserError(
-                f"training: {self.where.folder} already holds a run; add --resume to go on with it or choose another "
-                "--output"
+                f"training: {self.where.folder} already holds a run ({', '.join(found)}); choose another --output, or "
+                "add --resume if its resume.pt is there"
             )
-        if self.leader:
-            self.where.folder.mkdir(parents=True, exist_ok=True)
-            self.best.drop_beyond(None)
-        self._save_state()
+        together(self._save_state, self.trainer.fabric)
 
     def go_on(self) -> None:
         """Take over everything from the resume file.
@@ -136,13 +140,14 @@ class _Loop:
             UserError: it comes from a run with other settings, other data or on other devices.
         """
         state = self.file.load()
-        self.trainer.load_state(state)
         for what, value in self._circumstances().items():
-            if state["circumstances"][what] != value:
+            before = state.get("circumstances", {}).get(what, value)
+            if before != value:
                 raise UserError(
-                    f"training: {self.file.path} was written with {what} {state['circumstances'][what]}, not {value}; "
+                    f"training: {self.file.path} was written with {what} {before}, not {value}; "
                     "a run can only go on as it began: give the same, or start another with --weights"
                 )
+        self.trainer.load_state(state)
         self.step, self.seconds, self.means = state["step"], state["seconds"], RunningMeans(state["means"])
         self.keys.start = self.step
         if self.leader:
@@ -150,7 +155,7 @@ class _Loop:
 
     def run(self, clips: ClipDataset, log: TrainingLog, stop: StopRequest) -> bool:
         """All steps that remain; False if it was asked to stop before the end."""
-        batches = clip_batches(clips, self.keys, self.where.workers)
+        batches = self._saving(clip_batches(clips, self.keys, self.where.workers))
         with progress_bar(self.keys.steps, self.step, enabled=self.leader) as bar:
             for views in agreed_items(batches, stop, self.trainer.fabric, before_error=self._save):
                 epoch, position = divmod(self.step, self.keys.steps_per_epoch)
@@ -163,10 +168,15 @@ class _Loop:
                     self._log_means(log, epoch)
                 if last:
                     self._end_epoch(log, epoch, views)
-                if self.file.due():
-                    self._save()
         self._save()
         return self.step >= self.keys.steps
+
+    def _saving(self, batches: Iterable[Views[Tensor]]) -> Iterator[Views[Tensor]]:
+        """The batches; between them what is due is saved, where an error ends all processes."""
+        for views in batches:
+            yield views
+            if self.file.due():
+                self._save()
 
     def _step(self, views: Views[Tensor]) -> float:
         """One update; its loss, over all processes."""
@@ -223,8 +233,12 @@ class _Loop:
     def _circumstances(self) -> dict[str, Any]:
         """What the order of the clips and the arithmetic depend on, apart from the settings."""
         fabric = self.trainer.fabric
-        precision = type(fabric.strategy.precision).__name__
-        return {"clips": self.keys.clips, "processes": fabric.world_size, "precision": precision}
+        return {
+            "clips": self.keys.clips,
+            "processes": fabric.world_size,
+            "precision": str(fabric.strategy.precision.precision),
+            "videos (hash of their names)": self.videos,
+        }
 
     def _snapshot(self, path: Path, epoch: int, **more: object) -> None:
         words = f"trained on {self.where.data or 'videos'}, {self.step} steps"

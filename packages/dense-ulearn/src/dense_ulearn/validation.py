@@ -17,7 +17,7 @@ from dense_ulearn.augmentation import Views
 from dense_ulearn.data import ClipDataset, clip_batches
 from dense_ulearn.inference import DenseSegmenter, NetworkFeatures
 from dense_ulearn.losses import draw_offsets
-from dense_ulearn.networks import STRIDE, DenseNetwork, Layer
+from dense_ulearn.networks import DenseNetwork, Layer, map_size
 from dense_ulearn.pictures import segmentation_picture
 from dense_ulearn.trainer import Trainer
 from vos_shared.datasets.sequence import Sequence as VideoSequence
@@ -103,7 +103,7 @@ class Validation:
         return means.take(), trainer.pictures(views)
 
     def _batch_losses(self, trainer: Trainer, views: Views[torch.Tensor], generator: Generator) -> dict[str, float]:
-        cells = trainer.settings.augmentation.crop // STRIDE
+        cells = map_size(trainer.settings.augmentation.crop)
         offsets = draw_offsets(len(views.main), cells, cells, trainer.settings.objective, generator)
         losses = trainer.losses(views, offsets, alone=True)
         return {name: getattr(losses, name).item() for name in ("main", "temp", "cross_key")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from vos_shared.training import (
     TrainingLog,
     agreed_items,
     leave_process_group,
+    only_run,
     progress_bar,
     worker_items,
 )
@@ -100,19 +101,22 @@ def train(
         The last snapshot, or None where the run was asked to stop early (it can be resumed).
 
     Raises:
-        UserError: a folder that holds a run while `resume` is off, examples that
-            cannot be read (what was computed is saved), a loss that is no number.
+        UserError: a folder that holds a run while `resume` is off or another run is at work in, examples that cannot be
+            read (what was computed is saved), a loss that is no number.
         BadWeights: the resume file is missing or belongs to another run.
     """
     set_training_mode(model.to(memory_format=torch.channels_last), settings)
     optimiser = TensorFlowAdam([p for p in model.parameters() if p.requires_grad], lr=settings.learning_rate)
     objective, optimiser = fabric.setup(Objective(model), optimiser)
     saved = ResumeFile(folder / "resume.pt", minutes)
-    holds_run = saved.path.is_file()
+    found = [name for name in (saved.path.name, SNAPSHOT) if (folder / name).exists()]
     fabric.barrier()  # Nobody writes before everybody has looked.
-    if holds_run and not resume:
-        raise UserError(f"osmn: {folder} already holds a run; add --resume to go on with it or choose another --output")
-    run = _run(model, samples, settings, fabric)
+    if found and not resume:
+        raise UserError(
+            f"osmn: {folder} already holds a run ({', '.join(found)}); choose another --output, or add --resume if its "
+            "resume.pt is there"
+        )
+    run = _run(model, source, samples, settings, fabric)
     first = _restore(saved, model, optimiser, run) if resume else 0
     done = first
 
@@ -125,12 +129,23 @@ def train(
             words = {"description": f"osmn, {done} steps", **(notes or {}), "steps": str(done)}
             save_snapshot(folder / SNAPSHOT, model, samples.scale_value, words)
 
+    def saving(batches: Iterable[Sample]) -> Iterator[Sample]:
+        """The batches; between them what is due is saved, where an error ends all processes."""
+        for batch in batches:
+            yield batch
+            snapshot = done % settings.save_steps == 0
+            if snapshot or saved.due():
+                save_state()
+            if snapshot:
+                save_weights()
+
     with (
+        only_run(folder, fabric),
         StopRequest() as stop,
         TrainingLog(folder, first + 1 if first else 0, enabled=fabric.is_global_zero) as log,
         progress_bar(settings.steps, first, enabled=fabric.is_global_zero) as bar,
     ):
-        batches = _batches(source, samples, settings, fabric, first)
+        batches = saving(_batches(source, samples, settings, fabric, first))
         for batch in agreed_items(batches, stop, fabric, before_error=save_state):
             losses = _step(objective, optimiser, batch, settings.rate(done), fabric)
             if not math.isfinite(losses["loss/main"]):  # In all processes alike. What is saved is from before.
@@ -143,10 +158,6 @@ def train(
             if done % LOG_STEPS == 0:
                 log.scalars(done, losses)
                 bar.set_postfix({"loss": f"{losses['loss/main'] / settings.batch_size:.0f}"})
-            if saved.due():
-                save_state()
-            if done % settings.save_steps == 0:
-                save_weights()
     save_state()
     save_weights()
     return folder / SNAPSHOT if done >= settings.steps else None
@@ -186,13 +197,16 @@ def _batches(
         yield fabric.to_device(batch)
 
 
-def _run(model: OSMN, samples: SampleSettings, settings: TrainingSettings, fabric: Fabric) -> dict[str, str]:
+def _run(
+    model: OSMN, source: Source, samples: SampleSettings, settings: TrainingSettings, fabric: Fabric
+) -> dict[str, str]:
     """What must be the same when a run goes on; its length and rate, for example, may change."""
     free = {"steps", "learning_rate", "drop_at", "save_steps", "workers"}
     fixed = {name: value for name, value in asdict(settings).items() if name not in free}
     return {name: repr(value) for name, value in fixed.items()} | {
         "network": repr(model.architecture),
         "samples": repr(samples),
+        "examples": repr(len(source)),
         "processes": repr(fabric.world_size),
     }
 

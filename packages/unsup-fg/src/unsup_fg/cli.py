@@ -51,9 +51,10 @@ class VideoPCACommand(InputArguments):
         from unsup_fg.inference import SegmenterSettings
         from unsup_fg.labelling import Labeller
         from vos_shared.atomic import write_json
-        from vos_shared.overlay_video import write_overlay
+        from vos_shared.overlay_video import require_overlay, write_overlay
         from vos_shared.runtime.device import choose_device, describe_device
         from vos_shared.runtime.distributed import rank, shard
+        from vos_shared.segment import own_file
 
         if self.overlay and self.output is None:
             raise UserError("--overlay draws object masks; add --output FOLDER for them")
@@ -61,20 +62,27 @@ class VideoPCACommand(InputArguments):
         device = choose_device(self.device)
         labeller = Labeller(settings, device, masks=self.output, soft=self.soft)
         sequences = shard(self._worth_labelling(self.load()))
+        labeller.check_places(sequence.name for sequence in sequences)
+        for film in self._films(sequences):
+            require_overlay(film)
         times = {}
         with tqdm(sequences, unit="sequence", disable=None if rank() == 0 else True) as bar:
             for sequence in bar:
                 bar.set_description(sequence.name)
                 times[sequence.name] = labeller.label(sequence)
-                if self.overlay and self.output is not None:
-                    folder = self.output / sequence.name
-                    write_overlay(sequence.video, folder, folder.with_name(f"{sequence.name}.mp4"))
+                for film in self._films([sequence]):
+                    write_overlay(sequence.video, film.with_suffix(""), film)
         folders = [
             f"{kind} in {folder}" for kind, folder in (("masks", self.output), ("soft masks", self.soft)) if folder
         ]
         print(f"{len(sequences)} {'sequence' if len(sequences) == 1 else 'sequences'}: {', '.join(folders)}")
-        if self.timing is not None:
-            write_json(self.timing, {"method": "videopca", "device": describe_device(device), "sequences": times})
+        if self.timing is not None and sequences:  # With more processes than sequences some have none.
+            write_json(
+                own_file(self.timing), {"method": "videopca", "device": describe_device(device), "sequences": times}
+            )
+
+    def _films(self, sequences: list[Sequence]) -> list[Path]:
+        return [self.output / f"{item.name}.mp4" for item in sequences if self.overlay and self.output is not None]
 
     def _worth_labelling(self, sequences: list[Sequence]) -> list[Sequence]:
         """Leave out, and say so, what is too short to tell background from foreground."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, fields
 from importlib.metadata import version
@@ -19,7 +20,7 @@ from vos_shared.errors import UserError
 from vos_shared.inputs import inputs_fingerprint
 from vos_shared.masks import write_mask
 from vos_shared.method import ObjectMask, Supervision
-from vos_shared.results import ResultsTree, SequenceWriter
+from vos_shared.results import SOFT_MASKS, ResultsTree, SequenceWriter, require_apart
 from vos_shared.sequence_loop import segment_sequence
 
 
@@ -49,7 +50,7 @@ class Labeller:
         soft: folder for soft masks, grey PNGs of the working size, or None.
 
     Raises:
-        UserError: neither folder, or one for both.
+        UserError: neither folder.
     """
 
     def __init__(
@@ -57,14 +58,28 @@ class Labeller:
     ) -> None:
         if masks is None and soft is None:
             raise UserError("nothing to write; add --output FOLDER for object masks, --soft FOLDER for soft masks")
-        if masks is not None and soft is not None and masks.resolve() == soft.resolve():
-            raise UserError(f"object masks and soft masks would both go to {masks}; choose two folders")
         self._segmenter, self._device = VideoPCASegmenter(settings, device), device
         self._outputs: list[_Output] = []
         if masks is not None:
             self._outputs.append(_Output(ResultsTree(masks, settings=_made_with(settings, SegmenterSettings)), False))
         if soft is not None:
-            self._outputs.append(_Output(ResultsTree(soft, settings=_made_with(settings, VideoPCASettings)), True))
+            self._outputs.append(
+                _Output(ResultsTree(soft, settings=_made_with(settings, VideoPCASettings), kind=SOFT_MASKS), True)
+            )
+
+    def check_places(self, sequence_names: Iterable[str]) -> None:
+        """Refuse, before any work, to replace what somebody else has written, or one kind of masks by the other.
+
+        Raises:
+            BadResults: naming the folder.
+        """
+        names = list(sequence_names)
+        trees = [output.tree for output in self._outputs]
+        if len(trees) == 2:
+            require_apart(trees[0].root, trees[1].root, names)
+        for tree in trees:
+            for name in names:
+                tree.require_ours(name)
 
     def label(self, sequence: Sequence) -> dict[str, Any]:
         """Write the masks of a sequence, unless they are there.

@@ -166,7 +166,7 @@ class _DataMatrix:
     def gram(self, pixels: slice) -> Tensor:
         """What some rows add to the Gram matrix, float64 [T, T] on the CPU."""
         rows = self.tile(pixels).flatten(1)
-        return (rows @ rows.T).to("cpu", torch.float64)
+        return (rows @ rows.T).cpu().double()  # In two steps: MPS has no float64.
 
 
 def centre_prior(height: int, width: int, device: torch.device | None = None) -> Tensor:
