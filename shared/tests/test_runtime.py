@@ -158,6 +158,8 @@ def test_fabric_takes_our_words(monkeypatch: pytest.MonkeyPatch) -> None:
         fabric("tpu")
     with pytest.raises(UserError, match="no precision"):
         fabric("cpu", "fp8")
+    with pytest.raises(UserError, match="fp16 needs a GPU"):
+        fabric("cpu", "fp16")
 
 
 def test_processes_wait_for_the_one_that_works_alone() -> None:

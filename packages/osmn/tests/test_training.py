@@ -20,7 +20,7 @@ from osmn.networks.lite import LiteNet
 from osmn.presets import GuideAugmentation, SampleSettings, TrainingSettings
 from osmn.pretraining import from_keras_mobilenet
 from osmn.snapshots import load_snapshot
-from osmn.training import train
+from osmn.training import _seed_dropout, train
 from vos_shared.datasets.davis import davis2016
 from vos_shared.errors import BadDataset, BadWeights, UserError
 from vos_shared.runtime.distributed import fabric
@@ -236,6 +236,28 @@ def test_settings_that_cannot_be_carried_out_are_refused(option: dict[str, Any])
     name = next(iter(option)).replace("_", "-")
     with pytest.raises(UserError, match=f"--{name} is "):
         TrainingSettings(**option)
+
+
+def test_dropout_is_the_same_after_a_stop_and_another_in_each_process(stills: StillImages, tmp_path: Path) -> None:
+    def train_vgg(name: str, steps: int, *, resume: bool = False) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        model = initialise(OSMN(Architecture("deeplab", visual=False)))
+        settings = TrainingSettings(steps=steps, batch_size=1, learning_rate=1e-3, workers=0, drop_at=None)
+        path = train(model, stills, TINY, settings, tmp_path / name, fabric("cpu"), resume=resume)
+        assert path is not None
+        return load_snapshot(path).model.state_dict()
+
+    whole = train_vgg("whole", 3)
+    train_vgg("parts", 2)
+    torch.rand(3)
+    parts = train_vgg("parts", 3, resume=True)
+    assert all(torch.equal(value, parts[key]) for key, value in whole.items())
+    drawn = []
+    for step, rank in ((0, 0), (0, 1), (1, 0), (0, 0)):
+        _seed_dropout(5, step, rank)
+        drawn.append(torch.rand(1).item())
+    assert drawn[0] == drawn[3]
+    assert len(set(drawn)) == 3
 
 
 def test_fixed_blocks_keep_their_start_values(stills: StillImages, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
@@ -116,13 +117,15 @@ def train(
             f"osmn: {folder} already holds a run ({', '.join(found)}); choose another --output, or add --resume if its "
             "resume.pt is there"
         )
-    run = _run(model, source, samples, settings, fabric)
-    first = _restore(saved, model, optimiser, run) if resume else 0
+    run = _run(model, source, samples, settings, fabric) | {"data": repr((notes or {}).get("description"))}
+    first = _restore(saved, model, optimiser, run, fabric) if resume else 0
     done = first
 
     def save_state() -> None:
         if fabric.is_global_zero:
-            saved.save({"step": done, "model": model.state_dict(), "optimiser": optimiser.state_dict(), "run": run})
+            scaler = fabric.strategy.precision.state_dict()
+            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "scaler": scaler}
+            saved.save({"step": done, "run": run, **state})
 
     def save_weights() -> None:
         if fabric.is_global_zero:
@@ -147,6 +150,7 @@ def train(
     ):
         batches = saving(_batches(source, samples, settings, fabric, first))
         for batch in agreed_items(batches, stop, fabric, before_error=save_state):
+            _seed_dropout(settings.seed, done, fabric.global_rank)
             losses = _step(objective, optimiser, batch, settings.rate(done), fabric)
             if not math.isfinite(losses["loss/main"]):  # In all processes alike. What is saved is from before.
                 raise UserError(
@@ -161,6 +165,11 @@ def train(
     save_state()
     save_weights()
     return folder / SNAPSHOT if done >= settings.steps else None
+
+
+def _seed_dropout(seed: int, step: int, rank: int) -> None:
+    """Dropout depends on step and process alone: a resumed run drops the same, two processes do not."""
+    torch.manual_seed(int(np.random.default_rng([seed, 4, step, rank]).integers(2**63)))
 
 
 def _step(objective: Any, optimiser: Any, batch: Sample, rate: float, fabric: Fabric) -> dict[str, float]:
@@ -208,10 +217,11 @@ def _run(
         "samples": repr(samples),
         "examples": repr(len(source)),
         "processes": repr(fabric.world_size),
+        "precision": fabric.strategy.precision.precision,
     }
 
 
-def _restore(saved: ResumeFile, model: OSMN, optimiser: Any, run: dict[str, str]) -> int:
+def _restore(saved: ResumeFile, model: OSMN, optimiser: Any, run: dict[str, str], fabric: Fabric) -> int:
     state = saved.load()
     made = state.get("run")
     if not isinstance(made, dict):
@@ -224,4 +234,5 @@ def _restore(saved: ResumeFile, model: OSMN, optimiser: Any, run: dict[str, str]
             )
     model.load_state_dict(state["model"])
     optimiser.load_state_dict(state["optimiser"])
+    fabric.strategy.precision.load_state_dict(state["scaler"])
     return int(state["step"])

@@ -72,6 +72,8 @@ def fabric(
 
     place = choose_device(device)
     choose_precision(precision, place)
+    if precision == "fp16" and place.type == "cpu":
+        raise UserError("training in fp16 needs a GPU; choose bf16 or fp32")
     accelerator, _, index = device.partition(":")
     local = _environment("LOCAL_WORLD_SIZE", 0)  # torchrun sets it.
     if local:
