@@ -90,6 +90,20 @@ def test_segment_writes_masks_and_scores_that_merge_to_the_same_masks(
         np.testing.assert_array_equal(merged[name], mask)
 
 
+def test_merged_masks_do_not_replace_the_soft_masks(
+    run: Run, davis: Path, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = tmp_path / "scores"
+    command = ("segment", davis, "--weights", tiny_weights, "--output", tmp_path / "out", "--device", "cpu")
+    assert run(*command, "--scores", scores) == 0
+    before = sorted(scores.rglob("*"))
+    sequence = min(path.name for path in (davis / "JPEGImages").glob("*/*"))
+    for output in (scores, scores / sequence):
+        assert run("merge", davis, "--scores", scores, "--output", output) == 2
+        assert "would replace each other" in capsys.readouterr().err
+    assert sorted(scores.rglob("*")) == before
+
+
 def test_soft_masks_of_other_weights_are_not_taken_for_these(
     run: Run, davis: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:
@@ -242,6 +256,47 @@ def test_preprocess_writes_one_binary_mask_an_object(run: Run, davis: Path) -> N
             np.testing.assert_array_equal(np.asarray(Image.open(folder / name.name)) > 0, mask == int(folder.name))
 
 
+def test_preprocess_replaces_its_own_folders_alone(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_davis_tree(tmp_path, clips=2, frames=2, size=(48, 80))
+    assert run("preprocess", "davis", tmp_path) == 0
+    *_, last = sorted((tmp_path / "Annotations").glob("*_split/*"))
+    stale = last / "9"
+    stale.mkdir()
+    # Any stray file in there breaks the official test.
+    assert run("preprocess", "davis", tmp_path) == 0
+    assert not stale.exists()
+    assert all(path.name.isdigit() for path in last.iterdir())
+    other = tmp_path / "other"
+    (theirs := other / last.parent.name / last.name / "1").mkdir(parents=True)
+    assert run("preprocess", "davis", tmp_path, "--output", other) == 2
+    assert "choose another output folder" in capsys.readouterr().err
+    assert [path for path in other.rglob("*") if path not in theirs.parents] == [theirs]
+
+
+def test_what_the_weights_ask_for_and_tensorflow_cannot_hold_is_said(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if find_spec("tensorflow") is None:
+        pytest.skip("TensorFlow is not installed")
+    model = initialise(OSMN(Architecture("lite", head_width=8)))
+    for notes, said in ({"shorter_side": "240"}, 1), ({}, 0):
+        save_snapshot(tmp_path / "ours.safetensors", model, LITE_SCALE, notes)
+        assert run("import-weights", tmp_path / "ours.safetensors", tmp_path / "osmn.ckpt-7") == 0
+        assert capsys.readouterr().out.count("--shorter-side 240") == said
+
+
+def test_weights_tell_the_names_of_their_data(
+    run: Run, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photographs(tmp_path / "photographs"))
+    command = ("train", "images", "--images", ".", "--weights", tiny_weights, "--output", tmp_path / "run")
+    options = ("--device", "cpu", "--size", 32, 48, "--scales", 1.0, "--workers", 0, "--batch-size", 2, "--steps", 1)
+    assert run(*command, *options) == 0
+    assert load_snapshot(tmp_path / "run" / "last.safetensors").description == "osmn lite, trained on photographs"
+
+
 def test_exported_programs_compute_the_same(run: Run, tiny_weights: Path, tmp_path: Path) -> None:
     assert run("export", tmp_path / "programs", "--weights", tiny_weights, "--size", 32, 48) == 0
     model = load_snapshot(tiny_weights).model
@@ -278,6 +333,8 @@ def test_what_the_user_can_mend_is_one_line(
     write_mask(empty, np.zeros((48, 80), np.uint8))
     frames = next((davis / "JPEGImages").glob("*/*"))
     images = ("train", "images", "--images", photographs(tmp_path / "photographs"), *out)
+    small = ("--size", 32, 32, "--scales", 1.0, "--batch-size", 1)
+    online = ("finetune", davis, "--weights", tiny_weights, *out)
     damaged = tmp_path / "damaged.npz"
     damaged.write_bytes(b"PK\x03\x04 not a zip file")
     cases: list[tuple[tuple[object, ...], str]] = [
@@ -312,6 +369,26 @@ def test_what_the_user_can_mend_is_one_line(
         (("train", "davis", "--root", tmp_path / "nowhere", "--weights", tiny_weights, *out), "nowhere"),
         (("train", "images", "--images", tmp_path / "nowhere", "--weights", tiny_weights, *out), "nowhere"),
         (("preprocess", "davis", tmp_path), "lists"),
+        (("train", "images", "--images", "--weights", tiny_weights, *out), "nothing to train on"),
+        ((*images, "--weights", tiny_weights, *small, "--fix-bn"), "--fix-bn and --fix-trunk-bn"),
+        ((*images, "--weights", "random", "--variant", "osvos", *small, "--scales", 0.5), "or --fix-bn"),
+        ((*images, "--weights", tiny_weights, "--scales", 0.001), "too small"),
+        ((*images, "--weights", tiny_weights, "--scales", "inf"), "--scales is inf"),
+        ((*images, "--weights", tiny_weights, "--frame-crop-ratio", 0.5), "--frame-crop-ratio"),
+        ((*images, "--weights", tiny_weights, "--head-width", 0), "--head-width"),
+        ((*images, "--weights", tiny_weights, "--fixed-seg-blocks", 14), "--fixed-seg-blocks"),
+        ((*images, "--weights", tiny_weights, "--fixed-modulator-blocks", -1), "--fixed-modulator-blocks"),
+        ((*images, "--weights", tiny_weights, "--crop-ratio", -1), "--crop-ratio"),
+        ((*images, "--weights", tiny_weights, "--std-ratio", -1), "--std-ratio"),
+        ((*images, "--weights", tiny_weights, "--centre-ratio", "inf"), "--centre-ratio"),
+        ((*images, "--weights", tiny_weights, "--angle", "nan"), "--angle"),
+        ((*images, "--weights", tiny_weights, "--mask-shift", -1), "--mask-shift"),
+        ((*images, "--weights", tiny_weights, "--mask-scale", 1.2, 0.8), "--mask-scale"),
+        (("segment", davis, "--weights", tiny_weights, "--pad-ratio", "inf", *out), "--pad-ratio"),
+        (("segment", davis, "--weights", tiny_weights, "--scale-value", "nan", *out), "--scale-value"),
+        ((*online, "--scales", "inf"), "--scales is inf"),
+        ((*online, "--scales", 0.001, "--fix-bn"), "larger --scales"),
+        ((*online, "--learning-rate", "nan"), "--learning-rate"),
     ]
     for words, telling in cases:
         assert run(*words) == 2, words

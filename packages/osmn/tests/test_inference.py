@@ -10,13 +10,14 @@ import torch
 from PIL import Image
 
 from osmn.data import TrainingStream
+from osmn.guides import resize_mask
 from osmn.inference import OSMNSegmenter, load
 from osmn.networks import OSMN, Architecture, initialise
 from osmn.online import FirstFrame, fine_tune
 from osmn.presets import SampleSettings
 from osmn.settings import InferenceSettings, OnlineSettings
 from osmn.training import Objective
-from vos_shared.errors import BadMask, BadVideo, UserError
+from vos_shared.errors import BadMask, BadVideo, BadWeights, UserError
 from vos_shared.method import ModelInfo
 from vos_shared.video import Video
 
@@ -100,6 +101,23 @@ def test_one_pixel_and_the_edge_of_the_frame(segmenter: OSMNSegmenter) -> None:
         assert np.isfinite(scores).all()
 
 
+def test_an_object_smaller_than_a_cell_of_the_network_is_not_lost(tiny_model: OSMN) -> None:
+    segmenter = OSMNSegmenter(tiny_model, INFO, InferenceSettings(shorter_side=32))
+    prompt = np.zeros((128, 192), np.uint8)
+    prompt[81, 121] = 1
+    assert not resize_mask(prompt > 0, (32, 48)).any()
+    segmenter.step(np.zeros((128, 192, 3), np.uint8), prompt)
+    assert segmenter._video is not None
+    np.testing.assert_array_equal(np.argwhere(segmenter._video.objects[1].mask), [[20, 30]])
+
+
+def test_void_in_a_prompt_is_no_object(segmenter: OSMNSegmenter) -> None:
+    prompt = np.zeros((33, 47), np.uint8)
+    prompt[5:20, 5:20], prompt[5:20, 20:22] = 1, 255
+    mask = segmenter.step(np.zeros((33, 47, 3), np.uint8), prompt).mask
+    np.testing.assert_array_equal(mask, np.where(prompt == 255, 0, prompt))
+
+
 def test_masktrack_at_an_aligned_size_keeps_the_frame_size() -> None:
     torch.manual_seed(0)
     model = OSMN(Architecture("masktrack", spatial=False))
@@ -147,25 +165,58 @@ def test_fine_tuning_learns_the_first_frame_and_leaves_the_start_alone(first_fra
     assert learned < 0.9 * untuned
 
 
+@pytest.mark.parametrize("iterations", [1, 5])
+def test_fine_tuning_that_diverges_leaves_nothing(
+    iterations: int, first_frame: FirstFrame, tiny_weights: Path, tmp_path: Path
+) -> None:
+    segmenter = load(
+        tiny_weights, "cpu", online=True, iterations=iterations, scales=(1.0,), models=tmp_path, learning_rate=1e30
+    )
+    segmenter.prepare(Video.open(first_frame.frame[None]))
+    with pytest.raises(UserError, match="lower --learning-rate"):
+        segmenter.step(first_frame.frame, first_frame.mask.astype(np.uint8))
+    assert not list(tmp_path.iterdir())
+
+
 def test_fine_tuned_networks_are_kept_and_made_anew_when_the_frame_changes(
     first_frame: FirstFrame, tiny_weights: Path, tmp_path: Path
 ) -> None:
     video = Video.open(np.stack([first_frame.frame] * 2))
     prompt = first_frame.mask.astype(np.uint8)
 
-    def run(image: np.ndarray) -> tuple[np.ndarray, float]:
-        segmenter = load(tiny_weights, "cpu", online=True, iterations=2, scales=(1.0,), models=tmp_path)
+    def run(image: np.ndarray, iterations: int = 2) -> tuple[np.ndarray, dict[Path, int]]:
+        segmenter = load(tiny_weights, "cpu", online=True, iterations=iterations, scales=(1.0,), models=tmp_path)
         segmenter.prepare(video)
         segmenter.step(image, prompt)
         scores = segmenter.step(image, scores=True).scores
         assert scores is not None
-        (kept,) = tmp_path.rglob("*.safetensors")
-        return scores, kept.stat().st_mtime_ns
+        return scores, {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
 
     first, again = run(first_frame.frame), run(first_frame.frame)
     np.testing.assert_array_equal(first[0], again[0])
+    assert len(first[1]) == 1
     assert first[1] == again[1]
-    assert run(first_frame.frame[:, ::-1].copy())[1] != first[1]
+    # Networks of another frame and of other settings lie beside it.
+    run(first_frame.frame[:, ::-1].copy())
+    kept = run(first_frame.frame, iterations=3)[1]
+    assert len(kept) == 3
+    assert first[1].items() <= kept.items()
+
+
+def test_weights_that_are_not_ours_are_no_place_for_a_fine_tuned_network(
+    first_frame: FirstFrame, tiny_weights: Path, tmp_path: Path
+) -> None:
+    def run() -> None:
+        segmenter = load(tiny_weights, "cpu", online=True, iterations=1, scales=(1.0,), models=tmp_path)
+        segmenter.prepare(Video.open(first_frame.frame[None]))
+        segmenter.step(first_frame.frame, first_frame.mask.astype(np.uint8))
+
+    run()
+    (kept,) = tmp_path.rglob("*.safetensors")
+    kept.write_bytes(tiny_weights.read_bytes())
+    with pytest.raises(BadWeights, match="choose another --models"):
+        run()
+    assert kept.read_bytes() == tiny_weights.read_bytes()
 
 
 def test_guides_are_cut_from_sharper_frames(first_frame: FirstFrame, tiny_weights: Path, tmp_path: Path) -> None:
@@ -197,7 +248,7 @@ def test_guides_are_cut_from_sharper_frames(first_frame: FirstFrame, tiny_weight
 def test_options_of_fine_tuning_need_fine_tuning(tiny_weights: Path) -> None:
     with pytest.raises(UserError, match=r"iterations.*osmn\+online"):
         load(tiny_weights, "cpu", iterations=3)
-    with pytest.raises(UserError, match="must be positive"):
+    with pytest.raises(UserError, match="--iterations is 0"):
         load(tiny_weights, "cpu", online=True, iterations=0)
     segmenter = load(tiny_weights, "cpu", online=True, scales=(0.5,))
     with pytest.raises(UserError, match="too small to fine-tune on at scale"):

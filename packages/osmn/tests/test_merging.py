@@ -68,3 +68,17 @@ def test_bad_scores_are_named(sequence: Sequence, tmp_path: Path) -> None:
     with pytest.raises(BadResults, match=r"00001\.npy cannot be read"):
         merge_sequence(tmp_path / "scores", sequence, tree)
     assert not (tmp_path / "out" / "clip").exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, -0.1, 1.1])
+def test_scores_are_probabilities(value: float, sequence: Sequence, tmp_path: Path) -> None:
+    store(tmp_path / "scores", 1, "00001", np.full((20, 30), value))
+    with pytest.raises(BadResults, match=r"00001\.npy has values that are not in 0\.\.1"):
+        merge_sequence(tmp_path / "scores", sequence, ResultsTree(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("key", [0, 255, 300])
+def test_scores_belong_to_objects(key: int, sequence: Sequence, tmp_path: Path) -> None:
+    store(tmp_path / "scores", key, "00001", np.zeros((20, 30)))
+    with pytest.raises(BadResults, match=f"soft masks of {key}; ids of objects are 1 to 254"):
+        merge_sequence(tmp_path / "scores", sequence, ResultsTree(tmp_path / "out"))

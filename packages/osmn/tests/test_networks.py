@@ -1,8 +1,9 @@
-"""Networks against the numbers of the official TensorFlow code."""
+"""Networks against the numbers of the official TensorFlow code, and what lite can be trained on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from torch import Tensor, nn
 from osmn.checkpoints import from_official, to_official, variant_of
 from osmn.networks import OSMN, VARIANTS
 from osmn.networks.layers import BilinearUpsampling, bilinear_kernel, max_pool_same, resize_legacy_bilinear
+from osmn.networks.lite import WIDTHS
 from osmn.networks.modulators import SpatialModulator
+from osmn.presets import LITE_BLOCKS, SampleSettings, TrainingSettings, single_valued
+from osmn.training import set_training_mode
 from vos_shared.errors import BadWeights
 
 pytestmark = pytest.mark.usefixtures("all_cores")
@@ -137,3 +141,20 @@ def test_checkpoint_of_another_variant_is_named(
         model = OSMN(VARIANTS["osvos"])
     with pytest.raises(BadWeights, match="variant deeplab"):
         from_official(official_arrays("deeplab"), model)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (16, 33)], ids=str)
+@pytest.mark.parametrize(("fix_bn", "fix_trunk_bn"), [(True, True), (True, False), (False, True), (False, False)])
+def test_what_batch_norm_cannot_take_statistics_from_is_known(
+    size: tuple[int, int], fix_bn: bool, fix_trunk_bn: bool, tiny_model: OSMN
+) -> None:
+    settings = TrainingSettings(batch_size=1, fix_bn=fix_bn, fix_trunk_bn=fix_trunk_bn)
+    set_training_mode(tiny_model, settings)
+    refused = single_valued(tiny_model.architecture, SampleSettings(size, (1.0,)), settings)
+    with pytest.raises(ValueError, match="more than 1 value per channel") if refused else nullcontext():
+        tiny_model(torch.zeros(1, 3, *size), torch.zeros(1, 1, *size), torch.ones(1, 1920))
+
+
+def test_all_blocks_of_lite_may_be_fixed(tiny_model: OSMN) -> None:
+    assert len(WIDTHS) == LITE_BLOCKS
+    set_training_mode(tiny_model, TrainingSettings(fixed_seg_blocks=LITE_BLOCKS, fixed_modulator_blocks=LITE_BLOCKS))

@@ -64,9 +64,10 @@ class Merge(InputArguments):
     def run(self) -> None:
         """Merge all sequences of the data set."""
         from osmn.merging import merge_sequence
-        from vos_shared.results import ResultsTree
+        from vos_shared.results import ResultsTree, require_apart
 
         sequences = self.load()
+        require_apart(self.scores, self.output, (sequence.name for sequence in sequences))
         tree = ResultsTree(self.output, settings={"merged": str(self.scores)})
         for sequence in sequences:
             merge_sequence(self.scores / sequence.name, sequence, tree)
@@ -135,6 +136,11 @@ class ImportWeights:
             from vos_shared.checkpoints.tensorflow import write_checkpoint
 
             write_checkpoint(self.output, to_official(snapshot.model))
+            if snapshot.shorter_side is not None:
+                print(
+                    "a TensorFlow checkpoint does not say what frames are scaled to for these weights; with it, "
+                    f"give osmn segment --shorter-side {snapshot.shorter_side}"
+                )
         print(f"{snapshot.description}: {self.output}")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from osmn.presets import COCO, DAVIS, YOUTUBE_VOS, SampleSettings, TrainingSettings
+from osmn.presets import COCO, DAVIS, YOUTUBE_VOS, SampleSettings, TrainingSettings, require_statistics
 from vos_shared.cli import STOPPED
 from vos_shared.errors import UserError
 
@@ -46,6 +46,10 @@ class TrainArguments:
     minutes: float = 5.0
     """Wall time between two writes of resume.pt."""
 
+    def __post_init__(self) -> None:
+        if self.head_width < 1:
+            raise UserError(f"osmn: --head-width is {self.head_width}; it must be at least 1")
+
     def start_training(self, source: Source, data: str) -> int:
         """Train on a source; `data` says in words what it is.
 
@@ -79,15 +83,21 @@ class TrainArguments:
         return 0 if last else STOPPED
 
     def _model(self) -> tuple[Any, float]:
-        """The network with its start values, and the factor of the normalised pixels that fits it."""
+        """The network with its start values, and the factor of the normalised pixels that fits it.
+
+        Raises:
+            UserError: no such weights, or settings that do not fit the network.
+        """
         from osmn.networks import VARIANTS
         from osmn.pretraining import starting_model
         from osmn.snapshots import LITE_SCALE, load_snapshot
 
         if self.weights.endswith(".safetensors"):
             snapshot = load_snapshot(Path(self.weights))
+            require_statistics(snapshot.model.architecture, self.samples, self.settings)
             return snapshot.model, snapshot.scale_value
         architecture = replace(VARIANTS[self.variant], head_width=self.head_width)
+        require_statistics(architecture, self.samples, self.settings)
         scale_value = LITE_SCALE if self.variant == "lite" else 1.0
         return starting_model(architecture, self.weights, scale_value), scale_value
 
@@ -128,7 +138,8 @@ class TrainOnImages(TrainArguments):
 
         sources: list[Source] = [StillImages.from_folder(folder) for folder in self.images]
         sources += [VideoFrames.from_sequences(davis2017(root)) for root in self.davis]
-        return self.start_training(Mixture(sources), ", ".join(place.name for place in (*self.images, *self.davis)))
+        names = [place.resolve().name for place in (*self.images, *self.davis)]
+        return self.start_training(Mixture(sources), ", ".join(names))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -154,10 +154,15 @@ class Mixture:
 
     Args:
         sources: at least one.
+
+    Raises:
+        BadDataset: none, or none that holds an example.
     """
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._examples = [(source, index) for source in sources for index in range(len(source))]
+        if not self._examples:
+            raise BadDataset("osmn: nothing to train on; name folders of photographs with --images, or DAVIS folders")
 
     def __len__(self) -> int:
         """Examples of all sources."""

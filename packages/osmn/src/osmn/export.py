@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from osmn.inference import MIN_SIDE
 from osmn.networks import GUIDE_SIZE, OSMN
+from osmn.settings import MIN_SIDE
 from osmn.snapshots import load_weights
 from vos_shared.atomic import atomic_path
 from vos_shared.errors import UserError

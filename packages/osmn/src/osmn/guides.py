@@ -55,6 +55,15 @@ def resize_mask(mask: BoolMask, size: tuple[int, int]) -> BoolMask:
     return np.asarray(image).astype(np.bool_)
 
 
+def resize_object(mask: BoolMask, size: tuple[int, int]) -> BoolMask:
+    """As `resize_mask`, but an object that would vanish keeps the cells that its pixels fall into."""
+    resized = resize_mask(mask, size)
+    if not resized.any():
+        rows, columns = np.nonzero(mask)
+        resized[rows * size[0] // mask.shape[0], columns * size[1] // mask.shape[1]] = True
+    return resized
+
+
 def guide_box(mask: BoolMask) -> Box:
     """The official box of an object, (left, top, right, bottom); empty masks give the whole frame.
 

@@ -19,23 +19,21 @@ from osmn.guides import (
     dilated_guide,
     resize_frame,
     resize_mask,
+    resize_object,
     spatial_guide,
     visual_guide,
 )
 from osmn.merging import THRESHOLD, merge_scores
 from osmn.networks import OSMN
-from osmn.settings import InferenceSettings, OnlineSettings
+from osmn.settings import MIN_SIDE, InferenceSettings, OnlineSettings
 from osmn.snapshots import Snapshot, load_weights, parameter_count
 from vos_shared.crf import refine_labels, require_densecrf
 from vos_shared.errors import BadMask, BadVideo, UserError
-from vos_shared.masks import describe_size, ids_of
+from vos_shared.masks import VOID, describe_size, ids_of
 from vos_shared.method import Frame, ModelInfo, ObjectMask, Scores, Segmentation, Segmenter
 from vos_shared.runtime.device import autocast, choose_device, choose_precision
 from vos_shared.scores import Score
 from vos_shared.video import Video
-
-MIN_SIDE = 8
-"""Shorter side in pixels of the smallest frame that all variants take."""
 
 
 @dataclass
@@ -106,7 +104,7 @@ class OSMNSegmenter(Segmenter):
                 probabilities[new] = mask.astype(np.float32)
         mask = merge_scores(self._decided(probabilities, known), video.frame_size)
         if prompt is not None:  # What is given is given, whatever an older object claims.
-            given = (prompt > 0) & ~np.isin(prompt, known)
+            given = ~np.isin(prompt, [0, VOID, *known])
             mask[given] = prompt[given]
         return Segmentation(mask, _stack_scores(probabilities, video.frame_size) if scores else None)
 
@@ -155,13 +153,13 @@ class OSMNSegmenter(Segmenter):
         settings = self.settings
         model = self._adapted(frame, mask)
         sharp = self._sharp(frame)
-        inside = resize_mask(mask, sharp.shape[:2])
+        inside = resize_object(mask, sharp.shape[:2])
         crop, label = crop_guide(sharp, inside, pad_ratio=settings.pad_ratio, keep_aspect=settings.keep_aspect)
         guide = visual_guide(crop, label, self.normalise, blank_background=settings.blank_background)
         with autocast(self.device, self.dtype):
             gamma = model.visual_modulation(torch.from_numpy(guide)[None].to(self.device))
         size = settings.network_size(mask.shape)
-        return _Object(model, None if gamma is None else gamma[0], resize_mask(mask, size))
+        return _Object(model, None if gamma is None else gamma[0], resize_object(mask, size))
 
     def _sharp(self, frame: Frame) -> Frame:
         """The current frame, from the folder with a higher resolution if there is one."""

@@ -10,7 +10,7 @@ from PIL import Image
 
 from vos_shared.datasets import Sequence
 from vos_shared.errors import BadResults
-from vos_shared.masks import describe_size
+from vos_shared.masks import VOID, describe_size
 from vos_shared.method import ObjectMask
 from vos_shared.results import ResultsTree
 from vos_shared.scores import Score, read_score, scored_objects
@@ -49,18 +49,27 @@ def merge_sequence(scores: Path, sequence: Sequence, tree: ResultsTree) -> None:
         tree: takes the masks.
 
     Raises:
-        BadResults: no soft masks, or of different sizes in one frame.
+        BadResults: no soft masks, of different sizes in one frame, of what is no object, or not in 0..1.
     """
     ids = scored_objects(scores)
+    if unfit := [str(key) for key in ids if not 0 < key < VOID]:
+        raise BadResults(f"{scores} has soft masks of {', '.join(unfit)}; ids of objects are 1 to {VOID - 1}")
     with tree.writer(sequence.name, sequence.frame_names) as writer:
         for frame_name, prompt in sequence.prompts():
             given = set() if prompt is None else set(np.unique(prompt).tolist())
-            scored = {key: read_score(scores, key, frame_name) for key in ids if key not in given}
+            scored = {key: _probability(scores, key, frame_name) for key in ids if key not in given}
             found = {key: score for key, score in scored.items() if score is not None}
             size = _common_size(found, scores, frame_name) or sequence.video.size
             mask = _resize_ids(merge_scores(found, size), sequence.video.size)
             # What is given is given, whatever an older object claims.
             writer.write(frame_name, mask if prompt is None else np.where(prompt > 0, prompt, mask))
+
+
+def _probability(folder: Path, key: int, frame_name: str) -> Score | None:
+    score = read_score(folder, key, frame_name)
+    if score is not None and not ((score >= 0) & (score <= 1)).all():
+        raise BadResults(f"soft mask {folder / str(key) / frame_name}.npy has values that are not in 0..1")
+    return score
 
 
 def _common_size(found: Mapping[int, Score], folder: Path, frame_name: str) -> tuple[int, int] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,12 +16,13 @@ from osmn.guides import BoolMask
 from osmn.inference import OSMNSegmenter
 from osmn.networks import OSMN
 from osmn.optimiser import TensorFlowAdam
-from osmn.presets import GuideAugmentation, SampleSettings, TrainingSettings
+from osmn.presets import GuideAugmentation, SampleSettings, TrainingSettings, single_valued
 from osmn.settings import InferenceSettings, OnlineSettings
 from osmn.snapshots import load_snapshot, save_snapshot
 from osmn.training import Objective, set_training_mode
 from vos_shared.errors import BadWeights, UserError
 from vos_shared.method import Frame, ModelInfo
+from vos_shared.runtime.device import autocast
 
 
 @dataclass(frozen=True)
@@ -57,24 +59,41 @@ def fine_tune(
 
     Returns:
         In evaluation mode, on the model's device.
+
+    Raises:
+        UserError: it diverged.
     """
     device = next(model.parameters()).device
     cuda = [device] if device.type == "cuda" else []
-    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(cuda):
+    full = autocast(device, torch.float32)
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(cuda), full:
         torch.manual_seed(seed)  # Dropout draws, too: no object's network may depend on those before it.
         tuned = copy.deepcopy(model)
-        # The trunks' statistics of lite cannot be had from one frame; the original knows no such case.
-        set_training_mode(tuned, TrainingSettings(fix_bn=online.fix_bn, fix_trunk_bn=True))
+        set_training_mode(tuned, _mode(online))
         parameters = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
         optimiser = TensorFlowAdam(parameters, lr=online.learning_rate)
         objective = Objective(tuned)
         stream = TrainingStream(source, samples, batch=1, steps=online.iterations, seed=seed)
         for step in range(online.iterations):
-            main, regulariser = objective({name: value[None].to(device) for name, value in stream[step].items()})
+            sample = {name: value[None].to(device) for name, value in stream[step].items()}
+            loss = sum(objective(sample))
+            _require_finite(loss.item(), step)
             optimiser.zero_grad()
-            (main + regulariser).backward()
+            loss.backward()
             optimiser.step()
-        return tuned.eval().requires_grad_(False)
+        tuned.eval().requires_grad_(False)
+        _require_finite(sum(objective(sample)).item(), online.iterations)  # Of the network that is kept.
+        return tuned
+
+
+def _mode(online: OnlineSettings) -> TrainingSettings:
+    # The trunks' statistics of lite cannot be had from one frame; the original knows no such case.
+    return TrainingSettings(batch_size=1, fix_bn=online.fix_bn, fix_trunk_bn=True)
+
+
+def _require_finite(loss: float, steps: int) -> None:
+    if not math.isfinite(loss):
+        raise UserError(f"osmn: the loss of fine-tuning is {loss} after {steps} steps; lower --learning-rate")
 
 
 class OnlineSegmenter(OSMNSegmenter):
@@ -98,15 +117,17 @@ class OnlineSegmenter(OSMNSegmenter):
             return self._tuned(frame, mask)
         if self._source is None or self._video is None:
             raise UserError("osmn: fine-tuned networks are kept under the video's name; call prepare first")
-        path = self.online.models / self._source.name / f"{len(self._video.objects) + 1}.safetensors"
         samples = self._samples(mask)
-        digest = hashlib.sha256(self._origin.encode() + frame.tobytes() + mask.tobytes() + repr(samples).encode())
-        tuned = _kept(path, digest.hexdigest())
+        made_from = self._origin.encode() + frame.tobytes() + mask.tobytes() + repr(samples).encode()
+        origin = hashlib.sha256(made_from).hexdigest()
+        number = len(self._video.objects) + 1
+        path = self.online.models / self._source.name / f"{number}-{origin[:8]}.safetensors"
+        tuned = _kept(path, origin)
         if tuned is not None:
             tuned.aligned_size = self.settings.aligned_size
             return tuned.to(self.device).to(memory_format=torch.channels_last)
         tuned = self._tuned(frame, mask)
-        notes = {"description": f"fine-tuned on the first frame of {path.parent.name}", "origin": digest.hexdigest()}
+        notes = {"description": f"fine-tuned on the first frame of {path.parent.name}", "origin": origin}
         save_snapshot(path, tuned, self.normalise.scale, notes)
         return tuned
 
@@ -120,18 +141,19 @@ class OnlineSegmenter(OSMNSegmenter):
             UserError: at the smallest scale there is a single cell left, from which batch norm can take no statistics.
         """
         size = self.settings.network_size(mask.shape)
-        if not self.online.fix_bn and max(size) * min(self.online.scales) <= 32:
-            raise UserError(
-                f"osmn: frames of {size[1]}x{size[0]} are too small to fine-tune on at scale "
-                f"{min(self.online.scales)}; give larger --scales, or --fix-bn"
-            )
-        return SampleSettings(
+        samples = SampleSettings(
             size,
             self.online.scales,
             self.normalise.scale,
             mask_guide=self.model.architecture.base_model == "masktrack",
             augmentation=GuideAugmentation(keep_aspect=self.settings.keep_aspect),
         )
+        if single_valued(self.model.architecture, samples, _mode(self.online)):
+            raise UserError(
+                f"osmn: frames of {size[1]}x{size[0]} are too small to fine-tune on at scale "
+                f"{min(self.online.scales)}; give larger --scales, or --fix-bn"
+            )
+        return samples
 
 
 def _fingerprint(model: OSMN, online: OnlineSettings) -> str:
@@ -143,8 +165,14 @@ def _fingerprint(model: OSMN, online: OnlineSettings) -> str:
 
 
 def _kept(path: Path, origin: str) -> OSMN | None:
-    try:
-        snapshot = load_snapshot(path)
-    except BadWeights:  # Missing or damaged: it is made anew.
+    """The network that was kept under this name, or None.
+
+    Raises:
+        BadWeights: the file is damaged, or somebody else's.
+    """
+    if not path.exists():
         return None
-    return snapshot.model if snapshot.metadata.get("origin") == origin else None
+    snapshot = load_snapshot(path)
+    if snapshot.metadata.get("origin") != origin:
+        raise BadWeights(f"{path} is no network that was kept here; move it away, or choose another --models")
+    return snapshot.model

@@ -8,13 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
-from vos_shared.atomic import atomic_path
 from vos_shared.datasets import Sequence
-from vos_shared.masks import VOID
-from vos_shared.method import ObjectMask
+from vos_shared.masks import VOID, ids_of
+from vos_shared.results import ResultsTree
+
+KIND = "binary masks of a data set"
 
 
 def split_objects(sequences: list[Sequence], annotations: Path, resolution: str) -> None:
@@ -26,21 +28,32 @@ def split_objects(sequences: list[Sequence], annotations: Path, resolution: str)
         sequences: with masks.
         annotations: folder that gets the two folders.
         resolution: first part of their names.
+
+    Raises:
+        BadResults: the folder of a sequence is there and was not written by this; nothing is written then.
     """
+    # Their records lie beside the sequences: the official programs look into the folders of listed sequences only.
+    split, union = (ResultsTree(annotations / f"{resolution}_{part}", kind=KIND) for part in ("split", "all"))
+    for sequence in sequences:
+        split.require_ours(sequence.name)
+        union.require_ours(sequence.name)
     for sequence in tqdm(sequences, unit="sequence", disable=None):
-        first = sequence.annotation(sequence.frame_names[0])
-        ids = [] if first is None else [int(key) for key in np.unique(first) if key not in (0, VOID)]
-        for frame_name in sequence.frame_names:
-            mask = sequence.annotation(frame_name)
-            if mask is None:
-                continue
-            _write(annotations / f"{resolution}_all" / sequence.name / f"{frame_name}.png", (mask > 0) & (mask < VOID))
-            for key in ids:
-                place = annotations / f"{resolution}_split" / sequence.name / str(key) / f"{frame_name}.png"
-                _write(place, mask == key)
+        with split.replacing(sequence.name) as (objects, _), union.replacing(sequence.name) as (foreground, _):
+            _write_sequence(sequence, objects, foreground)
 
 
-def _write(path: Path, inside: ObjectMask) -> None:
+def _write_sequence(sequence: Sequence, objects: Path, foreground: Path) -> None:
+    first = sequence.annotation(sequence.frame_names[0])
+    ids = [] if first is None else ids_of(first)
+    for frame_name in sequence.frame_names:
+        mask = sequence.annotation(frame_name)
+        if mask is None:
+            continue
+        _write(foreground / f"{frame_name}.png", (mask > 0) & (mask < VOID))
+        for key in ids:
+            _write(objects / str(key) / f"{frame_name}.png", mask == key)
+
+
+def _write(path: Path, inside: npt.NDArray[np.bool_]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        Image.fromarray(inside.astype(np.uint8) * np.uint8(255)).save(temporary, "png")
+    Image.fromarray(inside.astype(np.uint8) * np.uint8(255)).save(path)

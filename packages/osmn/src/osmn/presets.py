@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import tyro
 
+from osmn.settings import MIN_SIDE, require_scales
 from vos_shared.errors import UserError
+
+if TYPE_CHECKING:
+    from osmn.networks import Architecture
+
+LITE_BLOCKS: Final = 13
+"""Depthwise-separable blocks of lite's trunks."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,14 @@ class GuideAugmentation:
     mask_shift: float = 0.2
     keep_aspect: bool = False
     blank_background: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("crop_ratio", "angle", "centre_ratio", "std_ratio", "mask_shift"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"osmn: {_option(name)} is {getattr(self, name)}; it must be a number, 0 or more")
+        low, high = self.mask_scale
+        if not 0 < low <= high < math.inf:
+            raise UserError(f"osmn: --mask-scale is {low} {high}; it takes two numbers above 0, the smaller one first")
 
 
 @dataclass(frozen=True)
@@ -76,9 +91,10 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("batch_size", 1), ("save_steps", 1), ("seed", 0), ("workers", 0)):
             if getattr(self, name) < least:
-                raise UserError(
-                    f"osmn: --{name.replace('_', '-')} is {getattr(self, name)}; it must be at least {least}"
-                )
+                raise UserError(f"osmn: {_option(name)} is {getattr(self, name)}; it must be at least {least}")
+        for name in ("fixed_seg_blocks", "fixed_modulator_blocks"):
+            if not 0 <= getattr(self, name) <= LITE_BLOCKS:
+                raise UserError(f"osmn: {_option(name)} is {getattr(self, name)}; lite has {LITE_BLOCKS} blocks")
         if not 0 < self.learning_rate < math.inf:
             raise UserError(f"osmn: --learning-rate is {self.learning_rate}; it must be a number above 0")
 
@@ -108,12 +124,45 @@ class SampleSettings:
     augmentation: GuideAugmentation = field(default_factory=GuideAugmentation)
 
     def __post_init__(self) -> None:
-        if min(self.size) < 16 or not self.scales or min(self.scales) <= 0:
-            raise UserError(f"osmn: frames of {self.size} at scales {self.scales} are too small for the network")
+        require_scales(self.scales)
+        if min(self.size) < 16 or min(self.batch_size_of(min(self.scales))) < MIN_SIDE:
+            raise UserError(
+                f"osmn: frames of {self.size} at scales {self.scales} are too small for the network; "
+                "give a larger --size, or larger --scales"
+            )
+        if not 0 <= self.frame_crop_ratio < 0.5:
+            raise UserError(f"osmn: --frame-crop-ratio is {self.frame_crop_ratio}; it must be 0 or more and below 0.5")
 
     def batch_size_of(self, scale: float) -> tuple[int, int]:
         """(height, width) of a batch at this scale."""
         return int(self.size[0] * scale), int(self.size[1] * scale)
+
+
+def single_valued(architecture: Architecture, samples: SampleSettings, settings: TrainingSettings) -> bool:
+    """Whether a batch norm that takes statistics would see a single value a channel, of which there are none."""
+    spatial = architecture.spatial and architecture.base_model != "masktrack" and not settings.fix_bn
+    trunks = architecture.base_model == "lite" and not settings.fix_trunk_bn
+    stride = 2 ** max(architecture.halvings.values())
+    single_cell = max(samples.batch_size_of(min(samples.scales))) <= stride
+    return settings.batch_size == 1 and (spatial or trunks) and single_cell
+
+
+def require_statistics(architecture: Architecture, samples: SampleSettings, settings: TrainingSettings) -> None:
+    """Refuse frames and batches from which batch norm can take no statistics.
+
+    Raises:
+        UserError: with the options that would help.
+    """
+    if single_valued(architecture, samples, settings):
+        fixed = "--fix-bn and --fix-trunk-bn" if architecture.base_model == "lite" else "--fix-bn"
+        raise UserError(
+            f"osmn: frames of {samples.size} at scale {min(samples.scales)} are too small for batch norm; "
+            f"give a larger --size, larger --scales, --batch-size 2, or {fixed}"
+        )
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 COCO: Final = (TrainingSettings(), SampleSettings((400, 400), (0.8, 1.0, 1.2)))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from vos_shared.errors import UserError
+
+MIN_SIDE = 8
+"""Shorter side in pixels of the smallest frame that all variants take."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,10 @@ class InferenceSettings:
         lengths += [] if self.shorter_side is None else [self.shorter_side]
         if lengths and min(lengths) < 16:
             raise UserError(f"osmn: frames of {min(lengths)} pixels are too small for the network; 16 is the least")
-        if self.pad_ratio < 0:
-            raise UserError(f"osmn: the margin {self.pad_ratio} of the visual guide must not be negative")
+        if not 0 <= self.pad_ratio < math.inf:
+            raise UserError(f"osmn: --pad-ratio is {self.pad_ratio}; it must be a number, 0 or more")
+        if self.scale_value is not None and not 0 < self.scale_value < math.inf:
+            raise UserError(f"osmn: --scale-value is {self.scale_value}; it must be a number above 0")
         if self.object_batch < 1:
             raise UserError(f"osmn: object batch {self.object_batch} must be at least 1")
 
@@ -74,9 +80,22 @@ class OnlineSettings:
     fix_bn: bool = False
     """Keep the spatial modulator's stored statistics; the original lets them move."""
     models: Path | None = None
-    """Keep the fine-tuned networks as FOLDER/<video>/<n>.safetensors, n counting the video's objects; those that are
-    there, made from the same frame, weights and settings, are not made again."""
+    """Keep the fine-tuned networks as FOLDER/<video>/<n>-<origin>.safetensors, n counting the video's objects; origin
+    stands for frame, mask, weights and settings, and what was made from the same is not made again."""
 
     def __post_init__(self) -> None:
-        if self.iterations < 1 or not self.scales or min(self.scales) <= 0 or self.learning_rate <= 0:
-            raise UserError(f"osmn: fine-tuning cannot use {self}: iterations, rate and scales must be positive")
+        if self.iterations < 1:
+            raise UserError(f"osmn: --iterations is {self.iterations}; it must be at least 1")
+        if not 0 < self.learning_rate < math.inf:
+            raise UserError(f"osmn: --learning-rate is {self.learning_rate}; it must be a number above 0")
+        require_scales(self.scales)
+
+
+def require_scales(scales: tuple[float, ...]) -> None:
+    """Refuse factors that no frame can be scaled by.
+
+    Raises:
+        UserError: none, or one that is not above 0 and finite.
+    """
+    if not scales or not all(0 < scale < math.inf for scale in scales):
+        raise UserError(f"osmn: --scales is {' '.join(map(str, scales)) or 'empty'}; it takes numbers above 0")
