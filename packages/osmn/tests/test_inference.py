@@ -243,6 +243,10 @@ def test_guides_are_cut_from_sharper_frames(first_frame: FirstFrame, tiny_weight
     assert not np.array_equal(plain, sharp)
     # The same picture of noise, up to resampling and the border that the official crop loses.
     assert np.corrcoef(plain.ravel(), sharp.ravel())[0, 1] > 0.6
+    before = load(tiny_weights, "cpu", guide_frames=tmp_path).info.weights
+    assert load(tiny_weights, "cpu", guide_frames=tmp_path).info.weights == before
+    Image.fromarray(first_frame.frame).save(tmp_path / "clip" / "00000.png")
+    assert load(tiny_weights, "cpu", guide_frames=tmp_path).info.weights != before  # Results become stale.
 
 
 def test_options_of_fine_tuning_need_fine_tuning(tiny_weights: Path) -> None:

@@ -31,6 +31,7 @@ from vos_shared.crf import refine_labels, require_densecrf
 from vos_shared.errors import BadMask, BadVideo, UserError
 from vos_shared.masks import VOID, describe_size, ids_of
 from vos_shared.method import Frame, ModelInfo, ObjectMask, Scores, Segmentation, Segmenter
+from vos_shared.results import fingerprint
 from vos_shared.runtime.device import autocast, choose_device, choose_precision
 from vos_shared.scores import Score
 from vos_shared.video import Video
@@ -261,12 +262,22 @@ def load(
     settings = _settings(snapshot, options)
     if settings.crf:
         require_densecrf()
-    info = ModelInfo(parameter_count(snapshot.model), snapshot.description, snapshot.trained)
+    description = snapshot.description + _guides_in_words(settings.guide_frames)
+    info = ModelInfo(parameter_count(snapshot.model), description, snapshot.trained)
     if not online:
         return OSMNSegmenter(snapshot.model, info, settings, place, kind)
     from osmn.online import OnlineSegmenter
 
     return OnlineSegmenter(snapshot.model, info, settings, place, kind, OnlineSettings(**tuning))
+
+
+def _guides_in_words(folder: Path | None) -> str:
+    """What masks depend on besides: other frames in the folder of the guides make results stale."""
+    if folder is None:
+        return ""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    state = [(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return f", guide frames {fingerprint(state)}"
 
 
 def _names(settings: type) -> set[str]:
