@@ -52,11 +52,11 @@ class InputArguments:
         """
         from vos_shared.datasets import require_known
 
+        require_known(self.dataset)
         if self.is_dataset:
             if prompt is not None:
                 raise UserError(f"{self.source} is a data set, which brings its own masks; leave out --prompt")
             return self._dataset()
-        require_known(self.dataset)
         given = {"split": self.split, "sequences": self.sequences, "resolution": self.resolution}
         if unused := [f"--{name}" for name, value in given.items() if value]:
             raise UserError(f"{self.source} is no data set (it has no JPEGImages); leave out {', '.join(unused)}")

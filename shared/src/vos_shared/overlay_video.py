@@ -16,10 +16,13 @@ from vos_shared.video import Video, VideoWriter, film_comment
 
 _DEFAULT_FPS: Final = 24.0
 """DAVIS does not say its frame rate; its videos play well at this one."""
-
-
 _COMMENT: Final = "objects drawn over the video by vos-shared"
 """In the films' metadata: they may be replaced, no others."""
+
+
+def film_beside(masks: Path) -> Path:
+    """Where the film of a sequence belongs, beside the folder of its masks."""
+    return masks.with_name(f"{masks.name}.mp4")
 
 
 def require_overlay(path: Path) -> None:

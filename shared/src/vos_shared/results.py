@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
@@ -106,7 +107,8 @@ class ResultsTree:
                 true masks; at the end, frames without a mask.
 
         """
-        with self.replacing(sequence_name, inputs) as (partial, extra):
+        said: dict[str, Any] = {}
+        with self.replacing(sequence_name, inputs, said) as partial:
             writer = SequenceWriter(partial, frame_names, encode)
             yield writer
             lacking = [name for name in frame_names if name not in writer._written]
@@ -115,18 +117,19 @@ class ResultsTree:
                     f"{self.folder(sequence_name)} would lack {len(lacking)} of {len(frame_names)} masks: "
                     f"{', '.join(lacking)}"
                 )
-            extra.update(frames=len(frame_names), extra=writer._extra)
+            said.update(frames=len(frame_names), extra=writer._extra)
 
     @contextmanager
-    def replacing(self, sequence_name: str, inputs: str = "") -> Iterator[tuple[Path, dict[str, Any]]]:
+    def replacing(self, sequence_name: str, inputs: str = "", said: Mapping[str, Any] | None = None) -> Iterator[Path]:
         """Fill the folder of a sequence; it takes its place when the block ends, and not if it raises.
 
         Args:
             sequence_name: a folder name.
             inputs: a fingerprint of what the content is made from.
+            said: what the record shall say, too, as it is when the block ends.
 
         Yields:
-            A folder that the caller makes with its first file, and a dictionary for what the record shall say, too.
+            A folder that the caller makes with its first file.
 
         Raises:
             BadResults: as `require_ours`.
@@ -136,14 +139,13 @@ class ResultsTree:
         target, record = self.folder(sequence_name), self._record(sequence_name, inputs)
         sweep_abandoned(self.root / ".partial")
         partial = self.root / ".partial" / f"{sequence_name}.{secrets.token_hex(4)}"
-        more: dict[str, Any] = {}
         try:
-            yield partial, more
+            yield partial
             partial.mkdir(parents=True, exist_ok=True)  # There may be nothing to write.
             write_json(self._entry(sequence_name), {**record, "finished": None})
             _exchange(partial, target)
             finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            write_json(self._entry(sequence_name), {**record, "finished": finished, **more})
+            write_json(self._entry(sequence_name), {**record, "finished": finished, **(said or {})})
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -203,6 +205,24 @@ class ResultsTree:
             "settings": self.settings,
             "settings_hash": fingerprint(self.settings),
         }
+
+
+def check_places(trees: Sequence[ResultsTree], sequence_names: Iterable[str]) -> None:
+    """Refuse, before any work, to replace what somebody else has written, or one tree by another.
+
+    Args:
+        trees: what will be written.
+        sequence_names: to each of them.
+
+    Raises:
+        BadResults: naming the folder.
+    """
+    names = list(sequence_names)
+    for one, other in combinations(trees, 2):
+        require_apart(one.root, other.root, names)
+    for tree in trees:
+        for name in names:
+            tree.require_ours(name)
 
 
 def require_apart(one: Path, other: Path, sequence_names: Iterable[str]) -> None:

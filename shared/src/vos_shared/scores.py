@@ -55,7 +55,7 @@ def score_writer(tree: ResultsTree | None, sequence_name: str, inputs: str = "")
     if tree is None:
         yield None
         return
-    with tree.replacing(sequence_name, inputs) as (folder, _):
+    with tree.replacing(sequence_name, inputs) as folder:
         yield ScoreWriter(folder)
 
 

@@ -26,7 +26,6 @@ __all__ = [
     "MaskSink",
     "SegmentArguments",
     "SequenceTiming",
-    "own_file",
     "run_segment",
     "run_settings",
     "segment_sequence",
@@ -131,17 +130,13 @@ class _Run:
 
     def check_places(self, sequences: list[Sequence]) -> None:
         """Refuse, before any work, to replace what somebody else has written."""
-        from vos_shared.overlay_video import require_overlay
-        from vos_shared.results import require_apart
+        from vos_shared.overlay_video import film_beside, require_overlay
+        from vos_shared.results import check_places
 
-        if self.scores is not None:
-            require_apart(self.tree.root, self.scores.root, (sequence.name for sequence in sequences))
-        for sequence in sequences:
-            for tree in (self.tree, self.scores):
-                if tree is not None:
-                    tree.require_ours(sequence.name)
-            if self.arguments.overlay:
-                require_overlay(self._film(sequence))
+        trees = [self.tree] if self.scores is None else [self.tree, self.scores]
+        check_places(trees, (sequence.name for sequence in sequences))
+        for sequence in sequences if self.arguments.overlay else ():
+            require_overlay(film_beside(self.tree.folder(sequence.name)))
 
     def compute(self, sequences: list[Sequence]) -> None:
         """Segment the sequences that are not finished."""
@@ -180,30 +175,22 @@ class _Run:
 
     def draw(self, sequences: list[Sequence]) -> None:
         """Draw the objects over the frames, unless a film is there that is younger than its masks."""
-        from vos_shared.overlay_video import write_overlay
+        from vos_shared.overlay_video import film_beside, write_overlay
 
         for sequence in tqdm(sequences, desc="drawing", unit="sequence", disable=_hidden()):
-            masks, film = self.tree.folder(sequence.name), self._film(sequence)
+            masks = self.tree.folder(sequence.name)
+            film = film_beside(masks)
             if not film.exists() or film.stat().st_mtime < masks.stat().st_mtime:
                 write_overlay(sequence.video, masks, film)
-
-    def _film(self, sequence: Sequence) -> Path:
-        return self.tree.root / f"{sequence.name}.mp4"
 
     def write_timing(self, sequences: list[Sequence], path: Path) -> None:
         """Write the times of this run and of those before it; under torchrun a file for each process."""
         from vos_shared.atomic import write_json
+        from vos_shared.runtime.distributed import own_file
 
         records = {sequence.name: self.tree.record(sequence.name) or {} for sequence in sequences}
         times = {name: record["extra"]["timing"] for name, record in records.items()}
         write_json(own_file(path), {**self.tree.settings, "total": total_timing(times.values()), "sequences": times})
-
-
-def own_file(path: Path) -> Path:
-    """The file of this process: under torchrun its number is part of the name."""
-    from vos_shared.runtime.distributed import rank, world_size
-
-    return path.with_name(f"{path.stem}-rank{rank()}{path.suffix}") if world_size() > 1 else path
 
 
 def _hidden() -> bool | None:

@@ -35,11 +35,10 @@ _DAMAGE: Final = (
     zlib.error,
     lzma.LZMAError,
     EOFError,
-    NotImplementedError,
     RuntimeError,
     ValueError,
 )
-"""What reading a damaged zip file raises, or one that is packed in an unknown way."""
+"""What reading a damaged zip file raises, or one that is packed in an unknown way (a kind of RuntimeError)."""
 
 _TIME: Final = (1980, 1, 1, 0, 0, 0)
 """Of all files in a zip file, so that the same masks make the same one."""

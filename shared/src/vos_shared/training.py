@@ -357,6 +357,33 @@ def only_run(folder: Path, fabric: Fabric) -> Iterator[None]:
         lock.release()
 
 
+def require_no_run(folder: Path, names: Sequence[str], fabric: Fabric) -> None:
+    """Refuse a folder in which a run has written; all processes look before any of them writes.
+
+    Args:
+        folder: of the run to begin.
+        names: what runs write.
+        fabric: launched.
+
+    Raises:
+        UserError: naming what is there.
+    """
+    found = [name for name in names if (folder / name).exists()]
+    fabric.barrier()
+    if found:
+        raise UserError(
+            f"training: {folder} already holds a run ({', '.join(found)}); choose another --output, or add --resume if "
+            "its resume.pt is there"
+        )
+
+
+def after_each(items: Iterable[T], work: Callable[[], object]) -> Iterator[T]:
+    """The items; each time that one was used, do some work. Within `agreed_items` its errors end all processes."""
+    for item in items:
+        yield item
+        work()
+
+
 def agreed_items(
     items: Iterable[T], stop: StopRequest, fabric: Fabric, before_error: Callable[[], object]
 ) -> Iterator[T]:

@@ -18,7 +18,7 @@ from vos_shared.datasets.frame_lists import ListedSequence, read_inference_list
 from vos_shared.inputs import inputs_fingerprint, require_prompts
 from vos_shared.masks import DAVIS_PALETTE
 from vos_shared.method import Frame, ObjectMask, Segmenter
-from vos_shared.results import ResultsTree, fingerprint
+from vos_shared.results import ResultsTree, check_places, fingerprint
 from vos_shared.runtime.device import choose_device
 from vos_shared.runtime.distributed import rank, shard
 from vos_shared.segment import SegmentArguments, run_settings
@@ -54,6 +54,7 @@ def segment_list(
     segmenter = DENSE_ULEARN.load(weights, str(device), precision, variant=arguments.variant, **options)
     settings = {**run_settings(DENSE_ULEARN, segmenter, arguments, options), "pictures": pictures}
     tree = ResultsTree(arguments.output / f"{layer}_vos", settings=settings)
+    check_places([tree], (item.sequence.name for item in listed))
     drawn = arguments.output / f"{layer}_vis" if pictures else None
     total = sum(len(item.sequence.frame_names) for item in listed)
     with tqdm(total=total, unit="frame", disable=None if rank() == 0 else True) as bar:

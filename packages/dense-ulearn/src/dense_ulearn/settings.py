@@ -15,6 +15,7 @@ CHANNELS: dict[Layer, int] = {"res3": 256, "res4": 512, "key": 128}
 
 
 COLDEST: Final = 1e-6
+"""Least temperature; similarities over a smaller one would not be finite."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,6 @@ class PropagationSettings:
 
     def __post_init__(self) -> None:
         positive = 0 < self.radius < math.inf and self.neighbours >= 1
-        # Similarities over a smaller temperature would not be finite.
         if self.context < 0 or not positive or not COLDEST <= self.temperature < math.inf:
             raise UserError(
                 f"label propagation cannot use {self}: context >= 0, temperature >= {COLDEST}, all others positive and "

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,9 +27,11 @@ from vos_shared.training import (
     RunningMeans,
     StopRequest,
     TrainingLog,
+    after_each,
     agreed_items,
     only_run,
     progress_bar,
+    require_no_run,
     together,
 )
 
@@ -124,13 +125,7 @@ class _Loop:
 
     def begin(self) -> None:
         """Write the first resume file, so that a folder without one holds no run."""
-        found = [name for name in (self.file.path.name, LAST, LOG, "best") if (self.where.folder / name).exists()]
-        self.trainer.fabric.barrier()  # Nobody writes before everybody has looked.
-        if found:
-            raise UserError(
-                f"training: {self.where.folder} already holds a run ({', '.join(found)}); choose another --output, or "
-                "add --resume if its resume.pt is there"
-            )
+        require_no_run(self.where.folder, (self.file.path.name, LAST, LOG, "best"), self.trainer.fabric)
         together(self._save_state, self.trainer.fabric)
 
     def go_on(self) -> None:
@@ -155,7 +150,7 @@ class _Loop:
 
     def run(self, clips: ClipDataset, log: TrainingLog, stop: StopRequest) -> bool:
         """All steps that remain; False if it was asked to stop before the end."""
-        batches = self._saving(clip_batches(clips, self.keys, self.where.workers))
+        batches = after_each(clip_batches(clips, self.keys, self.where.workers), self._save_if_due)
         with progress_bar(self.keys.steps, self.step, enabled=self.leader) as bar:
             for views in agreed_items(batches, stop, self.trainer.fabric, before_error=self._save):
                 epoch, position = divmod(self.step, self.keys.steps_per_epoch)
@@ -171,12 +166,9 @@ class _Loop:
         self._save()
         return self.step >= self.keys.steps
 
-    def _saving(self, batches: Iterable[Views[Tensor]]) -> Iterator[Views[Tensor]]:
-        """The batches; between them what is due is saved, where an error ends all processes."""
-        for views in batches:
-            yield views
-            if self.file.due():
-                self._save()
+    def _save_if_due(self) -> None:
+        if self.file.due():
+            self._save()
 
     def _step(self, views: Views[Tensor]) -> float:
         """One update; its loss, over all processes."""

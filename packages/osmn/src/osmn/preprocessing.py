@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from vos_shared.datasets import Sequence
 from vos_shared.masks import VOID, ids_of
-from vos_shared.results import ResultsTree
+from vos_shared.results import ResultsTree, check_places
 
 KIND = "binary masks of a data set"
 
@@ -34,11 +34,9 @@ def split_objects(sequences: list[Sequence], annotations: Path, resolution: str)
     """
     # Their records lie beside the sequences: the official programs look into the folders of listed sequences only.
     split, union = (ResultsTree(annotations / f"{resolution}_{part}", kind=KIND) for part in ("split", "all"))
-    for sequence in sequences:
-        split.require_ours(sequence.name)
-        union.require_ours(sequence.name)
+    check_places([split, union], (sequence.name for sequence in sequences))
     for sequence in tqdm(sequences, unit="sequence", disable=None):
-        with split.replacing(sequence.name) as (objects, _), union.replacing(sequence.name) as (foreground, _):
+        with split.replacing(sequence.name) as objects, union.replacing(sequence.name) as foreground:
             _write_sequence(sequence, objects, foreground)
 
 

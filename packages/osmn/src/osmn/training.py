@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,10 +25,12 @@ from vos_shared.training import (
     ResumeFile,
     StopRequest,
     TrainingLog,
+    after_each,
     agreed_items,
     leave_process_group,
     only_run,
     progress_bar,
+    require_no_run,
     worker_items,
 )
 
@@ -109,62 +111,103 @@ def train(
     set_training_mode(model.to(memory_format=torch.channels_last), settings)
     optimiser = TensorFlowAdam([p for p in model.parameters() if p.requires_grad], lr=settings.learning_rate)
     objective, optimiser = fabric.setup(Objective(model), optimiser)
-    saved = ResumeFile(folder / "resume.pt", minutes)
-    found = [name for name in (saved.path.name, SNAPSHOT) if (folder / name).exists()]
-    fabric.barrier()  # Nobody writes before everybody has looked.
-    if found and not resume:
-        raise UserError(
-            f"osmn: {folder} already holds a run ({', '.join(found)}); choose another --output, or add --resume if its "
-            "resume.pt is there"
-        )
-    run = _run(model, source, samples, settings, fabric) | {"data": repr((notes or {}).get("description"))}
-    first = _restore(saved, model, optimiser, run, fabric) if resume else 0
-    done = first
+    run = _circumstances(model, source, samples, settings, fabric) | {"data": repr((notes or {}).get("description"))}
+    with only_run(folder, fabric):
+        saver = _Saver(folder, model, optimiser, fabric, run, notes or {}, samples.scale_value, minutes)
+        if resume:
+            saver.restore()
+        else:
+            require_no_run(folder, (saver.file.path.name, SNAPSHOT), fabric)
+        _run(objective, optimiser, _batches(source, samples, settings, fabric, saver.step), settings, saver)
+        saver.save_state()
+        saver.save_weights()
+    return folder / SNAPSHOT if saver.step >= settings.steps else None
 
-    def save_state() -> None:
-        if fabric.is_global_zero:
-            scaler = fabric.strategy.precision.state_dict()
-            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "scaler": scaler}
-            saved.save({"step": done, "run": run, **state})
 
-    def save_weights() -> None:
-        if fabric.is_global_zero:
-            words = {"description": f"osmn, {done} steps", **(notes or {}), "steps": str(done)}
-            save_snapshot(folder / SNAPSHOT, model, samples.scale_value, words)
+class _Saver:
+    """The steps that are done, and the files from which they can be had back; the first process writes them."""
 
-    def saving(batches: Iterable[Sample]) -> Iterator[Sample]:
-        """The batches; between them what is due is saved, where an error ends all processes."""
-        for batch in batches:
-            yield batch
-            snapshot = done % settings.save_steps == 0
-            if snapshot or saved.due():
-                save_state()
-            if snapshot:
-                save_weights()
+    def __init__(
+        self,
+        folder: Path,
+        model: OSMN,
+        optimiser: Any,
+        fabric: Fabric,
+        run: dict[str, str],
+        notes: Mapping[str, str],
+        scale_value: float,
+        minutes: float,
+    ) -> None:
+        self.folder, self.model, self.optimiser, self.fabric = folder, model, optimiser, fabric
+        self.file = ResumeFile(folder / "resume.pt", minutes)
+        self.step = 0
+        self._made, self._notes, self._scale_value = run, notes, scale_value
 
+    def save_state(self) -> None:
+        """Write what a run goes on from."""
+        if self.fabric.is_global_zero:
+            scaler = self.fabric.strategy.precision.state_dict()
+            state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), "scaler": scaler}
+            self.file.save({"step": self.step, "run": self._made, **state})
+
+    def save_weights(self) -> None:
+        """Write the snapshot."""
+        if self.fabric.is_global_zero:
+            words = {"description": f"osmn, {self.step} steps", **self._notes, "steps": str(self.step)}
+            save_snapshot(self.folder / SNAPSHOT, self.model, self._scale_value, words)
+
+    def save_what_is_due(self, snapshot_steps: int) -> None:
+        """Both after every so many steps, and the state whenever the resume file is old."""
+        snapshot = self.step % snapshot_steps == 0
+        if snapshot or self.file.due():
+            self.save_state()
+        if snapshot:
+            self.save_weights()
+
+    def restore(self) -> None:
+        """Go on from the resume file.
+
+        Raises:
+            BadWeights: it is missing, or belongs to another run.
+        """
+        state = self.file.load()
+        made = state.get("run")
+        if not isinstance(made, dict):
+            raise BadWeights(f"{self.file.path}: no resume file of osmn; choose another --output")
+        for name, value in self._made.items():
+            if made.get(name) != value:
+                raise BadWeights(
+                    f"{self.file.path}: made with {name.replace('_', ' ')} {made.get(name)}, not {value}; "
+                    "use the same settings, or another --output"
+                )
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.fabric.strategy.precision.load_state_dict(state["scaler"])
+        self.step = int(state["step"])
+
+
+def _run(objective: Any, optimiser: Any, batches: Iterator[Sample], settings: TrainingSettings, saver: _Saver) -> None:
+    """All steps that remain, or those before the run is asked to stop."""
+    fabric, leader = saver.fabric, saver.fabric.is_global_zero
     with (
-        only_run(folder, fabric),
         StopRequest() as stop,
-        TrainingLog(folder, first + 1 if first else 0, enabled=fabric.is_global_zero) as log,
-        progress_bar(settings.steps, first, enabled=fabric.is_global_zero) as bar,
+        TrainingLog(saver.folder, saver.step + 1 if saver.step else 0, enabled=leader) as log,
+        progress_bar(settings.steps, saver.step, enabled=leader) as bar,
     ):
-        batches = saving(_batches(source, samples, settings, fabric, first))
-        for batch in agreed_items(batches, stop, fabric, before_error=save_state):
-            _seed_dropout(settings.seed, done, fabric.global_rank)
-            losses = _step(objective, optimiser, batch, settings.rate(done), fabric)
+        saved = after_each(batches, lambda: saver.save_what_is_due(settings.save_steps))
+        for batch in agreed_items(saved, stop, fabric, before_error=saver.save_state):
+            _seed_dropout(settings.seed, saver.step, fabric.global_rank)
+            losses = _step(objective, optimiser, batch, settings.rate(saver.step), fabric)
             if not math.isfinite(losses["loss/main"]):  # In all processes alike. What is saved is from before.
                 raise UserError(
-                    f"osmn: the loss is {losses['loss/main']} at step {done + 1}; lower --learning-rate; "
-                    f"if {saved.path} is there, it holds an earlier step"
+                    f"osmn: the loss is {losses['loss/main']} at step {saver.step + 1}; lower --learning-rate; "
+                    f"if {saver.file.path} is there, it holds an earlier step"
                 )
-            done += 1
+            saver.step += 1
             bar.update()
-            if done % LOG_STEPS == 0:
-                log.scalars(done, losses)
+            if saver.step % LOG_STEPS == 0:
+                log.scalars(saver.step, losses)
                 bar.set_postfix({"loss": f"{losses['loss/main'] / settings.batch_size:.0f}"})
-    save_state()
-    save_weights()
-    return folder / SNAPSHOT if done >= settings.steps else None
 
 
 def _seed_dropout(seed: int, step: int, rank: int) -> None:
@@ -206,7 +249,7 @@ def _batches(
         yield fabric.to_device(batch)
 
 
-def _run(
+def _circumstances(
     model: OSMN, source: Source, samples: SampleSettings, settings: TrainingSettings, fabric: Fabric
 ) -> dict[str, str]:
     """What must be the same when a run goes on; its length and rate, for example, may change."""
@@ -219,20 +262,3 @@ def _run(
         "processes": repr(fabric.world_size),
         "precision": fabric.strategy.precision.precision,
     }
-
-
-def _restore(saved: ResumeFile, model: OSMN, optimiser: Any, run: dict[str, str], fabric: Fabric) -> int:
-    state = saved.load()
-    made = state.get("run")
-    if not isinstance(made, dict):
-        raise BadWeights(f"{saved.path}: no resume file of osmn; choose another --output")
-    for name, value in run.items():
-        if made.get(name) != value:
-            raise BadWeights(
-                f"{saved.path}: made with {name.replace('_', ' ')} {made.get(name)}, not {value}; "
-                "use the same settings, or another --output"
-            )
-    model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
-    fabric.strategy.precision.load_state_dict(state["scaler"])
-    return int(state["step"])

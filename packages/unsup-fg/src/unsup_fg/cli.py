@@ -51,10 +51,9 @@ class VideoPCACommand(InputArguments):
         from unsup_fg.inference import SegmenterSettings
         from unsup_fg.labelling import Labeller
         from vos_shared.atomic import write_json
-        from vos_shared.overlay_video import require_overlay, write_overlay
+        from vos_shared.overlay_video import film_beside, require_overlay, write_overlay
         from vos_shared.runtime.device import choose_device, describe_device
-        from vos_shared.runtime.distributed import rank, shard
-        from vos_shared.segment import own_file
+        from vos_shared.runtime.distributed import own_file, rank, shard
 
         if self.overlay and self.output is None:
             raise UserError("--overlay draws object masks; add --output FOLDER for them")
@@ -63,15 +62,17 @@ class VideoPCACommand(InputArguments):
         labeller = Labeller(settings, device, masks=self.output, soft=self.soft)
         sequences = shard(self._worth_labelling(self.load()))
         labeller.check_places(sequence.name for sequence in sequences)
-        for film in self._films(sequences):
-            require_overlay(film)
+        drawn = self.output if self.overlay else None
+        if drawn:
+            for sequence in sequences:
+                require_overlay(film_beside(drawn / sequence.name))
         times = {}
         with tqdm(sequences, unit="sequence", disable=None if rank() == 0 else True) as bar:
             for sequence in bar:
                 bar.set_description(sequence.name)
                 times[sequence.name] = labeller.label(sequence)
-                for film in self._films([sequence]):
-                    write_overlay(sequence.video, film.with_suffix(""), film)
+                if drawn:
+                    write_overlay(sequence.video, drawn / sequence.name, film_beside(drawn / sequence.name))
         folders = [
             f"{kind} in {folder}" for kind, folder in (("masks", self.output), ("soft masks", self.soft)) if folder
         ]
@@ -80,9 +81,6 @@ class VideoPCACommand(InputArguments):
             write_json(
                 own_file(self.timing), {"method": "videopca", "device": describe_device(device), "sequences": times}
             )
-
-    def _films(self, sequences: list[Sequence]) -> list[Path]:
-        return [self.output / f"{item.name}.mp4" for item in sequences if self.overlay and self.output is not None]
 
     def _worth_labelling(self, sequences: list[Sequence]) -> list[Sequence]:
         """Leave out, and say so, what is too short to tell background from foreground."""

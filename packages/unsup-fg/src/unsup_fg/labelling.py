@@ -20,7 +20,7 @@ from vos_shared.errors import UserError
 from vos_shared.inputs import inputs_fingerprint
 from vos_shared.masks import write_mask
 from vos_shared.method import ObjectMask, Supervision
-from vos_shared.results import SOFT_MASKS, ResultsTree, SequenceWriter, require_apart
+from vos_shared.results import SOFT_MASKS, ResultsTree, SequenceWriter, check_places
 from vos_shared.sequence_loop import segment_sequence
 
 
@@ -73,13 +73,7 @@ class Labeller:
         Raises:
             BadResults: naming the folder.
         """
-        names = list(sequence_names)
-        trees = [output.tree for output in self._outputs]
-        if len(trees) == 2:
-            require_apart(trees[0].root, trees[1].root, names)
-        for tree in trees:
-            for name in names:
-                tree.require_ours(name)
+        check_places([output.tree for output in self._outputs], sequence_names)
 
     def label(self, sequence: Sequence) -> dict[str, Any]:
         """Write the masks of a sequence, unless they are there.

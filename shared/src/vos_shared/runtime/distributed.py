@@ -6,6 +6,7 @@ import atexit
 import os
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from vos_shared.errors import MissingExtra, UserError
@@ -39,6 +40,11 @@ def local_rank() -> int:
 def shard(items: Sequence[T]) -> list[T]:
     """The share of this process: every `world_size`-th item. All shares together are the whole, without overlap."""
     return list(items[rank() :: world_size()])
+
+
+def own_file(path: Path) -> Path:
+    """The file of this process: under torchrun its number is part of the name."""
+    return path.with_name(f"{path.stem}-rank{rank()}{path.suffix}") if world_size() > 1 else path
 
 
 def fabric(
