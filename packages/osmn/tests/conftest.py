@@ -1,10 +1,11 @@
-"""Official weights and numbers, made or read from the folder that VOS_PARITY names, and a tiny network."""
+"""Official weights and numbers, from the folder that VOS_PARITY names; a tiny network, tiny data, the command."""
 
 from __future__ import annotations
 
 import functools
 import json
 import os
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,15 +15,20 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from PIL import Image
 
 from osmn.checkpoints import from_official
+from osmn.cli import main
 from osmn.networks import OSMN, VARIANTS, Architecture, initialise
 from osmn.networks.lite import LiteVisualModulator
 from osmn.snapshots import LITE_SCALE, save_snapshot
+from vos_shared.datasets.synthetic import write_davis_tree
+from vos_shared.masks import write_mask
 
 pytest.register_assert_rewrite("vos_shared.contract_tests")
 
 Array = npt.NDArray[Any]
+Run = Callable[..., int]
 
 
 @pytest.fixture(scope="session")
@@ -119,3 +125,67 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = seeing(initialise(OSMN(Architecture("lite", head_width=8))))
     save_snapshot(path, model, LITE_SCALE, {"description": "made in a test", "trained": "false"})
     return path
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the command line with these arguments; the exit code."""
+
+    def run_with(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["osmn", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return int(stop.value.code or 0)
+
+    return run_with
+
+
+@pytest.fixture(scope="module")
+def davis(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("davis")
+    write_davis_tree(root, clips=2, frames=4, size=(48, 80))
+    return root
+
+
+@pytest.fixture(scope="module")
+def youtube(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """YouTube-VOS with a train and a valid part; in ``late`` the second object appears in the second frame."""
+    root = tmp_path_factory.mktemp("youtube")
+    rng = np.random.default_rng(0)
+    names = ["00000", "00005", "00010"]
+    videos = {"early": {"1": names}, "late": {"1": names, "2": names[1:]}}
+    for split in ("train", "valid"):
+        for video, objects in videos.items():
+            frames, masks = (root / split / folder / video for folder in ("JPEGImages", "Annotations"))
+            frames.mkdir(parents=True)
+            masks.mkdir(parents=True)
+            for t, name in enumerate(names):
+                Image.fromarray(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)).save(frames / f"{name}.jpg")
+                mask = np.zeros((48, 64), np.uint8)
+                for key, listed in objects.items():
+                    if name in listed and (split == "train" or name == listed[0]):
+                        mask[10:30, 30 * int(key) - 25 + t : 30 * int(key) - 5 + t] = int(key)
+                if mask.any():
+                    write_mask(masks / f"{name}.png", mask)
+        meta = {
+            "videos": {
+                video: {"objects": {key: {"category": "thing", "frames": listed} for key, listed in objects.items()}}
+                for video, objects in videos.items()
+            }
+        }
+        (root / split / "meta.json").write_text(json.dumps(meta))
+    return root
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """A folder ``photographs`` of one photograph with the mask of its object."""
+    root = tmp_path / "photographs"
+    rng = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    mask = np.zeros((50, 70), np.uint8)
+    mask[10:30, 20:50] = 255
+    Image.fromarray(rng.integers(0, 255, (50, 70, 3), dtype=np.uint8)).save(root / "images" / "one.png")
+    Image.fromarray(mask).save(root / "masks" / "one.png")
+    return root
