@@ -139,7 +139,8 @@ RANK = """
 import sys
 from vos_shared.errors import BadVideo
 from vos_shared.runtime.distributed import fabric, rank, world_size
-from vos_shared.training import StopRequest, agreed_items, together
+from vos_shared.runtime.agreement import agreed_items, together
+from vos_shared.training import StopRequest
 
 lightning = fabric("cpu", devices=world_size())
 lightning.launch()

@@ -37,8 +37,9 @@ from dense_ulearn.validation import Validation
 from vos_shared.datasets import davis2017
 from vos_shared.datasets.synthetic import write_davis_tree
 from vos_shared.errors import BadVideo, BadWeights, UserError
+from vos_shared.runtime.agreement import only_run
 from vos_shared.runtime.distributed import fabric as make_fabric
-from vos_shared.training import ResumeFile, only_run
+from vos_shared.training import ResumeFile
 from vos_shared.video import Video
 
 TINY = TrainingSettings(

@@ -57,8 +57,8 @@ class TrainArguments:
         """
         from dense_ulearn.data import ClipDataset
         from dense_ulearn.training import Run, train
+        from vos_shared.runtime.agreement import together
         from vos_shared.runtime.distributed import fabric
-        from vos_shared.training import together
 
         settings = self.settings
         self._check()  # What can fail comes before videos are decoded.

@@ -21,19 +21,8 @@ from dense_ulearn.trainer import Trainer
 from dense_ulearn.validation import Validation
 from vos_shared.errors import UserError
 from vos_shared.results import fingerprint
-from vos_shared.training import (
-    BestSnapshots,
-    ResumeFile,
-    RunningMeans,
-    StopRequest,
-    TrainingLog,
-    after_each,
-    agreed_items,
-    only_run,
-    progress_bar,
-    require_no_run,
-    together,
-)
+from vos_shared.runtime.agreement import after_each, agreed_items, only_run, require_no_run, together
+from vos_shared.training import BestSnapshots, ResumeFile, RunningMeans, StopRequest, TrainingLog, progress_bar
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

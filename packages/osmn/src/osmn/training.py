@@ -21,18 +21,8 @@ from osmn.optimiser import TensorFlowAdam
 from osmn.presets import SampleSettings, TrainingSettings
 from osmn.snapshots import save_snapshot
 from vos_shared.errors import BadWeights, UserError
-from vos_shared.training import (
-    ResumeFile,
-    StopRequest,
-    TrainingLog,
-    after_each,
-    agreed_items,
-    leave_process_group,
-    only_run,
-    progress_bar,
-    require_no_run,
-    worker_items,
-)
+from vos_shared.runtime.agreement import after_each, agreed_items, only_run, require_no_run
+from vos_shared.training import ResumeFile, StopRequest, TrainingLog, leave_process_group, progress_bar, worker_items
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
