@@ -279,6 +279,14 @@ def test_soft_masks_and_films_replace_nothing_but_their_like(
     assert not (tmp_path / "film").exists()
 
 
+def test_places_are_checked_before_the_first_sequence(davis: Path, copying: Method, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "dog").mkdir(parents=True)
+    with pytest.raises(BadResults, match="dog is there already"):
+        run_segment(copying, arguments(davis, out))
+    assert not (out / "cat").exists()
+
+
 def test_soft_masks_are_those_of_the_masks(davis: Path, copying: Method, tmp_path: Path) -> None:
     def run(seed: int) -> tuple[int, int]:
         run_segment(copying, arguments(davis, tmp_path / "out", scores=tmp_path / "soft", seed=seed))
