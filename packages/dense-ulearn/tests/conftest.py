@@ -20,6 +20,12 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", params=["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Tests that take it run on a GPU as well where there is one."""
+    return torch.device(request.param)
+
+
 @pytest.fixture(scope="session")
 def parity() -> Path:
     folder = Path(os.environ.get("VOS_PARITY", "")) / "dense-ulearn"

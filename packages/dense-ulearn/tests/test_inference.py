@@ -50,11 +50,15 @@ def fixture(parity: Path) -> dict[str, npt.NDArray[np.uint8]]:
     ("video", "layer"), [("s2", "res3"), ("s2", "res4"), ("s2", "key"), ("s3", "res4"), ("s3", "key"), ("s4", "res4")]
 )
 def test_label_maps_equal_the_official_ones(
-    video: str, layer: Layer, fixture: dict[str, npt.NDArray[np.uint8]], recipe_network: DenseNetwork
+    video: str,
+    layer: Layer,
+    fixture: dict[str, npt.NDArray[np.uint8]],
+    recipe_network: DenseNetwork,
+    device: torch.device,
 ) -> None:
     """s2: a late object; s3: more frames than the context holds; s4: two frames without any object."""
     settings = InferenceSettings(layer=layer, exact_prompt=False)
-    segmenter = DenseSegmenter(NetworkFeatures(recipe_network, layer), INFO, settings)
+    segmenter = DenseSegmenter(NetworkFeatures(recipe_network, layer, device=device), INFO, settings)
     given = {int(time) for time in fixture[f"{video}_tracks"] if time >= 0}
     for time, frame in enumerate(fixture[f"{video}_frames"]):
         prompt = fixture[f"{video}_init_mask_t{time}"] if time in given else None
@@ -168,11 +172,12 @@ def test_a_second_video_is_not_influenced_by_the_first() -> None:
     np.testing.assert_array_equal(runs[0], runs[1])
 
 
-def test_half_precision_changes_next_to_nothing() -> None:
+def test_half_precision_changes_next_to_nothing(device: torch.device) -> None:
+    """Of the convolutions everywhere, on a GPU also of the features that are kept."""
     images, masks = moving_square()
     found = {}
-    for precision in ("fp32", "bf16"):
-        segmenter = load("untrained", "cpu", precision)
+    for precision, place in (("fp32", "cpu"), ("bf16", str(device))):
+        segmenter = load("untrained", place, precision)
         for time, image in enumerate(images):
             found[precision] = segmenter.step(image, masks[0] if time == 0 else None).mask
     assert (found["fp32"] != found["bf16"]).mean() < 0.02
@@ -204,6 +209,20 @@ def test_a_clip_of_a_thousand_frames_runs_in_flat_memory() -> None:
             settled = peak_memory_bytes()
         segmenter.step(frame)
     assert peak_memory_bytes() - settled < 16 * 2**20
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_gpu_needs_less_than_two_gibibytes_for_480p(precision: str) -> None:
+    """21 context frames; `test_memory.py` finds the same without a GPU, apart from what cuDNN takes."""
+    rng = np.random.default_rng(0)
+    segmenter = load("untrained", "cuda", precision)
+    mask = np.zeros((480, 854), np.uint8)
+    mask[100:300, 200:400], mask[200:400, 500:700] = 1, 2
+    reset_peak("cuda")
+    for time in range(24):
+        segmenter.step(rng.integers(0, 256, (480, 854, 3), np.uint8), mask if time == 0 else None)
+    assert peak_memory_bytes("cuda") < 2 * 2**30
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from dense_ulearn.networks import DenseNetwork
 from dense_ulearn.presets import Objective, Optimisation
 from dense_ulearn.trainer import keys_of_views, make_optimiser, parameter_groups
 from vos_shared.errors import UserError
+from vos_shared.runtime.device import autocast
 
 SMALL = Objective(grid=4, reference_grid=2)
 
@@ -136,28 +137,33 @@ def official(parity: Path) -> dict[str, Tensor]:
         return {name: torch.from_numpy(value) for name, value in file.items() if value.dtype.kind in "fi"}
 
 
-def official_losses(official: dict[str, Tensor], network: DenseNetwork) -> Losses:
+def official_losses(official: dict[str, Tensor], network: DenseNetwork, device: torch.device) -> Losses:
+    """Of the official batch, with the offsets on the CPU as in training."""
+
     def forward(images: Tensor) -> Tensor:
         keys: Tensor = network(images).key
         return keys
 
-    keys = keys_of_views(forward, forward, official["frames1"], official["frames2"])
+    frames1, frames2, affine1, affine2 = (
+        official[name].to(device) for name in ("frames1", "frames2", "affine1", "affine2")
+    )
+    keys = keys_of_views(forward, forward, frames1, frames2)
     offsets = Offsets(*(official[f"off_{name}"] for name in ("grid_x", "grid_y", "ref_x", "ref_y")))
-    return training_losses(*keys, official["affine1"], official["affine2"], offsets, Objective())
+    return training_losses(*keys, affine1, affine2, offsets, Objective())
 
 
 def test_one_training_step_equals_the_official_one(
-    official: dict[str, Tensor], recipe_network: DenseNetwork, parity: Path
+    official: dict[str, Tensor], recipe_network: DenseNetwork, parity: Path, device: torch.device
 ) -> None:
-    network = recipe_network.train()
-    losses = official_losses(official, network)
+    network = recipe_network.to(device).train()
+    optimiser = make_optimiser(network, Optimisation(lr=1e-4, weight_decay=5e-4))
+    with autocast(device, torch.float32):
+        losses = official_losses(official, network, device)
+        losses.main.backward()
     for name in ("main", "temp", "cross_key"):
         assert getattr(losses, name).item() == pytest.approx(official[f"loss_{name}"].item(), abs=1e-5)
-    assert torch.equal(losses.labels.flatten(0, 1), official["pseudo"])
-    assert torch.equal(losses.anchor_cells, official["index"].flatten(1))
-
-    optimiser = make_optimiser(network, Optimisation(lr=1e-4, weight_decay=5e-4))
-    losses.main.backward()
+    assert torch.equal(losses.labels.cpu().flatten(0, 1), official["pseudo"])
+    assert torch.equal(losses.anchor_cells.cpu(), official["index"].flatten(1))
     with np.load(parity / "fixture_loss.npz") as file:
         norms = dict(zip(file["grad_names"].tolist(), file["grad_norms"].tolist(), strict=True))
     for name, parameter in network.named_parameters():
@@ -165,22 +171,22 @@ def test_one_training_step_equals_the_official_one(
         if name != "fast_net.emb_q.conv1.bias":  # In front of a BatchNorm: its true gradient is 0.
             assert parameter.grad.norm().item() == pytest.approx(norms[name], rel=1e-3), name
         if f"grad/{name}" in official and name != "fast_net.emb_q.conv1.bias":
-            torch.testing.assert_close(parameter.grad, official[f"grad/{name}"], atol=1e-4, rtol=1e-3)
+            torch.testing.assert_close(parameter.grad.cpu(), official[f"grad/{name}"], atol=1e-4, rtol=1e-3)
     optimiser.step()
     state = network.state_dict()
     for name, value in official.items():
         if name.startswith("after/"):
             # Adam's first step is the sign of the gradient: where that is rounding noise, it may go the other way.
-            difference = (state[name.removeprefix("after/")] - value).abs()
+            difference = (state[name.removeprefix("after/")].cpu() - value).abs()
             assert (difference > 2e-5).float().mean() < 1e-3, name
             assert difference.max() <= 4.1e-4, name
 
 
 def test_losses_with_running_statistics_equal_the_official_ones(
-    official: dict[str, Tensor], recipe_network: DenseNetwork
+    official: dict[str, Tensor], recipe_network: DenseNetwork, device: torch.device
 ) -> None:
-    with torch.no_grad():
-        losses = official_losses(official, recipe_network.eval())
+    with torch.no_grad(), autocast(device, torch.float32):
+        losses = official_losses(official, recipe_network.to(device).eval(), device)
     for name in ("main", "temp", "cross_key"):
         assert getattr(losses, name).item() == pytest.approx(official[f"evalloss_{name}"].item(), abs=1e-5)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dense_ulearn.networks import CHANNELS, DenseNetwork, Layer, fold_batch_norms
+from vos_shared.runtime.device import autocast
 
 
 def test_network_has_the_published_size() -> None:
@@ -31,16 +32,19 @@ def test_entries_are_those_of_the_official_program(parity: Path, recipe_state: d
 
 @pytest.mark.parametrize("name", CHANNELS)
 @pytest.mark.parametrize("image", ["a", "b"])
-def test_features_equal_the_official_ones(image: str, name: Layer, parity: Path, recipe_network: DenseNetwork) -> None:
+def test_features_equal_the_official_ones(
+    image: str, name: Layer, parity: Path, recipe_network: DenseNetwork, device: torch.device
+) -> None:
     numbers = np.load(parity / "fixture_features.npz")
-    with torch.inference_mode():
-        images = torch.from_numpy(numbers[f"{image}_input"])
-        unit, raw = recipe_network(images), recipe_network(images, norm=False)
-        alone = recipe_network.layer(images, name)
-    np.testing.assert_allclose(getattr(unit, name), numbers[f"{image}_{name}"], rtol=0, atol=1e-6)
-    np.testing.assert_allclose(alone, numbers[f"{image}_{name}"], rtol=0, atol=1e-6)
+    network = recipe_network.to(device)
+    with torch.inference_mode(), autocast(device, torch.float32):
+        images = torch.from_numpy(numbers[f"{image}_input"]).to(device)
+        unit, raw = network(images), network(images, norm=False)
+        alone = network.layer(images, name)
+    np.testing.assert_allclose(getattr(unit, name).cpu(), numbers[f"{image}_{name}"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(alone.cpu(), numbers[f"{image}_{name}"], rtol=0, atol=1e-6)
     expected = numbers[f"{image}_{name}_raw"]
-    np.testing.assert_allclose(getattr(raw, name), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(getattr(raw, name).cpu(), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize(("size", "cells"), [((96, 128), (12, 16)), ((97, 131), (13, 17)), ((9, 1), (2, 1))])

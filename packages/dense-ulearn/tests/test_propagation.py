@@ -53,7 +53,7 @@ def random_features(height: int, width: int, generator: torch.Generator) -> Tens
 )
 @settings(max_examples=60, deadline=None)
 def test_tiles_find_what_the_dense_form_finds(
-    height: int, width: int, radius: float, context: int, neighbours: int, grain: Grain, seed: int
+    height: int, width: int, radius: float, context: int, neighbours: int, grain: Grain, seed: int, device: torch.device
 ) -> None:
     """Over evicted frames, copies of the reference at the start, windows beyond the map, and fewer cells than k."""
     options = PropagationSettings(context, radius, neighbours)
@@ -65,11 +65,11 @@ def test_tiles_find_what_the_dense_form_finds(
     for time in range(9):
         frames.append(random_features(height, width, generator))
         if time == 0:
-            labels.append(propagation.step(frames[0], masks, [0, 4]))
+            labels.append(propagation.step(frames[0].to(device), masks.to(device), [0, 4]).cpu())
             torch.testing.assert_close(labels[0], masks.permute(1, 2, 0))
             continue
         expected = dense_step(frames, labels, 0, valid, options)
-        labels.append(propagation.step(frames[-1]))
+        labels.append(propagation.step(frames[-1].to(device)).cpu())
         torch.testing.assert_close(labels[-1], expected, rtol=0, atol=2e-5)
 
 

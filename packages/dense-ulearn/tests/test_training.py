@@ -67,8 +67,9 @@ def run_to_end(
     precision: str = "fp32",
     *,
     resume: bool = False,
+    device: str = "cpu",
 ) -> dict[str, Tensor]:
-    fabric = make_fabric("cpu", precision)
+    fabric = make_fabric(device, precision)
     last = train(settings, clips, Run(folder, resume=resume, minutes=0, workers=0), fabric)
     assert last is not None
     return load_weights(last).state
@@ -248,11 +249,20 @@ def test_settings_that_cannot_be_carried_out_are_named(settings: TrainingSetting
         check_settings(settings)
 
 
-def test_mixed_precision_stays_close(clips: ClipDataset, tmp_path: Path, whole: Path) -> None:
-    run_to_end(clips, tmp_path, precision="bf16")
+def test_mixed_precision_stays_close(clips: ClipDataset, tmp_path: Path, whole: Path, device: torch.device) -> None:
+    run_to_end(clips, tmp_path, precision="bf16", device=str(device))
     found, expected = logged(tmp_path)[0]["train/main"], logged(whole)[0]["train/main"]
     assert found != expected
     assert found == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_gpu_trains_and_goes_on(clips: ClipDataset, tmp_path: Path, whole: Path, precision: str) -> None:
+    run_to_end(clips, tmp_path, precision=precision, device="cuda")
+    assert logged(tmp_path)[0]["train/main"] == pytest.approx(logged(whole)[0]["train/main"], rel=0.05)
+    run_to_end(clips, tmp_path, replace(TINY, epochs=2), precision, resume=True, device="cuda")
+    assert [line["step"] for line in logged(tmp_path)] == [2, 4, 6]
 
 
 def test_block_bn_leaves_the_statistics_to_the_pass_with_gradient(clips: ClipDataset, tmp_path: Path) -> None:
