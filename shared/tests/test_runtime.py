@@ -60,8 +60,10 @@ def test_autocast_changes_matrix_products_only_when_asked() -> None:
         assert (matrix @ matrix).dtype == torch.float32
 
 
-def test_describe_device_names_the_threads() -> None:
-    assert describe_device(CPU) == f"cpu ({torch.get_num_threads()} threads)"
+@pytest.mark.parametrize(("threads", "text"), [(1, "cpu (1 thread)"), (3, "cpu (3 threads)")])
+def test_describe_device_names_the_threads(threads: int, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert describe_device(CPU) == text
 
 
 def test_seeds_reach_every_generator() -> None:

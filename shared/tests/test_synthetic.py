@@ -101,12 +101,13 @@ def test_late_objects_come_and_leaving_ones_go() -> None:
         {"objects": 2, "late": 1, "leaving": 2},
         {"frames": 2, "late": 1},
         {"ground": "lava"},
+        {"seed": -1},
     ],
     ids=str,
 )
 def test_impossible_clips_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(UserError):
-        clip(0, **settings)
+        clip(**{"seed": 0, **settings})
 
 
 def test_tree_is_a_davis_data_set(tmp_path: Path) -> None:

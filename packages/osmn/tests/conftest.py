@@ -31,6 +31,12 @@ Array = npt.NDArray[Any]
 Run = Callable[..., int]
 
 
+@pytest.fixture(scope="session", params=["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Tests that take it run on a GPU as well where there is one."""
+    return torch.device(request.param)
+
+
 @pytest.fixture(scope="session")
 def parity() -> Path:
     folder = os.environ.get("VOS_PARITY")

@@ -81,6 +81,7 @@ def test_what_the_user_can_mend_is_one_line(
         ((*images, "--weights", tiny_weights, "--head-width", 0), "--head-width"),
         ((*images, "--weights", tiny_weights, "--fixed-seg-blocks", 14), "--fixed-seg-blocks"),
         ((*images, "--weights", tiny_weights, "--fixed-modulator-blocks", -1), "--fixed-modulator-blocks"),
+        ((*images, "--weights", "random", "--variant", "deeplab", "--fixed-seg-blocks", 1), "only lite"),
         ((*images, "--weights", tiny_weights, "--crop-ratio", -1), "--crop-ratio"),
         ((*images, "--weights", tiny_weights, "--std-ratio", -1), "--std-ratio"),
         ((*images, "--weights", tiny_weights, "--centre-ratio", "inf"), "--centre-ratio"),

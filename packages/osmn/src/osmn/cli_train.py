@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from osmn.presets import COCO, DAVIS, YOUTUBE_VOS, SampleSettings, TrainingSettings, require_statistics
+from osmn.presets import COCO, DAVIS, YOUTUBE_VOS, SampleSettings, TrainingSettings, require_trainable
 from vos_shared.cli import STOPPED
 from vos_shared.errors import UserError
 
@@ -94,10 +94,10 @@ class TrainArguments:
 
         if self.weights.endswith(".safetensors"):
             snapshot = load_snapshot(Path(self.weights))
-            require_statistics(snapshot.model.architecture, self.samples, self.settings)
+            require_trainable(snapshot.model.architecture, self.samples, self.settings)
             return snapshot.model, snapshot.scale_value
         architecture = replace(VARIANTS[self.variant], head_width=self.head_width)
-        require_statistics(architecture, self.samples, self.settings)
+        require_trainable(architecture, self.samples, self.settings)
         scale_value = LITE_SCALE if self.variant == "lite" else 1.0
         return starting_model(architecture, self.weights, scale_value), scale_value
 

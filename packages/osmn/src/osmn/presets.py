@@ -147,12 +147,16 @@ def single_valued(architecture: Architecture, samples: SampleSettings, settings:
     return settings.batch_size == 1 and (spatial or trunks) and single_cell
 
 
-def require_statistics(architecture: Architecture, samples: SampleSettings, settings: TrainingSettings) -> None:
-    """Refuse frames and batches from which batch norm can take no statistics.
+def require_trainable(architecture: Architecture, samples: SampleSettings, settings: TrainingSettings) -> None:
+    """Refuse settings of another network, and frames and batches from which batch norm can take no statistics.
 
     Raises:
-        UserError: with the options that would help.
+        UserError: with the options to leave out, or those that would help.
     """
+    of_lite = ("fix_trunk_bn", "fixed_seg_blocks", "fixed_modulator_blocks")
+    idle = [_option(name) for name in of_lite if getattr(settings, name)]
+    if idle and architecture.base_model != "lite":
+        raise UserError(f"osmn: {', '.join(idle)}: only lite has such trunks and blocks; leave it out")
     if single_valued(architecture, samples, settings):
         fixed = "--fix-bn and --fix-trunk-bn" if architecture.base_model == "lite" else "--fix-bn"
         raise UserError(

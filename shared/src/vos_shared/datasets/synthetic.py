@@ -62,6 +62,8 @@ def clip(
         UserError: settings that make no clip.
     """
     _check(frames, size, objects, late, leaving)
+    if seed < 0:
+        raise UserError(f"a clip of seed {seed}; seeds are 0 or more")
     if ground is not None and ground not in GROUNDS:
         raise UserError(f"no ground is called {ground!r}; there is {', '.join(GROUNDS)}")
     rng = np.random.default_rng(seed)

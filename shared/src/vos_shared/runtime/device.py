@@ -86,4 +86,5 @@ def describe_device(device: torch.device) -> str:
     """Model of the device, for reports: ``NVIDIA H200``, ``cpu (2 threads)``."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+    threads = torch.get_num_threads()
+    return f"cpu ({threads} {'thread' if threads == 1 else 'threads'})" if device.type == "cpu" else str(device)
