@@ -1,9 +1,11 @@
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from vos_shared.atomic import atomic_path, write_json, write_text
+from vos_shared.atomic import atomic_path, require_json, write_json, write_text
+from vos_shared.errors import UserError
 
 
 def test_the_file_is_there_only_after_the_block(tmp_path: Path) -> None:
@@ -36,3 +38,41 @@ def test_json_makes_folders_and_refuses_what_json_does_not_have(tmp_path: Path) 
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "nan.json", float("nan"))
     assert not (tmp_path / "nan.json").exists()
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    link = tmp_path / "scores.json"
+    link.symlink_to(tmp_path / "there" / "new.json")
+    for text in ("one", "two"):
+        write_text(link, text)
+        assert link.is_symlink()
+        assert (tmp_path / "there" / "new.json").read_text() == text
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as reader:
+        read = reader.submit(pipe.read_text)
+        write_text(pipe, "all of it")
+        assert read.result() == "all of it"
+    assert pipe.is_fifo()
+    assert os.listdir(tmp_path) == ["pipe"]  # noqa: PTH208 - hidden files too
+
+
+def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
+    target = tmp_path / ("n" * 255)
+    write_text(target, "content")
+    assert target.read_text() == "content"
+
+
+def test_what_is_no_json_is_not_replaced_by_it(tmp_path: Path) -> None:
+    film, ours = tmp_path / "film.mp4", tmp_path / "scores.json"
+    film.write_bytes(b"\0\0\0\x20ftypisom")
+    with pytest.raises(UserError, match=r"film\.mp4 is there already and is no JSON file"):
+        require_json(film)
+    write_json(ours, {})
+    for path in (ours, tmp_path / "new.json", None):
+        require_json(path)

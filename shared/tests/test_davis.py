@@ -105,6 +105,22 @@ def test_any_resolution_folder(tmp_path: Path) -> None:
     assert davis2017(tmp_path)[0].video.size == (5, 5)
 
 
+def test_hidden_folders_are_no_resolutions_and_several_are_a_choice(tmp_path: Path) -> None:
+    add_sequence(tmp_path, "bear", [mask_of(1)] * 3, "240p")
+    add_list(tmp_path, ["bear"])
+    (tmp_path / "JPEGImages" / ".ipynb_checkpoints").mkdir()
+    assert [sequence.name for sequence in davis2017(tmp_path)] == ["bear"]
+    (tmp_path / "JPEGImages" / "1080p").mkdir()
+    with pytest.raises(BadDataset, match="1080p, 240p; choose one with --resolution"):
+        davis2017(tmp_path)
+
+
+def test_lists_that_begin_with_a_byte_order_mark(root: Path) -> None:
+    path = root / "ImageSets" / "2017" / "val.txt"
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert [sequence.name for sequence in davis2017(root)] == ["bear", "two-dogs"]
+
+
 def test_unsupervised_reads_its_own_annotations(root: Path) -> None:
     with pytest.raises(BadDataset, match="lacks Annotations_unsupervised"):
         davis2017(root, task="unsupervised")

@@ -128,6 +128,18 @@ def test_results_for_themselves(davis: Path, tmp_path: Path) -> None:
     assert [row[4] for row in report.rows] == ["-", "-"]
 
 
+def test_results_of_two_settings_are_a_problem(tmp_path: Path) -> None:
+    def make(name: str, size: int) -> None:
+        with ResultsTree(tmp_path, settings={"size": size}).writer(name, ["00000"]) as writer:
+            writer.write("00000", np.ones((40, 56), np.uint8))
+
+    make("cat", 64)
+    make("dog", 64)
+    assert problems(tmp_path) == ""
+    make("dog", 16)
+    assert "made with different settings" in problems(tmp_path)
+
+
 def test_what_is_neither(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither a DAVIS folder"):
         examine(tmp_path)

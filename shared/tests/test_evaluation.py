@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,36 @@ def test_a_dead_worker_is_an_error_not_a_wait(tree: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("vos_shared.evaluation._score", _die)
     with pytest.raises(UserError, match="one of 2 workers died"):
         evaluate("davis2017", davis2017(tree / "truth", ["a", "b"]), tree / "results", workers=2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_workers_end_with_their_parent() -> None:
+    """A batch system kills the process it knows; workers would wait for ever on a queue that they keep open."""
+    program = (
+        "import os, time\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from multiprocessing import get_context\n"
+        "from vos_shared.evaluation import _follow_parent\n"
+        "pool = ProcessPoolExecutor(1, get_context('fork'), _follow_parent)\n"
+        "print(pool.submit(os.getpid).result(), flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        worker = Path("/proc") / parent.stdout.readline().strip() / "stat"
+        assert is_running(worker)
+        parent.kill()
+    deadline = time.monotonic() + 20
+    while is_running(worker) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not is_running(worker)
+
+
+def is_running(stat: Path) -> bool:
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_json_and_csv_hold_the_scores(tmp_path: Path, scores: Scores) -> None:

@@ -22,8 +22,8 @@ def mask(value: int = 1) -> np.ndarray:
     return np.full((4, 6), value, np.uint8)
 
 
-def fill(tree: ResultsTree, name: str = "cat", value: int = 1, inputs: str = "") -> None:
-    with tree.writer(name, FRAMES, inputs) as writer:
+def fill(tree: ResultsTree, name: str = "cat", value: int = 1, inputs: str = "", source: str = "") -> None:
+    with tree.writer(name, FRAMES, inputs, source=source) as writer:
         for frame in FRAMES:
             writer.write(frame, mask(value))
         writer.extra({"seconds": 0.5})
@@ -103,6 +103,40 @@ def test_frames_and_folders_of_others_are_never_replaced(tmp_path: Path) -> None
     with pytest.raises(BadResults, match="not written as results"):
         fill(ResultsTree(tmp_path))
     assert (tmp_path / "cat" / "00000.png").read_text() == "a frame of somebody"
+
+
+def test_another_video_of_the_same_name_is_not_replaced(tmp_path: Path) -> None:
+    """Think of a/frames and b/frames, one after the other into one folder."""
+    tree = ResultsTree(tmp_path)
+    fill(tree, value=1, inputs="a", source="/a/cat")
+    with pytest.raises(BadResults, match="holds the masks of /a/cat, not of /b/cat"):
+        fill(tree, value=2, inputs="b", source="/b/cat")
+    assert value_of(tree) == 1
+    fill(tree, value=3, inputs="edited", source="/a/cat")
+    fill(tree, value=4, inputs="edited", source="/moved/cat")
+    assert value_of(tree) == 4
+
+
+def test_masks_that_vanish_while_they_are_made_are_lacking(tmp_path: Path) -> None:
+    """A run that slept for hours may find its unfinished folder swept by another."""
+    tree = ResultsTree(tmp_path)
+
+    def make_and_lose(writer: SequenceWriter) -> None:
+        for frame in FRAMES:
+            writer.write(frame, mask())
+        next(tmp_path.glob(".partial/*/00000.png")).unlink()
+
+    with pytest.raises(BadResults, match=r"1 of 3 .*00000"), tree.writer("cat", FRAMES) as writer:
+        make_and_lose(writer)
+    assert not tree.folder("cat").exists()
+
+
+def test_names_that_are_too_long_are_refused_before_any_work(tmp_path: Path) -> None:
+    tree = ResultsTree(tmp_path)
+    fill(tree, "é" * 120)
+    assert tree.is_complete("é" * 120, FRAMES)
+    with pytest.raises(BadResults, match="too long"):
+        tree.require_ours("é" * 121)
 
 
 @pytest.mark.parametrize("name", ["..", "../cat", "a/b", "a\\b", "", ".", ".hidden", "a..b", "nul\0"])

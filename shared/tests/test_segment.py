@@ -2,13 +2,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from vos_shared.datasets import davis2017
+from vos_shared.datasets import Sequence, davis2017
 from vos_shared.errors import BadDataset, BadMask, BadResults, BadVideo, UserError
 from vos_shared.masks import read_mask, write_mask
 from vos_shared.method import Frame, Method, ModelInfo, ObjectMask, Segmentation, Segmenter, Supervision
@@ -16,6 +17,7 @@ from vos_shared.results import ResultsTree, sweep_abandoned
 from vos_shared.scores import score_writer
 from vos_shared.segment import SegmentArguments, run_segment, segment_sequence
 from vos_shared.video import Video, VideoWriter
+from vos_shared.video_sources import ArrayFrames
 
 TESTS = Path(__file__).parent
 
@@ -55,6 +57,30 @@ def test_the_loop_resets_prepares_and_prompts_once(davis: Path) -> None:
     assert timing.frames == 5
     assert timing.seconds >= sum(timing.frame_seconds) > 0
     assert timing.peak_memory_bytes > 1 << 20
+
+
+def test_waiting_for_frames_is_not_the_methods_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that only frames and the method move on."""
+    now = 0.0
+
+    class Slow(ArrayFrames):
+        def frames(self) -> Generator[Frame, None, None]:
+            nonlocal now
+            for frame in super().frames():
+                now += 2
+                yield frame
+
+    class Thinking(Witness):
+        def prepare(self, video: Video) -> None:
+            nonlocal now
+            for _ in video:
+                now += 10
+
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    sequence = Sequence("slow", Video(Slow(np.zeros((3, 4, 4, 3), np.uint8)), "slow"), {})
+    timing = segment_sequence(Thinking(), sequence, Sink(), supervision=Supervision.NONE)
+    assert timing.prepare_seconds == 30
+    assert timing.seconds >= 6
 
 
 def test_a_method_that_is_told_nothing_sees_no_mask(davis: Path) -> None:
@@ -193,6 +219,21 @@ def test_a_black_and_white_prompt_is_object_1(film: Path, copying: Method, tmp_p
     Image.fromarray(drawn).save(tmp_path / "drawn.png")
     run_segment(copying, arguments(film, tmp_path / "out", prompt=tmp_path / "drawn.png"))
     np.testing.assert_array_equal(read_mask(tmp_path / "out" / "film" / "00001.png"), drawn // 255)
+
+
+def test_white_in_a_palette_is_object_1_as_well(film: Path, copying: Method, tmp_path: Path) -> None:
+    mask = np.zeros((40, 56), np.uint8)
+    mask[5:20, 5:20] = 255
+    write_mask(tmp_path / "m.png", mask)
+    run_segment(copying, arguments(film, tmp_path / "out", prompt=tmp_path / "m.png"))
+    np.testing.assert_array_equal(read_mask(tmp_path / "out" / "film" / "00000.png"), mask // 255)
+
+
+def test_a_data_set_whose_masks_are_empty(davis: Path, copying: Method, tmp_path: Path) -> None:
+    for path in (davis / "Annotations" / "480p" / "dog").iterdir():
+        write_mask(path, np.zeros((40, 56), np.uint8))
+    with pytest.raises(UserError, match="the masks of dog hold no object"):
+        run_segment(copying, arguments(davis, tmp_path / "out"))
 
 
 def test_bad_prompts_are_told_apart(film: Path, copying: Method, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 
 from vos_shared.errors import BadVideo
-from vos_shared.video import Video, VideoWriter
+from vos_shared.video import TimedVideo, Video, VideoWriter
+from vos_shared.video_sources import ArrayFrames
 
 FRAMES = 11
 
@@ -106,6 +107,66 @@ def test_frames_of_any_8_bit_kind_come_as_rgb(tmp_path: Path, frames: np.ndarray
     (frame,) = Video.open(tmp_path)
     assert frame.dtype == np.uint8
     assert frame.shape == (48, 64, 3)
+
+
+def test_names_that_are_no_text_are_refused(folder: Path) -> None:
+    """Lists, records and reports could not hold them."""
+    odd = Path(os.fsdecode(b"caf\xe9"))
+    renamed = folder.rename(folder.with_name(str(odd)))
+    with pytest.raises(BadVideo, match="no valid UTF-8; rename it"):
+        Video.open(renamed)
+    plain = renamed.rename(folder)
+    (plain / "00000.png").rename(plain / f"{odd}.png")
+    with pytest.raises(BadVideo, match="no valid UTF-8; rename it"):
+        Video.open(plain)
+
+
+def test_links_give_their_own_name(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "walk").symlink_to(folder)
+    video = Video.open(tmp_path / "walk")
+    assert video.name == Video.open(str(tmp_path / "walk" / "*.png")).name == "walk"
+    assert video.source_path == str(tmp_path / "walk")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_photographs_are_set_upright(tmp_path: Path, orientation: int, mode: str) -> None:
+    """EXIF says how to turn what the camera stored: 6 a quarter clockwise, 8 counter-clockwise, 3 upside down."""
+    stored = np.zeros((16, 24, 3), np.uint8)
+    stored[:8, :8] = 255  # In the upper left corner.
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    Image.fromarray(stored).convert(mode).save(tmp_path / "00000.jpg", exif=exif, quality=95)
+    video = Video.open(tmp_path)
+    shown = np.rot90(stored, {1: 0, 3: 2, 6: -1, 8: 1}[orientation])
+    assert video.size == shown.shape[:2]
+    assert np.abs(video[0].astype(int) - shown).max() < 30
+
+
+def test_a_text_file_is_no_video(tmp_path: Path) -> None:
+    """FFmpeg would draw its letters."""
+    (tmp_path / "frames.txt").write_text("JPEGImages/480p/bear/00000.jpg\n" * 500)
+    with pytest.raises(BadVideo, match=r"frames.txt has no video in it"):
+        Video.open(tmp_path / "frames.txt")
+
+
+def test_the_time_that_frames_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    class Slow(ArrayFrames):
+        def frames(self) -> Generator[np.ndarray, None, None]:
+            nonlocal now
+            for frame in super().frames():
+                now += 2
+                yield frame
+
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    video = TimedVideo(Video(Slow(np.zeros((3, 4, 4, 3), np.uint8)), "slow"))
+    count = 0
+    for _ in video:
+        now += 10
+        count += 1
+    assert (count, video.seconds) == (3, 6)
 
 
 def damage(path: Path, keep: float) -> None:

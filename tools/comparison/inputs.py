@@ -48,7 +48,8 @@ def open_inputs(options: Options) -> Inputs:
         ResultsTree(options.output).folder(inputs.sequences[0].name)  # Refuses a name that leads out of the folder.
         return inputs
     if options.dataset is not None and options.root is not None:
-        sequences = load_dataset(options.dataset, options.root, options.split, options.sequences or None)
+        only = options.sequences or None
+        sequences = load_dataset(options.dataset, options.root, options.split, only, options.resolution)
         return _with_protocols(options.dataset.removeprefix("davis"), options.split, tuple(sequences))
     return _open_demo(options.output / "demo")
 

@@ -35,6 +35,8 @@ class Options:
     """Part of the data set: a list in its ImageSets folder. Without true masks (test-dev) there are no scores."""
     sequences: tuple[str, ...] = ()
     """Only these sequences of the data set."""
+    resolution: str | None = None
+    """Folder below JPEGImages; by default 480p, or the only one."""
     video: Path | None = None
     """Segment this video file or folder of frames instead of a data set; without true masks there are no scores."""
     prompt: Path | None = None
@@ -73,6 +75,8 @@ def check_options(options: Options) -> None:
         raise UserError("--prompt belongs to --video; data sets bring their own first masks")
     if options.sequences and options.dataset is None:
         raise UserError("--sequences belongs to --dataset")
+    if options.resolution and options.dataset is None:
+        raise UserError("--resolution belongs to --dataset")
     if options.workers < 1:
         raise UserError(f"--workers is {options.workers}; it must be at least 1")
     if not 0 <= options.seed <= LARGEST_SEED:

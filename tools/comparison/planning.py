@@ -78,24 +78,26 @@ def plan(choice: Choice, options: Options, inputs: Inputs, digests: Mapping[str,
     Raises:
         UserError: an unusable device or precision.
     """
-    device = _device(options)
+    device, machine = _device(options)
     jobs, stillborn = [], [_stillborn(name, f"{BROKEN}: {why}", options) for name, why in choice.broken.items()]
     for method, variant in choice.methods:
         if method.supervision is Supervision.FIRST_FRAME and not all(item.annotations for item in inputs.sequences):
             stillborn.append(_stillborn(variant, NEEDS_PROMPT, options, method))
             continue
         weights = choice.weights.get(variant, choice.weights.get(method.name))
-        jobs.append(_job(method, variant, weights, device, options, inputs, digests))
+        jobs.append(_job(method, variant, weights, device, machine, options, inputs, digests))
     return jobs, stillborn
 
 
-def _device(options: Options) -> str:
-    """The device that ``auto`` stands for."""
-    from vos_shared.runtime.device import choose_device, choose_precision  # Here: it loads PyTorch, for seconds.
+def _device(options: Options) -> tuple[str, str]:
+    """The device that ``auto`` stands for, and what speed depends on."""
+    import torch  # Here: that takes seconds.
+
+    from vos_shared.runtime.device import choose_device, choose_precision, describe_device
 
     device = choose_device(options.device)
     choose_precision(options.precision, device)
-    return str(device)
+    return str(device), f"{describe_device(device)}, PyTorch {torch.__version__}"
 
 
 def _stillborn(name: str, failure: str, options: Options, method: Method | None = None) -> Row:
@@ -108,6 +110,7 @@ def _job(
     variant: str,
     weights: str | None,
     device: str,
+    machine: str,
     options: Options,
     inputs: Inputs,
     digests: Mapping[str, str],
@@ -118,6 +121,7 @@ def _job(
         "package": package_digest(method),
         "weights": weights_digest(weights),
         "device": device,
+        "machine": machine,
         "precision": options.precision,
         "seed": options.seed,
     }

@@ -99,11 +99,11 @@ def _cause_of_death(exit_code: int) -> str:
 
 def _stop(process: SpawnProcess) -> None:
     """End a worker and its children; politely first, so that it removes what it has half written."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    for name in ("SIGTERM", "SIGKILL"):  # Windows has only the first.
         if not process.is_alive():
             break
         try:
-            os.killpg(process.pid or 0, number)
+            os.killpg(process.pid or 0, getattr(signal, name))
         except (ProcessLookupError, AttributeError):  # It has no group of its own yet, or this system has none.
             process.kill()
         process.join(GRACE_SECONDS)

@@ -5,19 +5,30 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from vos_shared.errors import UserError
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; it takes the place of `path` on success and is removed otherwise.
 
-    A killed process leaves at most a hidden file that ends in ``.partial``.
+    A link stays one, to the new file. A pipe or a device such as /dev/stdout is written to when all is there. A killed
+    process leaves at most a hidden file that ends in ``.partial``.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with _passed_on_to(path) as temporary:
+            yield temporary
+        return
+    path = path.resolve() if path.is_symlink() else path
+    # Short, whatever the name: file systems limit its length.
+    temporary = path.with_name(f".{secrets.token_hex(8)}.partial")
     # Made here, and not by `tempfile`, so that the file gets the permissions which the user's umask grants.
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
@@ -25,6 +36,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _passed_on_to(stream: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder, "content")
+        temporary.touch()
+        yield temporary
+        with temporary.open("rb") as content, stream.open("wb") as target:
+            shutil.copyfileobj(content, target)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -42,3 +63,17 @@ def write_json(path: Path, value: Any) -> None:
 
     """
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def require_json(path: Path | None) -> None:
+    """Refuse, before any work, to replace a file that is no JSON file, such as the input, by one.
+
+    Raises:
+        UserError: naming the file.
+    """
+    if path is None or not path.is_file():
+        return
+    with path.open("rb") as file:
+        start = file.read(1)
+    if start not in {b"", b"{", b"["}:
+        raise UserError(f"{path} is there already and is no JSON file; choose another name")

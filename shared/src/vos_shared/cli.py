@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Final, Literal, cast
 
@@ -37,9 +38,13 @@ def run_cli(command: Callable[[], object], *, prog: str | None = None) -> int:
 
     """
     prog = prog or Path(sys.argv[0]).name
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # A terminal or file that knows no "−" or "é" shall not end a run.
+            stream.reconfigure(errors="backslashreplace")
     try:
         result = command()
-        sys.stdout.flush()  # Python would do it where no error can be caught.
+        if sys.stdout is not None:
+            sys.stdout.flush()  # Python would do it where no error can be caught.
     except UserError as error:
         print(f"{prog}: {str(error).removeprefix(f'{prog}: ')}", file=sys.stderr)  # Many messages name their method.
         return 2
@@ -91,10 +96,12 @@ class Evaluate:
 
     def run(self) -> None:
         """Score, print the table, write the files."""
+        from vos_shared.atomic import require_json
         from vos_shared.datasets import davis2017, load_dataset
         from vos_shared.evaluation import PROPOSALS, evaluate
         from vos_shared.tables import score_table
 
+        require_json(self.json)
         only = self.sequences or None
         if self.dataset == PROPOSALS:
             split = self.split or "val"

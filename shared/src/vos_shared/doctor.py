@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from tqdm import tqdm
 
@@ -16,8 +16,7 @@ import vos_shared.datasets
 from vos_shared.datasets import youtube_objects, youtube_vos
 from vos_shared.datasets.davis import sequence_named_in
 from vos_shared.errors import UserError
-from vos_shared.inputs import is_black_and_white
-from vos_shared.masks import describe_size, ids_of, read_mask
+from vos_shared.masks import describe_size, ids_of, is_black_and_white, is_palette, read_mask
 from vos_shared.tables import ranges, text_table
 from vos_shared.video_sources import frame_files, read_frame
 
@@ -182,6 +181,8 @@ def _examine_results(root: Path, sequences: Sequence[vos_shared.datasets.Sequenc
         _compare_sizes(report, folder.name, [], masks)
         report.rows.append((folder.name, str(len(masks)), _sizes(masks), _objects(masks), _recorded(root, folder.name)))
     _strays(report, root, lambda path: path.is_dir() or path.suffix in {".mp4", ".json", ".csv", ".html"})
+    if len({record.get("settings_hash") for record in _records(root)}) > 1:
+        report.problems.append("the sequences were made with different settings; run the method again over all of them")
     unfinished = [path.name.rpartition(".")[0] for path in (root / ".partial").glob("*")]
     if unfinished:
         report.notes.append(f"being written, or begun by a run that was stopped: {', '.join(sorted(unfinished))}")
@@ -240,7 +241,7 @@ def _read_frame(path: Path) -> _Picture:
 
 
 def _read_mask(path: Path) -> _Picture:
-    binary = is_black_and_white(path)
+    binary = is_black_and_white(path) and not is_palette(path)
     mask = read_mask(path, binary=binary)
     return _Picture(path.stem, mask.shape, tuple(ids_of(mask)), binary)
 
@@ -268,11 +269,22 @@ def _listed(root: Path) -> dict[str, list[str]]:
 
 
 def _recorded(root: Path, sequence: str) -> str:
+    record = _record(root / ".manifest" / f"{sequence}.json")
+    return str(record.get("finished") or "unfinished") if record else "-"
+
+
+def _records(root: Path) -> list[dict[str, Any]]:
+    """Of all sequences whose folder is there."""
+    paths = [path for path in (root / ".manifest").glob("*.json") if (root / path.stem).is_dir()]
+    return [record for path in paths if (record := _record(path))]
+
+
+def _record(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads((root / ".manifest" / f"{sequence}.json").read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return "-"
-    return str(record.get("finished") or "unfinished")
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _entries(folder: Path) -> list[Path]:

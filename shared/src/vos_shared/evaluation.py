@@ -5,6 +5,7 @@ A results folder holds `<sequence>/<frame>.png`, object ids as in the data set.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -14,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -159,7 +160,7 @@ def _score_here(jobs: Sequence[_Job], bar: Callable[[], tqdm[None]]) -> list[lis
 def _score_in_processes(jobs: Sequence[_Job], workers: int, bar: Callable[[], tqdm[None]]) -> list[list[Item]]:
     """Items of each job, in order; the longest is dealt out first, so that no worker is alone with it at the end."""
     longest_first = sorted(jobs, key=lambda job: len(job.frames), reverse=True)
-    with ProcessPoolExecutor(workers, get_context(_start_method()), _leave_interrupts_to_parent) as pool:
+    with ProcessPoolExecutor(workers, get_context(_start_method()), _follow_parent) as pool:
         try:
             futures = {pool.submit(_score, job): job for job in longest_first}
             with bar() as shown:
@@ -180,8 +181,17 @@ def _start_method() -> str:
     return "fork" if sys.platform == "linux" and not threads and "torch" not in sys.modules else "spawn"
 
 
-def _leave_interrupts_to_parent() -> None:
+def _follow_parent() -> None:
+    """In a worker: leave Ctrl-C to the parent, and end when it is gone, however it went."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _score(job: _Job, advance: Callable[[], object] = lambda: None) -> list[Item]:

@@ -83,6 +83,8 @@ def require_prompts(sequences: list[Sequence], supervision: Supervision) -> None
                 f"{sequence.name} has no mask; this method follows given objects: add --prompt MASK, "
                 "a palette PNG of the first frame"
             )
+        if all(prompt is None for _, prompt in sequence.prompts()):
+            raise UserError(f"the masks of {sequence.name} hold no object; there is nothing to follow")
 
 
 def inputs_fingerprint(sequence: Sequence, supervision: Supervision) -> str:
@@ -103,6 +105,7 @@ def _is_prompted(supervision: Supervision) -> bool:
 
 def _video(source: str, prompt: Path | None) -> Sequence:
     from vos_shared.datasets import Sequence
+    from vos_shared.masks import ids_of
     from vos_shared.video import Video
 
     video = Video.open(source)
@@ -110,8 +113,8 @@ def _video(source: str, prompt: Path | None) -> Sequence:
     sequence = Sequence(video.name, video, masks, binary=_are_black_and_white(list(masks.values())))
     for frame_name, path in masks.items():
         mask = sequence.annotation(frame_name)
-        if mask is not None and not mask.any():
-            raise BadMask(f"mask {path} holds no object, only background (0); object masks hold ids 1..K")
+        if mask is not None and not ids_of(mask):
+            raise BadMask(f"mask {path} holds no object, only background (0) or void (255); object masks hold ids 1..K")
     return sequence
 
 
@@ -122,10 +125,13 @@ def _are_black_and_white(masks: list[Path]) -> bool:
         BadMask: some are and some are not, so that ids would be lost.
 
     """
-    from vos_shared.masks import read_mask
+    from vos_shared.masks import ids_of, is_black_and_white, is_palette, read_mask
 
     drawn = [path for path in masks if is_black_and_white(path)]
-    if drawn and (others := [path for path in masks if path not in drawn and read_mask(path).any()]):
+    others = [path for path in masks if path not in drawn and ids_of(read_mask(path))]
+    if others:  # Beside ids, 255 in a palette is void.
+        drawn = [path for path in drawn if not is_palette(path)]
+    if drawn and others:
         raise BadMask(
             f"mask {drawn[0]} is black and white, mask {others[0]} holds ids; store them alike, "
             "with ids (palette PNG) where there are several objects"
@@ -133,27 +139,10 @@ def _are_black_and_white(masks: list[Path]) -> bool:
     return bool(drawn)
 
 
-def is_black_and_white(path: Path) -> bool:
-    """Whether a mask is 0 and 255 in grey, as DAVIS-2016 and drawing programs have it, in place of ids.
-
-    Raises:
-        BadMask: it is neither.
-
-    """
-    from vos_shared.masks import read_mask, read_prompt
-
-    try:
-        read_mask(path)
-    except BadMask:
-        read_prompt(path)  # Raises the same again, unless the mask is black and white.
-        return True
-    return False
-
-
 def _prompts(prompt: Path, video: Video) -> Mapping[str, Path]:
     if not prompt.is_dir():
         return {video.frame_names[0]: prompt}
-    masks = {path.stem: path for path in sorted(prompt.glob("*.png"))}
+    masks = {path.stem: path for path in sorted(prompt.glob("*.png")) if not path.name.startswith(".")}
     names = set(video.frame_names)
     strangers = [str(path) for stem, path in masks.items() if stem not in names]
     if strangers or not masks:

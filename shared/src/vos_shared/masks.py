@@ -67,6 +67,17 @@ def read_prompt(path: str | Path) -> ObjectMask:
     return read_mask(path, binary=_is_black_and_white(_stored_values(Path(path))))
 
 
+def is_black_and_white(path: Path) -> bool:
+    """Whether a mask is 0 and 255, as DAVIS-2016 and drawing programs have it, in place of ids.
+
+    Raises:
+        BadMask: it cannot be read.
+
+    """
+    values = _stored_values(path)
+    return bool(values.any()) and _is_black_and_white(values)
+
+
 def is_palette(path: Path) -> bool:
     """Whether an image file has a palette.
 

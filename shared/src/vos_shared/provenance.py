@@ -24,17 +24,18 @@ def weights_digest(weights: str | None) -> str | list[str] | None:
     path = Path(weights or "")
     if weights and path.is_file():
         return file_sha256(path)
-    if weights and path.with_name(f"{path.name}.index").is_file():
+    if path.name and path.with_name(f"{path.name}.index").is_file():
         return [file_sha256(part) for part in sorted(path.parent.glob(f"{path.name}.*"))]
     return weights
 
 
 def package_digest(method: Method) -> str:
-    """Hash of all files of a method's package, code and shipped weights: other files may mean other masks."""
+    """Hash of all files of a method's package and of vos-shared, code and weights: other files may mean other masks."""
     digest = hashlib.sha256()
-    for path in _package_files(method.loader.partition(":")[0].partition(".")[0]):
-        digest.update(path.name.encode())
-        digest.update(bytes.fromhex(file_sha256(path)))
+    for module in (method.loader.partition(":")[0].partition(".")[0], "vos_shared"):
+        for path in _package_files(module):
+            digest.update(path.name.encode())
+            digest.update(bytes.fromhex(file_sha256(path)))
     return digest.hexdigest()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
 import shutil
 import time
@@ -25,6 +26,8 @@ from vos_shared.method import ObjectMask
 
 MASKS: Final = "masks"
 SOFT_MASKS: Final = "soft masks"
+LONGEST_NAME: Final = 240
+"""Bytes of a sequence's name; file systems allow 255, and names of records and unfinished folders are longer."""
 _ABANDONED: Final = 3600
 """Seconds without a new mask after which a partial sequence is taken for the rest of a killed run."""
 
@@ -36,7 +39,6 @@ class SequenceWriter:
         self._folder = folder
         self._encode = encode
         self._frame_names = frozenset(frame_names)
-        self._written: set[str] = set()
         self._extra: dict[str, Any] = {}
 
     def write(self, frame_name: str, mask: ObjectMask) -> None:
@@ -52,7 +54,6 @@ class SequenceWriter:
         # Made at the first mask: a method may think about the whole video for long before that.
         self._folder.mkdir(parents=True, exist_ok=True)
         self._encode(self._folder / f"{frame_name}.png", mask)
-        self._written.add(frame_name)
 
     def extra(self, record: Mapping[str, Any]) -> None:
         """Keep something beside the masks (JSON: times, memory); it comes back from `ResultsTree.record`."""
@@ -92,6 +93,7 @@ class ResultsTree:
         frame_names: Sequence[str],
         inputs: str = "",
         *,
+        source: str = "",
         encode: Callable[[Path, ObjectMask], object] = write_mask,
     ) -> Iterator[SequenceWriter]:
         """Write one sequence; its masks appear together when the block ends, and not if it raises.
@@ -100,18 +102,20 @@ class ResultsTree:
             sequence_name: a folder name.
             frame_names: every frame of the sequence.
             inputs: a fingerprint of what the masks are made from.
+            source: where that is, such as the path of the video; masks of another place are not replaced.
             encode: writes one file; by default a palette PNG of object ids.
 
         Raises:
             BadResults: not a folder name; the sequence is there already, but from somebody else, such as frames or
-                true masks; at the end, frames without a mask.
+                true masks, or another video of this name; at the end, frames without a mask.
 
         """
-        said: dict[str, Any] = {}
+        self._require_same_source(sequence_name, inputs, source)
+        said: dict[str, Any] = {"source": source}
         with self.replacing(sequence_name, inputs, said) as partial:
             writer = SequenceWriter(partial, frame_names, encode)
             yield writer
-            lacking = [name for name in frame_names if name not in writer._written]
+            lacking = _missing(partial, frame_names)
             if lacking:
                 raise BadResults(
                     f"{self.folder(sequence_name)} would lack {len(lacking)} of {len(frame_names)} masks: "
@@ -166,6 +170,8 @@ class ResultsTree:
             raise BadResults(f"{sequence_name!r} cannot name a sequence; a sequence is a folder name")
         if any(mark in sequence_name for mark in ("/", "\\", "\0")):
             raise BadResults(f"{sequence_name!r} cannot name a sequence; a sequence is a folder name, not a path")
+        if len(os.fsencode(sequence_name)) > LONGEST_NAME:
+            raise BadResults(f"{sequence_name!r} is too long for the name of a folder; rename it")
         return self.root / sequence_name
 
     def require_ours(self, sequence_name: str) -> None:
@@ -184,6 +190,16 @@ class ResultsTree:
         if written.get("kind", MASKS) != self.kind:
             raise BadResults(
                 f"{target} holds {written['kind']}, which {self.kind} would replace; choose another folder"
+            )
+
+    def _require_same_source(self, sequence_name: str, inputs: str, source: str) -> None:
+        """Refuse to replace the masks of another video that has the same name."""
+        record = self.record(sequence_name) or {}
+        before = record.get("source")
+        if before and source and before != source and record.get("inputs") != inputs:
+            raise BadResults(
+                f"{self.folder(sequence_name)} holds the masks of {before}, not of {source}; "
+                "choose another output folder, or remove it"
             )
 
     def _entry_content(self, sequence_name: str) -> dict[str, Any] | None:

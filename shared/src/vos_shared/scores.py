@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import TypeAlias
 
@@ -35,9 +36,15 @@ class ScoreWriter:
             if key in self._seen or score.any():
                 self._seen.add(key)
                 (self.folder / str(key)).mkdir(parents=True, exist_ok=True)
-                np.save(self.folder / str(key) / f"{frame_name}.npy", score.astype(np.float32, copy=False))
+                _save(self.folder / str(key) / f"{frame_name}.npy", score.astype(np.float32, copy=False))
         if self._seen:
             self.folder.touch()  # It is still in use: see `sweep_abandoned`.
+
+
+def _save(path: Path, score: Score) -> None:
+    content = BytesIO()
+    np.save(content, score)
+    path.write_bytes(content.getbuffer())  # NumPy, writing to a file itself, does not tell that a disk is full.
 
 
 @contextmanager

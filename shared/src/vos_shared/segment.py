@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from vos_shared.errors import UserError
+from vos_shared.atomic import require_json
+from vos_shared.errors import BadResults, UserError
 from vos_shared.inputs import InputArguments, inputs_fingerprint, require_prompts
 from vos_shared.method import ENTRY_POINT_GROUP, Method, Segmenter, Supervision
 from vos_shared.sequence_loop import MaskSink, SequenceTiming, segment_sequence, total_timing
@@ -76,6 +77,9 @@ def run_segment(method: Method, arguments: SegmentArguments, **options: Any) -> 
     from vos_shared.runtime.device import choose_device
     from vos_shared.runtime.distributed import shard
 
+    require_json(arguments.timing)
+    if not 0 <= arguments.seed < 2**64:
+        raise UserError(f"--seed is {arguments.seed}; it must be from 0 to {2**64 - 1}")
     if arguments.prompt is not None and method.supervision is Supervision.NONE:
         raise UserError(f"{method.name} finds the foreground by itself and takes no mask; leave out --prompt")
     sequences = shard(arguments.load(arguments.prompt))
@@ -159,7 +163,7 @@ class _Run:
 
         with (
             score_writer(self.scores, sequence.name, inputs) as scores,
-            self.tree.writer(sequence.name, sequence.frame_names, inputs) as writer,
+            self.tree.writer(sequence.name, sequence.frame_names, inputs, source=sequence.video.source_path) as writer,
         ):
             timing = segment_sequence(
                 self.segmenter,
@@ -188,8 +192,10 @@ class _Run:
         from vos_shared.atomic import write_json
         from vos_shared.runtime.distributed import own_file
 
-        records = {sequence.name: self.tree.record(sequence.name) or {} for sequence in sequences}
-        times = {name: record["extra"]["timing"] for name, record in records.items()}
+        records = {sequence.name: self.tree.record(sequence.name) for sequence in sequences}
+        times = {name: record["extra"]["timing"] for name, record in records.items() if record is not None}
+        if len(times) < len(records):
+            raise BadResults(f"another run is writing to {self.tree.root}; for the times run this again")
         write_json(own_file(path), {**self.tree.settings, "total": total_timing(times.values()), "sequences": times})
 
 

@@ -35,10 +35,10 @@ class SequenceTiming:
     """What one sequence cost.
 
     Attributes:
-        seconds: from the first frame to the last mask written, `prepare_seconds` not included.
-        prepare_seconds: seeing the whole video first, for methods that do.
+        seconds: all together, but for `prepare_seconds`.
+        prepare_seconds: thinking about the whole video first, for methods that do; without waiting for its frames.
         frame_seconds: time in the segmenter for each frame, the device waited for.
-        decode_seconds: time the loop waited for frames; they are decoded ahead on a thread.
+        decode_seconds: time that frames were waited for; they are decoded ahead on a thread.
         encode_seconds: time the thread that writes masks was busy, beside the segmenter.
         peak_memory_bytes: tensors on a GPU, else the whole process.
 
@@ -123,13 +123,15 @@ def segment_sequence(
     from vos_shared.runtime.memory import peak_memory_bytes, reset_peak
     from vos_shared.runtime.seeding import seed_everything
     from vos_shared.runtime.timing import Stopwatch
+    from vos_shared.video import TimedVideo
 
     seed_everything(seed)
     reset_peak(device)
     segmenter.reset()
     preparing, stepping = Stopwatch(device), Stopwatch(device)
+    video = TimedVideo(sequence.video)
     with preparing:
-        segmenter.prepare(sequence.video)
+        segmenter.prepare(video)
     started = time.perf_counter()
     frames = _Timed(read_ahead(_prompted_frames(sequence, supervision)))
     with BackgroundThread() as background:
@@ -141,10 +143,10 @@ def segment_sequence(
                 background.submit(scores.write, frame_name, segmentation.scores)
             on_frame()
     return SequenceTiming(
-        seconds=time.perf_counter() - started,
-        prepare_seconds=preparing.seconds,
+        seconds=time.perf_counter() - started + video.seconds,
+        prepare_seconds=preparing.seconds - video.seconds,
         frame_seconds=tuple(stepping.laps),
-        decode_seconds=frames.seconds,
+        decode_seconds=frames.seconds + video.seconds,
         encode_seconds=background.busy_seconds,
         peak_memory_bytes=peak_memory_bytes(device),
     )

@@ -298,7 +298,8 @@ def leave_process_group(worker: int) -> None:
 
     That one finishes its step, saves, and then ends its workers.
     """
-    os.setpgrp()
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
 
 
 def progress_bar(steps: int, first_step: int = 0, *, enabled: bool = True) -> tqdm[Any]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import glob
+import os
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import av
 import numpy as np
@@ -30,6 +32,8 @@ from vos_shared.video_sources import (
     silence_ffmpeg,
 )
 
+T = TypeVar("T")
+
 
 class Video:
     """Frames in order, decoded anew at each iteration and never all held in memory.
@@ -43,6 +47,7 @@ class Video:
     """
 
     def __init__(self, source: FrameSource, name: str, fps: float | None = None) -> None:
+        _require_text([name])
         self._source = source
         self.name = name
         self.fps = fps if fps is not None else source.fps
@@ -64,7 +69,7 @@ class Video:
             return cls(ArrayFrames(source), name or "array", fps)
         path = Path(source)
         if path.is_dir():
-            return cls.from_files(_files_in(path), name=name or path.resolve().name, fps=fps)
+            return cls.from_files(_files_in(path), name=name or _full(path).name, fps=fps)
         if path.is_file():
             if path.suffix.lower() in FRAME_SUFFIXES:
                 return cls.from_files([path], name=name or path.stem, fps=fps)
@@ -74,7 +79,7 @@ class Video:
         files = matching_paths(source)
         if not files:
             raise BadVideo(f"no file matches {source}")
-        return cls.from_files(files, name=name or files[0].resolve().parent.name, fps=fps)
+        return cls.from_files(files, name=name or _full(files[0]).parent.name, fps=fps)
 
     @classmethod
     def from_files(cls, paths: Iterable[Path], *, name: str, fps: float | None = None) -> Video:
@@ -87,6 +92,7 @@ class Video:
         files = list(paths)
         if not files:
             raise BadVideo(f"video {name} has no frames")
+        _require_text(path.stem for path in files)
         doubles = [stem for stem, count in Counter(path.stem for path in files).items() if count > 1]
         if doubles:
             raise BadVideo(
@@ -99,6 +105,11 @@ class Video:
     def frame_names(self) -> Sequence[str]:
         """Name of each frame, ``00000`` style; for a video file the frames are counted once, by decoding it."""
         return tuple(self._source.names())
+
+    @property
+    def source_path(self) -> str:
+        """The file, or the folder of the frame files; empty for an array."""
+        return "" if self._source.path is None else str(_full(self._source.path))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -139,6 +150,54 @@ class Video:
 
     def __repr__(self) -> str:
         return f"Video({self.name!r})"
+
+
+class TimedVideo(Video):
+    """The same video, which adds up how long its frames are waited for.
+
+    Attributes:
+        seconds: so far.
+
+    """
+
+    def __init__(self, video: Video) -> None:
+        super().__init__(video._source, video.name, video.fps)
+        self.seconds = 0.0
+
+    def __iter__(self) -> Iterator[Frame]:
+        """As `Video`."""
+        frames = super().__iter__()
+        while (frame := self._timed(lambda: next(frames, None))) is not None:
+            yield frame
+
+    def __getitem__(self, index: int) -> Frame:
+        """As `Video`."""
+        return self._timed(lambda: super(TimedVideo, self).__getitem__(index))
+
+    def _timed(self, read: Callable[[], T]) -> T:
+        started = time.perf_counter()
+        try:
+            return read()
+        finally:
+            self.seconds += time.perf_counter() - started
+
+
+def _full(path: Path) -> Path:
+    """Absolute; links keep their names."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute keeps "..", Path.resolve follows links
+
+
+def _require_text(names: Iterable[str]) -> None:
+    """Refuse file names that are no text, which no list or record of results could hold.
+
+    Raises:
+        BadVideo: naming one.
+    """
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise BadVideo(f"the file name {name!r} is no valid UTF-8; rename it") from None
 
 
 def _files_in(folder: Path) -> list[Path]:

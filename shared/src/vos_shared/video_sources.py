@@ -14,16 +14,24 @@ from typing import Protocol
 import av
 import av.logging
 import numpy as np
+from PIL import ExifTags, Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 
 from vos_shared.errors import BadVideo
 from vos_shared.images import open_image
 from vos_shared.method import Frame
 
 FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+_ON_ITS_SIDE = frozenset({5, 6, 7, 8})
+"""Values of EXIF's orientation with rows for columns: what cameras store lying, with a note how to show it."""
 
 
 class FrameSource(Protocol):
     """Frames in order, as often as they are asked for."""
+
+    @property
+    def path(self) -> Path | None:
+        """The file, or the folder of the files; None for what is in memory."""
 
     @property
     def fps(self) -> float | None:
@@ -53,6 +61,7 @@ class FileFrames:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
+        self.path = paths[0].parent
         self._size: tuple[int, int] | None = None
 
     @property
@@ -60,7 +69,8 @@ class FileFrames:
         """Height and width of the first frame, from its header."""
         if self._size is None:
             with open_image(self._paths[0], "frame", BadVideo) as image:
-                self._size = image.height, image.width
+                turned = _orientation(image) in _ON_ITS_SIDE
+                self._size = (image.width, image.height) if turned else (image.height, image.width)
         return self._size
 
     def names(self) -> Sequence[str]:
@@ -69,7 +79,7 @@ class FileFrames:
 
     def fingerprint(self) -> str:
         """Of the name and size of each file, and of samples of its content."""
-        return _digest(*(part for path in self._paths for part in (path.name.encode(), _samples(path, 1 << 12))))
+        return _digest(*(part for path in self._paths for part in (path.name.encode(), _of_file(path))))
 
     def frames(self) -> Generator[Frame, None, None]:
         """Decode the files.
@@ -110,14 +120,22 @@ def read_frame(path: Path) -> Frame:
         # Pillow calls colour of 16 bits RGB like any other, and would cut it to 8; the layout in the file tells.
         if image.mode[0] in "IF" or any(str(tile.args).endswith(";16B") for tile in image.tile):
             raise BadVideo(f"frame {path} has more than 8 bits a channel ({image.mode}); store it with 8")
-        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+        turned = _orientation(image) != 1
+        frame = image if image.mode == "RGB" else image.convert("RGB")
+        return np.array(ImageOps.exif_transpose(frame) if turned else frame)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's: 1 is upright. Only JPEG files are asked, which cameras write."""
+    exif = image.getexif() if isinstance(image, JpegImageFile) else {}
+    return int(exif.get(ExifTags.Base.Orientation, 1))
 
 
 class FileVideo:
     """A video file, decoded by FFmpeg."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = self._path = path
         with self._opened() as (_, stream):
             rate = stream.average_rate or stream.guessed_rate
             self.fps = float(rate) if rate else None
@@ -184,7 +202,8 @@ class FileVideo:
         try:
             silence_ffmpeg()
             with av.open(str(self._path), metadata_errors="replace") as container:
-                if not container.streams.video:
+                # FFmpeg draws text files (format tty) as terminals showed them.
+                if not container.streams.video or container.format.name == "tty":
                     raise BadVideo(f"{self._path} has no video in it")
                 stream = container.streams.video[0]
                 stream.thread_type = "AUTO"
@@ -215,7 +234,7 @@ def _upright(frame: av.VideoFrame) -> Frame:
 class ArrayFrames:
     """Frames in memory, uint8 [T, H, W, 3]."""
 
-    fps = None
+    fps = path = None
 
     def __init__(self, array: Frame) -> None:
         if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3 or array.size == 0:
@@ -239,6 +258,11 @@ class ArrayFrames:
     def fingerprint(self) -> str:
         """Of all values."""
         return _digest(repr(self._array.shape).encode(), self._array.tobytes())
+
+
+def _of_file(path: Path) -> bytes:
+    """Samples of an image file; all of it where an edit would not change its length."""
+    return path.read_bytes() if path.suffix.lower() == ".bmp" else _samples(path, 1 << 12)
 
 
 def _samples(path: Path, length: int) -> bytes:

@@ -50,11 +50,12 @@ class VideoPCACommand(InputArguments):
 
         from unsup_fg.inference import SegmenterSettings
         from unsup_fg.labelling import Labeller
-        from vos_shared.atomic import write_json
+        from vos_shared.atomic import require_json, write_json
         from vos_shared.overlay_video import film_beside, require_overlay, write_overlay
         from vos_shared.runtime.device import choose_device, describe_device
         from vos_shared.runtime.distributed import own_file, rank, shard
 
+        require_json(self.timing)
         if self.overlay and self.output is None:
             raise UserError("--overlay draws object masks; add --output FOLDER for them")
         settings = SegmenterSettings(self.components, self.size or None, self.longest_run, self.threshold)

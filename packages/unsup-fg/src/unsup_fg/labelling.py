@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from unsup_fg.inference import SegmenterSettings, SoftMask, VideoPCASegmenter
+from unsup_fg.method import VIDEOPCA
 from unsup_fg.videopca import VideoPCASettings
 from vos_shared.atomic import atomic_path
 from vos_shared.datasets import Sequence
@@ -20,6 +21,7 @@ from vos_shared.errors import UserError
 from vos_shared.inputs import inputs_fingerprint
 from vos_shared.masks import write_mask
 from vos_shared.method import ObjectMask, Supervision
+from vos_shared.provenance import package_digest
 from vos_shared.results import SOFT_MASKS, ResultsTree, SequenceWriter, check_places
 from vos_shared.sequence_loop import segment_sequence
 
@@ -37,7 +39,8 @@ class _Output:
 
     def writer(self, sequence: Sequence, inputs: str) -> AbstractContextManager[SequenceWriter]:
         encode = write_soft_mask if self.soft else write_mask
-        return self.tree.writer(sequence.name, sequence.frame_names, inputs, encode=encode)
+        source = sequence.video.source_path
+        return self.tree.writer(sequence.name, sequence.frame_names, inputs, source=source, encode=encode)
 
 
 class Labeller:
@@ -125,4 +128,9 @@ class _Sink:
 def _made_with(settings: SegmenterSettings, kind: type[VideoPCASettings]) -> dict[str, Any]:
     """What masks depend on beside the video; soft masks not on the threshold."""
     values = {field.name: getattr(settings, field.name) for field in fields(kind)}
-    return {"method": "videopca", "version": version("unsup-fg"), **values}
+    return {
+        "method": "videopca",
+        "version": version("unsup-fg"),
+        "package_digest": package_digest(VIDEOPCA),
+        **values,
+    }

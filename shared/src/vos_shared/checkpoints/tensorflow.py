@@ -70,6 +70,8 @@ def write_checkpoint(path: str | Path, arrays: Mapping[str, npt.NDArray[Any]]) -
 
 
 def _prefix(path: Path) -> Path:
+    if not path.name:
+        raise BadWeights(f"{path}: that is a folder, not the prefix of a TensorFlow checkpoint")
     for suffix in _SUFFIXES:
         if path.name.endswith(suffix):
             path = path.with_name(path.name.removesuffix(suffix))

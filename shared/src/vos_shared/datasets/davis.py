@@ -93,13 +93,14 @@ def _layout(root: str | Path, annotations: str, resolution: str | None) -> _Layo
 
 
 def _only_resolution(root: Path) -> str:
-    found = sorted(folder.name for folder in (root / "JPEGImages").iterdir() if folder.is_dir())
+    folders = (path for path in (root / "JPEGImages").iterdir() if path.is_dir() and not path.name.startswith("."))
+    found = sorted(folder.name for folder in folders)
     if "480p" in found:
         return "480p"
     if len(found) == 1:
         return found[0]
     raise BadDataset(
-        f"{root / 'JPEGImages'} holds {', '.join(found)}; choose one as the resolution"
+        f"{root / 'JPEGImages'} holds {', '.join(found)}; choose one with --resolution"
         if found
         else f"{root / 'JPEGImages'} is empty; it should hold a folder of sequences, such as 480p"
     )

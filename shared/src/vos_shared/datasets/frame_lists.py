@@ -108,7 +108,7 @@ def _entries(path: Path) -> list[str]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as reason:
         raise BadDataset(f"file list {path} cannot be read: {reason}") from reason
     lines = [line for line in lines if line.strip()]

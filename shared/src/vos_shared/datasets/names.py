@@ -19,7 +19,7 @@ def read_lines(path: Path) -> list[str]:
 
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise BadDataset(f"{path} is no text file; a split lists one sequence name a line") from None
     except OSError as reason:

@@ -14,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from scipy.fft import next_fast_len
+from tqdm import trange
 
 from vos_shared.atomic import atomic_path, write_text
 from vos_shared.datasets.synthetic_rendering import Body, Scene, lamp, render
 from vos_shared.datasets.synthetic_textures import COATS, GROUNDS, Field, Palette, noise, ramp, slopes
 from vos_shared.errors import UserError
+from vos_shared.images import MAX_SIDE
 from vos_shared.masks import write_mask
 
 _COLOURS: Final = (
@@ -118,7 +120,7 @@ def write_davis_tree(
     if clips < 1 or train_clips < 0:
         raise UserError(f"{clips} clips and {train_clips} for training: at least one clip is needed")
     names = []
-    for number in range(clips + train_clips):
+    for number in trange(clips + train_clips, desc="rendering", unit="clip", disable=None, leave=False):
         ground = list(GROUNDS)[number % len(GROUNDS)]
         names.append(f"{ground}-{number}")
         pictures, masks = clip(
@@ -151,6 +153,8 @@ def _write_sequence(
 
 
 def _check(frames: int, size: tuple[int, int], objects: int, late: int, leaving: int) -> None:
+    if max(size) > MAX_SIDE:
+        raise UserError(f"a clip of {size[0]}x{size[1]} is too large; {MAX_SIDE} pixels a side are the most")
     if frames < 1 or min(size) < 16:
         raise UserError(f"a clip of {frames} frames of {size[0]}x{size[1]} is too small; 1 frame of 16x16 is the least")
     if not 1 <= objects <= 254:

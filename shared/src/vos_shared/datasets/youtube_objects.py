@@ -120,7 +120,8 @@ def _sequence(root: Path, name: str, missing: list[str]) -> Sequence | None:
     """The sequence, or None after noting what it lacks."""
     images, labels = root / "Images" / name, root / "Labels" / name
     frames = frame_files(images) if images.is_dir() else []
-    masks = {path.stem: path for path in labels.glob("*.png")} if labels.is_dir() else {}
+    files = [path for path in labels.glob("*.png") if not path.name.startswith(".")] if labels.is_dir() else []
+    masks = {path.stem: path for path in files}
     if not frames:
         missing.append(f"images of {name} ({images})")
     if not masks:

@@ -61,7 +61,7 @@ def read_meta(root: str | Path, split: str | Path = "valid") -> dict[str, Object
     """
     path = Path(root, split, "meta.json")
     try:
-        videos = json.loads(path.read_text(encoding="utf-8"))["videos"]
+        videos = json.loads(path.read_text(encoding="utf-8-sig"))["videos"]
         meta = {name: _objects(video["objects"], path, name) for name, video in videos.items()}
     except FileNotFoundError:
         raise BadDataset(f"{root} is no YouTube-VOS folder with a split {split}: {path} not found") from None

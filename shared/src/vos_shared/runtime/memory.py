@@ -1,4 +1,4 @@
-"""Peak memory of this process, or of its GPU (Linux and macOS)."""
+"""Peak memory of this process, or of its GPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def peak_memory_bytes(device: torch.device | str = "cpu") -> int:
-    """Highest memory since `reset_peak`: tensors on a CUDA device, else the resident set of the process."""
+    """Highest memory since `reset_peak`: tensors on a CUDA device, else the resident set; 0 on Windows, unknown."""
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -19,8 +19,10 @@ def peak_memory_bytes(device: torch.device | str = "cpu") -> int:
     # Not getrusage, where there is another way: its maximum is inherited from the process that started this one.
     if status.exists() and (high_water := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
         return int(high_water[1]) * 1024
-    import resource  # Not on Windows.
-
+    try:
+        import resource
+    except ImportError:  # Windows has none.
+        return 0
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest if sys.platform == "darwin" else largest * 1024
 
