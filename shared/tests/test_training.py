@@ -1,4 +1,5 @@
 import ast
+import errno
 import json
 import os
 import random
@@ -6,14 +7,23 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from vos_shared.errors import BadWeights, MissingExtra
-from vos_shared.training import BestSnapshots, ResumeFile, RunningMeans, StopRequest, TrainingLog
+from vos_shared.errors import BadVideo, BadWeights, MissingExtra, UserError
+from vos_shared.training import (
+    BestSnapshots,
+    ResumeFile,
+    RunningMeans,
+    StopRequest,
+    TrainingLog,
+    is_finite,
+    worker_items,
+)
 
 
 def draw() -> tuple[float, float, float]:
@@ -84,6 +94,46 @@ def test_all_ranks_find_out_that_tensorboard_is_missing(tmp_path: Path, monkeypa
 
 def offer(best: BestSnapshots, score: float) -> bool:
     return best.offer(score, f"{score}.pt", Path.touch)
+
+
+def test_what_stops_the_log_is_told_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.add_scalar", full)
+    with TrainingLog(tmp_path) as log:
+        log.check()
+        log.scalars(1, {"loss": 0.5})
+        log.picture(1, "train", np.zeros((4, 4, 3), np.uint8))
+        with pytest.raises(OSError, match="No space left"):
+            log.check()
+
+
+def test_what_stops_a_reading_process_is_one_line() -> None:
+    def failing(error: Exception) -> Iterator[int]:
+        yield 1
+        raise error
+
+    def said(error: Exception) -> str:
+        with pytest.raises(UserError) as told:
+            list(worker_items(failing(error)))
+        return str(told.value)
+
+    text = "Caught X in DataLoader worker process 0.\nOriginal Traceback ..\n"
+    assert "fewer --workers" in said(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."))
+    assert said(PermissionError(f"{text}PermissionError: [Errno 13] Permission denied: 'a/b'\n")) == (
+        "training: [Errno 13] Permission denied: 'a/b'"
+    )
+    assert said(BadVideo(f"{text}vos_shared.errors.BadVideo: frame 7 cannot be read")) == "frame 7 cannot be read"
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        list(worker_items(failing(RuntimeError("a mistake of ours"))))
+
+
+def test_weights_that_are_no_numbers_are_found() -> None:
+    network = torch.nn.Linear(3, 2)
+    assert is_finite(network)
+    network.bias.data[1] = torch.inf
+    assert not is_finite(network)
 
 
 def test_only_improvements_are_kept_and_of_them_the_last(tmp_path: Path) -> None:

@@ -73,6 +73,20 @@ def test_all_frames_of_a_clip_share_one_draw() -> None:
         assert (view == view[:1]).all()
 
 
+def test_both_flips_are_drawn_half_of_the_time() -> None:
+    """Of the clip, seen in a picture that is brighter on its right, and of the second view."""
+    ramp = Image.fromarray(np.tile(np.arange(60, dtype=np.uint8)[None, :, None] * 4, (40, 1, 3)))
+    settings = Augmentation(crop=32, shorter_side=(32, 33))
+    clips, views = [], []
+    for seed in range(200):
+        drawn = make_views([ramp], settings, np.random.default_rng(seed))
+        clips.append(int(drawn.main[0, 0, 16, 4]) > int(drawn.main[0, 0, 16, -4]))
+        views.append(float(drawn.theta[0, 0]) < 0)
+    for flips in (clips, views):
+        assert 70 < sum(flips) < 130
+    assert 20 < sum(clip and view for clip, view in zip(clips, views, strict=True)) < 80
+
+
 def test_a_centre_crop_is_the_centre() -> None:
     settings = Augmentation(crop=64, shorter_side=(64, 64), random_crop=False)
     picture = smooth_picture((128, 64))

@@ -106,6 +106,30 @@ def test_a_list_without_wanted_frames_and_pictures_that_are_gone(run: Run, tree:
     assert [path.stem for path in masks.iterdir()] == [frames_of(tree)[1][-1].stem]
 
 
+def test_pictures_replace_nothing_of_others(run: Run, tree: Path, tmp_path: Path) -> None:
+    listed, output = inference_list(tree, tmp_path / "list.txt"), tmp_path / "out"
+    mine = output / "res4_vis" / frames_of(tree)[1][0].parent.name / "00000.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    assert run("segment", tree, "--list", listed, "--pictures", "--output", output, "--weights=untrained") == 2
+    assert mine.read_text() == "mine"
+    assert not (output / "res4_vos").exists()
+
+
+def test_a_listed_sequence_without_any_mask_is_background(
+    run: Run, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed, output = inference_list(tree, tmp_path / "list.txt"), tmp_path / "out"
+    name = frames_of(tree)[1][0].parent.name
+    lines = [" ".join(line.split()[:2]) if name in line else line for line in listed.read_text().splitlines()]
+    listed.write_text("\n".join(lines))
+    assert run("segment", tree, "--list", listed, "--output", output, "--weights=untrained") == 0
+    assert not any(read_mask(path).any() for path in (output / "res4_vos" / name).iterdir())
+    listed.write_text("\n".join(line for line in lines if name in line))
+    assert run("segment", tree, "--list", listed, "--output", output, "--weights=untrained") == 2
+    assert "no mask that it names is there" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "option", ["--scores=soft", "--split=train", "--resolution=480p", "--prompt=mask.png", "--overlay"]
 )
@@ -132,6 +156,10 @@ def test_weights_are_converted_in_both_directions(run: Run, tmp_path: Path) -> N
     assert run("import-weights", ours, tmp_path / "d.pth", "--half") == 2
     assert not (tmp_path / "d.pth").exists()
     assert load(ours, "cpu").info.parameters == 11_505_856
+    assert not load(theirs, "cpu").info.trained
+    before = theirs.read_bytes()
+    assert run("import-weights", theirs, theirs) == 2
+    assert theirs.read_bytes() == before
     state, metadata = read_ours(ours)
     save_ours(ours, state, {**metadata, "epoch": "the last", "score": "good"})
     assert run("import-weights", ours, tmp_path / "e.pth") == 0

@@ -24,6 +24,13 @@ from vos_shared.datasets.synthetic import write_davis_tree
         (["train", "ytvos", "--root", ".", "--list", "missing.txt"], "1 of them are not there: gone/1.jpg"),
         (["train", "custom", "--videos", "no*where"], "nothing matches no*where"),
         (["train", "custom", "--videos", "small", "--weights", "empty.txt", "--resume"], "leave one of them out"),
+        (["train", "custom", "--videos", "small", "--resume"], "run holds no run to go on with (resume.pt)"),
+        (["train", "custom", "--videos", "small", "--minutes=nan"], "cannot be negative"),
+        (["train", "custom", "--videos", "small", f"--seed={2**63}"], "--seed is 9223372036854775808"),
+        (["train", "custom", "--videos", "empty.txt"], "empty.txt"),
+        (["train", "ytvos", "--ordered", "--root", ".", "--list", "missing.txt"], "names 1 frames"),
+        (["train", "kinetics", "--no-ordered", "--root", ".", "--list", "missing.txt"], "names 1 folders"),
+        (["train", "custom", "--videos", "small", "--validation", "davis", "--validation-split", "val"], "has 2 masks"),
         (["train", "custom", "--videos", "small", "--sync-bn"], "--sync-bn works on CUDA devices only"),
         (["train", "custom", "--videos", "small", "--keep=0"], "--keep must be at least 1"),
         (["train", "custom", "--videos", "short", "--weights", "empty.txt"], "empty.txt"),
@@ -46,6 +53,7 @@ def test_bad_input_is_one_line(
         (tmp_path / name).mkdir()
         for index in range(count):
             Image.new("RGB", (20, 20)).save(tmp_path / name / f"{index}.png")
+    write_davis_tree(tmp_path / "davis", clips=1, frames=2, size=(16, 16), objects=1)
     (tmp_path / "empty.txt").touch()
     (tmp_path / "missing.txt").write_text("gone/1.jpg\n")
     monkeypatch.chdir(tmp_path)

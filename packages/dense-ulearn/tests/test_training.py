@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +16,11 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
-from dense_ulearn.augmentation import ClipViews
+from dense_ulearn.augmentation import ClipViews, Views
 from dense_ulearn.checkpoints import load_weights
 from dense_ulearn.data import ClipDataset
+from dense_ulearn.inference import DenseSegmenter, NetworkFeatures
+from dense_ulearn.losses import Losses
 from dense_ulearn.networks import DenseNetwork
 from dense_ulearn.presets import (
     CUSTOM,
@@ -30,13 +34,15 @@ from dense_ulearn.presets import (
     Sampling,
     TrainingSettings,
 )
-from dense_ulearn.trainer import Trainer, check_settings
+from dense_ulearn.settings import InferenceSettings
+from dense_ulearn.trainer import Trainer, check_settings, make_optimiser
 from dense_ulearn.trainer import load_weights as load_into
 from dense_ulearn.training import Run, train
 from dense_ulearn.validation import Validation
 from vos_shared.datasets import davis2017
 from vos_shared.datasets.synthetic import write_davis_tree
-from vos_shared.errors import BadVideo, BadWeights, UserError
+from vos_shared.errors import BadMask, BadVideo, BadWeights, UserError
+from vos_shared.method import ModelInfo
 from vos_shared.runtime.agreement import only_run
 from vos_shared.runtime.distributed import fabric as make_fabric
 from vos_shared.training import ResumeFile
@@ -176,9 +182,98 @@ def test_what_was_computed_before_a_bad_frame_is_not_lost(
 
 def test_a_loss_that_is_no_number_ends_the_run_and_is_not_saved(clips: ClipDataset, tmp_path: Path) -> None:
     wild = replace(TINY, optimisation=Optimisation("sgd", 1e30))
-    with pytest.raises(UserError, match="the loss is nan at step 2; lower --lr"):
+    with pytest.raises(UserError, match="the loss is nan at step 2; start another run with a lower --lr"):
         run_to_end(clips, tmp_path, wild)
     assert torch.load(tmp_path / "resume.pt")["step"] == 1
+
+
+def test_weights_that_are_no_numbers_never_replace_good_ones(
+    clips: ClipDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss tells it one step later, when it may be too late."""
+    step, count = Trainer.step, 0
+
+    def diverging(trainer: Trainer, views: Views[Tensor]) -> Losses:
+        nonlocal count
+        losses, count = step(trainer, views), count + 1
+        if count == 2:
+            next(trainer.network.parameters()).data.fill_(torch.nan)
+        return losses
+
+    monkeypatch.setattr(Trainer, "step", diverging)
+    with pytest.raises(UserError, match="weights are no numbers any more at step 2"):
+        run_to_end(clips, tmp_path)
+    assert torch.load(tmp_path / "resume.pt")["step"] == 1
+    assert load_weights(tmp_path / "last.safetensors").metadata["step"] == "1"
+
+
+def test_a_reader_that_is_killed_is_one_line_and_the_run_can_go_on(
+    clips: ClipDataset, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, count = Trainer.step, 0
+
+    def killing(trainer: Trainer, views: Views[Tensor]) -> Losses:
+        nonlocal count
+        count += 1
+        if count == 2:
+            for reader in multiprocessing.active_children():
+                reader.kill()
+        return step(trainer, views)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", killing)
+        with pytest.raises(UserError, match="a process that reads data was killed"):
+            train(TINY, clips, Run(tmp_path, minutes=0, workers=1), make_fabric("cpu"))
+    assert_same(run_to_end(clips, tmp_path, resume=True), whole)
+
+
+def test_a_validation_that_fails_loses_no_step(
+    clips: ClipDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_davis_tree(tmp_path / "davis", clips=1, frames=6, size=(64, 80), objects=1)
+    validation = Validation.checked(davis2017(tmp_path / "davis", "val"))
+
+    def unreadable(*_: object) -> object:
+        raise BadMask("mask 3 cannot be read")
+
+    monkeypatch.setattr(Validation, "segmentation", unreadable)
+    run = Run(tmp_path / "run", minutes=60, workers=0)
+    with pytest.raises(BadMask, match="mask 3"):
+        train(TINY, clips, run, make_fabric("cpu"), validation=validation)
+    assert torch.load(run.folder / "resume.pt")["step"] == 2
+    monkeypatch.undo()
+    other = Validation(davis2017(tmp_path / "davis", "val") * 2)
+    with pytest.raises(UserError, match="written with validation on"):
+        train(TINY, clips, replace(run, resume=True), make_fabric("cpu"), validation=other)
+
+
+def test_a_log_that_cannot_be_written_ends_the_run_after_saving(
+    clips: ClipDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.add_scalar", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(TINY, clips, Run(tmp_path, minutes=60, workers=0), make_fabric("cpu"))
+    assert torch.load(tmp_path / "resume.pt")["step"] == 2
+
+
+def test_the_rest_of_a_killed_save_is_removed(clips: ClipDataset, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    (tmp_path / ".0123456789abcdef.partial").write_bytes(b"132 MB")
+    run_to_end(clips, tmp_path, resume=True)
+    assert not list(tmp_path.glob(".*.partial"))
+
+
+def test_the_state_of_the_loss_scaler_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[dict[str, float]] = []
+    fabric = make_fabric("cpu")
+    monkeypatch.setattr(fabric.strategy.precision, "state_dict", lambda: {"scale": 1024.0})
+    monkeypatch.setattr(fabric.strategy.precision, "load_state_dict", found.append)
+    trainer = Trainer(TINY, fabric)
+    trainer.load_state(trainer.state())
+    assert found == [{"scale": 1024.0}]
 
 
 def test_a_run_goes_on_as_it_began(clips: ClipDataset, whole: Path) -> None:
@@ -320,15 +415,76 @@ def test_the_linear_schedule_ends_at_nothing() -> None:
     assert [linear.rate_factor(epoch, 10) for epoch in (0, 5, 10)] == [1.0, 0.25, 0.0]
 
 
-def test_published_configurations() -> None:
-    assert [preset.epochs for preset in (YTVOS, OXUVA, TRACK, KINETICS)] == [500, 500, 250, 80]
-    assert [preset.sampling.gap for preset in (YTVOS, OXUVA, TRACK, KINETICS)] == [2, 10, 10, 10]
-    assert [preset.optimisation.optimiser for preset in (YTVOS, OXUVA, TRACK, KINETICS)] == [
-        "adam",
-        "adam",
-        "sgd",
-        "sgd",
-    ]
-    assert KINETICS.sampling.ordered
+@pytest.mark.parametrize(
+    ("preset", "epochs", "gap", "optimiser", "rate", "step_epochs", "gamma", "shorter_side", "validated", "pictured"),
+    [
+        (YTVOS, 500, 2, "adam", 1e-4, 100, 0.5, (256, 320), 10, 20),
+        (OXUVA, 500, 10, "adam", 1e-4, 100, 0.5, (256, 320), 10, 20),
+        (TRACK, 250, 10, "sgd", 1e-3, 20, 0.9, (256, 256), 2, 10),
+        (KINETICS, 80, 10, "sgd", 1e-3, 20, 0.5, (256, 256), 2, 8),
+    ],
+    ids=["ytvos", "oxuva", "track", "kinetics"],
+)
+def test_published_configurations(
+    preset: TrainingSettings,
+    epochs: int,
+    gap: int,
+    optimiser: str,
+    rate: float,
+    step_epochs: int,
+    gamma: float,
+    shorter_side: tuple[int, int],
+    validated: int,
+    pictured: int,
+) -> None:
+    """The table of the specification, section 3."""
+    found = preset.optimisation
+    assert (preset.batch, preset.epochs, preset.clips_per_video, preset.block_bn) == (16, epochs, 1, False)
+    assert preset.sampling == Sampling(5, gap, ordered=preset is KINETICS)
+    assert preset.augmentation == Augmentation(256, shorter_side, random_crop=optimiser == "adam", zoom=(0.5, 1.0))
+    assert preset.objective == Objective(8, 4, 0.05, 0.1)
+    assert (found.optimiser, found.lr, found.weight_decay, found.schedule) == (optimiser, rate, 5e-4, "step")
+    assert (found.step_epochs, found.gamma) == (step_epochs, gamma)
+    assert (preset.validate_epochs, preset.picture_epochs) == (validated, pictured)
+
+
+def test_optimisers_have_the_published_values() -> None:
+    adam = make_optimiser(DenseNetwork(), YTVOS.optimisation)
+    assert [(group["betas"], group["eps"]) for group in adam.param_groups] == [((0.5, 0.999), 1e-8)] * 2
+    sgd = make_optimiser(DenseNetwork(), TRACK.optimisation)
+    assert [(group["momentum"], group["nesterov"]) for group in sgd.param_groups] == [(0.9, False)] * 2
+    for optimiser, rate in ((adam, 1e-4), (sgd, 1e-3)):
+        found = [(group["lr"], group["weight_decay"]) for group in optimiser.param_groups]
+        assert found == [(rate, 5e-4), (2 * rate, 0)]
+
+
+def test_validation_measures_as_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Running statistics, permuted clips with a gap of 2, the temperature of the training, both layers."""
+    write_davis_tree(tmp_path, clips=1, frames=6, size=(64, 80), objects=1)
+    validation = Validation(davis2017(tmp_path, "val"))
+    objective = replace(TINY.objective, temperature=0.2)
+    trainer = Trainer(replace(TINY, objective=objective, sampling=Sampling(gap=10, ordered=True)), make_fabric("cpu"))
+    sampled, propagated = [], []
+
+    class Clips(ClipDataset):
+        def __init__(self, videos: list[Video], sampling: Sampling, *rest: Any) -> None:
+            sampled.append(sampling)
+            super().__init__(videos, sampling, *rest)
+
+    class Segmenter(DenseSegmenter):
+        def __init__(self, features: NetworkFeatures, info: ModelInfo, settings: InferenceSettings) -> None:
+            propagated.append((features.layer, settings.layer, settings.temperature))
+            super().__init__(features, info, settings)
+
+    monkeypatch.setattr("dense_ulearn.validation.ClipDataset", Clips)
+    monkeypatch.setattr("dense_ulearn.validation.DenseSegmenter", Segmenter)
+    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    validation.measure(trainer)
+    assert all(torch.equal(value, before[name]) for name, value in trainer.network.state_dict().items())
+    assert sampled == [Sampling(gap=2)]
+    assert propagated == [("key", "key", 0.2), ("res4", "res4", 0.2)]
+
+
+def test_all_configurations_can_be_carried_out() -> None:
     for preset in (YTVOS, OXUVA, TRACK, KINETICS, CUSTOM):
         check_settings(preset)

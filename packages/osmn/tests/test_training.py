@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from osmn import training
 from osmn.augmentation import MaskDraw, SpatialDraw, VisualDraw, augment_visual, perturb_mask
 from osmn.data import Example, Source, StillImages, TrainingStream, VideoFrames
 from osmn.guides import Gaussian, Normalisation
@@ -219,6 +220,24 @@ def test_a_loss_that_is_no_number_ends_the_run_and_is_not_saved(stills: StillIma
     with pytest.raises(UserError, match=r"the loss is (nan|inf) at step 2; lower --learning-rate"):
         train_tiny(stills, tmp_path / "run", settings)
     assert not (tmp_path / "run" / "last.safetensors").exists()
+
+
+def test_weights_that_are_no_numbers_never_replace_good_ones(
+    stills: StillImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_step = training._step
+
+    def diverging(objective: Any, *rest: Any) -> dict[str, float]:
+        losses = first_step(objective, *rest)
+        if (tmp_path / "run" / "last.safetensors").exists():
+            next(objective.parameters()).data.fill_(torch.nan)
+        return losses
+
+    monkeypatch.setattr(training, "_step", diverging)
+    settings = TrainingSettings(steps=4, batch_size=2, learning_rate=1e-3, workers=0, save_steps=1)
+    with pytest.raises(UserError, match="weights are no numbers any more at step 2"):
+        train_tiny(stills, tmp_path / "run", settings)
+    assert load_snapshot(tmp_path / "run" / "last.safetensors").metadata["steps"] == "1"
 
 
 @pytest.mark.parametrize(

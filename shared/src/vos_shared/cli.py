@@ -59,7 +59,21 @@ def run_cli(command: Callable[[], object], *, prog: str | None = None) -> int:
             raise
         print(f"{prog}: {refusal}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if not _is_want_of_memory(error):
+            raise
+        print(f"{prog}: there is not enough memory; take smaller frames, batches or settings", file=sys.stderr)
+        return 2
     return result if isinstance(result, int) else 0
+
+
+def _is_want_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """Also in PyTorch's words, for GPUs and for the CPU."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
 
 
 def _refusal(error: OSError) -> str | None:

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -97,6 +98,9 @@ class TrainingLog:
     On resume, what was logged at or after the first step to come is dropped, so that the log reads as if the run had
     never stopped. Use it as a context manager.
 
+    One process of several writes the log. What stops it from doing so is told by `check`, which belongs where all of
+    them ask each other for errors; from then on nothing is logged.
+
     Args:
         folder: of the run; made if missing.
         first_step: the first step that will be logged.
@@ -109,6 +113,7 @@ class TrainingLog:
     def __init__(self, folder: Path, first_step: int = 0, *, enabled: bool = True) -> None:
         self.path = folder / "log.jsonl"
         self._writer: SummaryWriter | None = None
+        self._error: OSError | None = None
         make_writer = _summary_writer()  # In all processes, so that all of them find out if it is not installed.
         if not enabled:
             return
@@ -118,17 +123,33 @@ class TrainingLog:
 
     def scalars(self, step: int, values: Mapping[str, float], **context: float | str) -> None:
         """Log numbers by tag ("train/temp"); `context` (epoch, seconds) goes into the JSON line only."""
-        if self._writer is None:
+        if self._writer is None or self._error is not None:
             return
-        for tag, value in values.items():
-            self._writer.add_scalar(tag, value, step)
-        with self.path.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps({"step": step, **context, **values}) + "\n")
+        try:
+            for tag, value in values.items():
+                self._writer.add_scalar(tag, value, step)
+            with self.path.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps({"step": step, **context, **values}) + "\n")
+        except OSError as error:
+            self._error = error
 
     def picture(self, step: int, tag: str, image: npt.NDArray[np.uint8]) -> None:
         """Log a picture, uint8 RGB [H, W, 3], to TensorBoard."""
-        if self._writer is not None:
+        if self._writer is None or self._error is not None:
+            return
+        try:
             self._writer.add_image(tag, image, step, dataformats="HWC")
+        except OSError as error:
+            self._error = error
+
+    def check(self) -> None:
+        """Tell what went wrong.
+
+        Raises:
+            OSError: the log cannot be written.
+        """
+        if self._error is not None:
+            raise self._error
 
     def __enter__(self) -> TrainingLog:
         return self
@@ -213,7 +234,10 @@ class BestSnapshots:
         """File names and scores, each better than the one before."""
         if not self._list.is_file():
             return []
-        return [(str(name), float(score)) for name, score in json.loads(self._list.read_text(encoding="utf-8"))]
+        try:
+            return [(str(name), float(score)) for name, score in json.loads(self._list.read_text(encoding="utf-8"))]
+        except (ValueError, TypeError):
+            raise BadWeights(f"{self._list} is damaged; remove {self.folder} to keep the best snapshots anew") from None
 
     @property
     def best(self) -> float | None:
@@ -283,14 +307,45 @@ def worker_items(loader: Iterable[T]) -> Iterator[T]:
     """The items of a data loader; errors of the user that its worker processes meet stay one line.
 
     Raises:
-        UserError: as the data set raised it.
+        UserError: as the data set raised it; a file cannot be read; a worker was killed while it was waited for.
     """
     try:
-        yield from loader
+        with lost_workers_told():
+            yield from loader
     except UserError as error:
-        # A worker's error arrives with its traceback as text; the last line is what it said.
-        said = str(error).strip().splitlines()[-1]
-        raise type(error)(said.removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")) from error
+        raise type(error)(_said_by_worker(error, f"{type(error).__module__}.{type(error).__qualname__}")) from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise UserError(f"training: {_said_by_worker(error, type(error).__name__)}") from error
+
+
+def _said_by_worker(error: Exception, kind: str) -> str:
+    """A worker's error arrives with its traceback as text; the last line is what it said."""
+    return str(error).strip().splitlines()[-1].removeprefix(f"{kind}: ")
+
+
+@contextmanager
+def lost_workers_told() -> Iterator[None]:
+    """Turn PyTorch's news that a worker of a data loader died, which may come at any time, into one line.
+
+    Raises:
+        UserError: with what helps.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise UserError(
+            "training: a process that reads data was killed, perhaps for want of memory, or of shared memory "
+            "(/dev/shm); go on with --resume and fewer --workers"
+        ) from error
+
+
+def is_finite(network: torch.nn.Module) -> bool:
+    """Whether all parameters are numbers; after a step that went astray the loss tells it only at the next one."""
+    return all(bool(parameter.isfinite().all()) for parameter in network.parameters())
 
 
 def leave_process_group(worker: int) -> None:

@@ -83,9 +83,15 @@ def read_weights(path: Path) -> Weights:
 
 
 def save_weights(path: Path, weights: Weights, *, half: bool = False) -> None:
-    """Write weights as safetensors, on request in half precision (batch norm statistics, too)."""
+    """Write weights as safetensors, on request in half precision (batch norm statistics, too).
+
+    Raises:
+        BadWeights: too large for half precision.
+    """
     kind = torch.float16 if half else torch.float32
     state = {name: value.to(kind) if value.is_floating_point() else value for name, value in weights.state.items()}
+    if not all(value.isfinite().all() for value in state.values()):
+        raise BadWeights(f"{weights.description}: too large for half precision; leave out --half")
     trained = "true" if weights.trained else "false"
     ours.save(path, state, {**weights.metadata, "description": weights.description, "trained": trained})
 
@@ -103,7 +109,9 @@ def read_official(path: Path) -> Weights:
         )
     metadata = {name: str(number) for name, number in numbers_of(content).items()}
     words = f"official {path.stem}" + (f", epoch {metadata['epoch']}" if "epoch" in metadata else "")
-    return Weights(_checked(content["model"], path), words, True, metadata)
+    trained = content.get("trained") is not False  # Official snapshots do not say; they are.
+    words = words if trained else f"untrained, {path.stem}"
+    return Weights(_checked(content["model"], path), words, trained, metadata)
 
 
 def numbers_of(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,7 +123,9 @@ def numbers_of(content: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def write_official(path: Path, state: Mapping[str, Tensor], *, epoch: int = 0, score: float = 0.0) -> None:
+def write_official(
+    path: Path, state: Mapping[str, Tensor], *, epoch: int = 0, score: float = 0.0, trained: bool = True
+) -> None:
     """Write a snapshot that the official code loads; its optimiser state is empty, as that code starts it afresh.
 
     Args:
@@ -123,8 +133,11 @@ def write_official(path: Path, state: Mapping[str, Tensor], *, epoch: int = 0, s
         state: weights of a `DenseNetwork`.
         epoch: the epoch that the weights come from.
         score: their validation score, (J + F) / 2 in 0..1.
+        trained: False is kept beside them, for this package; the official code does not look for it.
     """
     content = {"model": dict(state), "opt": {}, "score": np.float64(score), "epoch": epoch}
+    if not trained:
+        content["trained"] = False
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         torch.save(content, temporary)
@@ -147,4 +160,6 @@ def _checked(state: Mapping[str, Any], path: Path) -> StateDict:
             f"weights {path} are not those of the dense-ulearn network "
             f"({len(wrong)} of {len(expected)} entries do not fit, {len(surplus)} are unknown; {first})"
         )
+    if broken := [name for name in expected if not found[name].isfinite().all()]:
+        raise BadWeights(f"weights {path} hold what is no number (in {broken[0]}); their training has diverged")
     return {name: found[name].to(value.dtype) for name, value in expected.items()}

@@ -69,12 +69,14 @@ class ImportWeights:
         from dense_ulearn.checkpoints import OURS, load_weights, numbers_of, save_weights, write_official
 
         weights = load_weights(self.source)
+        if self.output.exists() and Path(self.source).exists() and self.output.samefile(self.source):
+            raise UserError(f"{self.output} would replace the file that it is made from; choose another name")
         if self.output.suffix == OURS:
             save_weights(self.output, weights, half=self.half)
         elif self.half:
             raise UserError("--half is for our own format; official snapshots are in single precision")
         elif self.output.suffix == ".pth":
-            write_official(self.output, weights.state, **numbers_of(weights.metadata))
+            write_official(self.output, weights.state, **numbers_of(weights.metadata), trained=weights.trained)
         else:
             raise UserError(f"{self.output} has neither the suffix {OURS} (ours) nor .pth (official)")
         print(f"{weights.description}: {self.output}")

@@ -75,15 +75,20 @@ class TrainArguments:
 
     def _check(self) -> None:
         from dense_ulearn.trainer import check_settings
+        from dense_ulearn.training import RESUME
         from vos_shared.runtime.device import choose_device
 
         check_settings(self.settings)
-        if self.workers < 0 or self.keep < 1 or self.minutes < 0:
+        if self.workers < 0 or self.keep < 1 or not self.minutes >= 0:
             raise UserError("training: --workers and --minutes cannot be negative, --keep must be at least 1")
         if self.output.exists() and not self.output.is_dir():
             raise UserError(f"training: --output {self.output} is a file; give a folder")
         if self.resume and self.weights is not None:
             raise UserError("training: --weights starts a run, --resume goes on with one; leave one of them out")
+        if self.resume and not (self.output / RESUME).is_file():
+            raise UserError(f"training: {self.output} holds no run to go on with ({RESUME}); leave out --resume")
+        if not self.resume and (self.output / RESUME).is_file():
+            raise UserError(f"training: {self.output} already holds a run; choose another --output, or add --resume")
         if self.settings.sync_bn and choose_device(self.device).type != "cuda":
             raise UserError("training: --sync-bn works on CUDA devices only; leave it out")
 
@@ -94,7 +99,8 @@ class TrainArguments:
         if self.validation is None:
             return None
         year = davis2017 if (self.validation / "ImageSets" / "2017").is_dir() else davis2016
-        return Validation(year(self.validation, self.validation_split, sequences=self.validation_sequences or None))
+        found = year(self.validation, self.validation_split, sequences=self.validation_sequences or None)
+        return Validation.checked(found)
 
     def _weights(self) -> Any:
         from dense_ulearn.checkpoints import load_weights
@@ -110,13 +116,14 @@ class TrainOnList(TrainArguments):
     """What the paths in the list are relative to."""
     list: Path
     """File list: one frame a line, or for Kinetics one folder a line."""
+    folders: Annotated[bool, tyro.conf.Suppress] = False  # What the list holds.
 
     def run(self) -> int:
         """Train."""
         from dense_ulearn.sources import ListedFolders, listed_videos, usable
 
         def find() -> Sequence[Video]:
-            if self.settings.sampling.ordered:  # Kinetics.
+            if self.folders:
                 return ListedFolders(self.list, self.root)
             return usable(listed_videos(self.list, self.root), self.settings)
 
@@ -149,7 +156,7 @@ else:  # One subcommand for each configuration.
             "ytvos": TrainOnList(settings=YTVOS, **_LISTED),
             "oxuva": TrainOnList(settings=OXUVA, **_LISTED),
             "track": TrainOnList(settings=TRACK, **_LISTED),
-            "kinetics": TrainOnList(settings=KINETICS, **_LISTED),
+            "kinetics": TrainOnList(settings=KINETICS, folders=True, **_LISTED),
             "custom": TrainOnVideos(output=tyro.MISSING, videos=tyro.MISSING),
         },
         descriptions={

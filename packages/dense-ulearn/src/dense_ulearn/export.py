@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dense_ulearn.checkpoints import load_weights
 from dense_ulearn.networks import DenseNetwork, normalise_images
-from dense_ulearn.settings import Layer
+from dense_ulearn.settings import LARGEST_SIDE, Layer
 from vos_shared.atomic import atomic_path
 from vos_shared.errors import UserError
 
@@ -37,10 +37,10 @@ def export_features(path: Path, weights: str | None, layer: Layer, size: tuple[i
 
     Raises:
         BadWeights: the weights cannot be used.
-        UserError: a size without pixels.
+        UserError: a size without pixels, or with too many.
     """
-    if min(size) < 1:
-        raise UserError(f"export: images of {size[0]} x {size[1]} pixels have no features; give another --size")
+    if min(size) < 1 or max(size) > LARGEST_SIDE:
+        raise UserError(f"export: images of {size[0]} x {size[1]} pixels; give a --size of 1 to {LARGEST_SIDE}")
     program = FeatureProgram(load_weights(weights).network(), layer).eval()
     exported = torch.export.export(program, (torch.zeros(1, 3, *size),))
     path.parent.mkdir(parents=True, exist_ok=True)

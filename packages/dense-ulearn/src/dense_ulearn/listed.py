@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,8 +14,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from dense_ulearn.method import DENSE_ULEARN
-from vos_shared.atomic import atomic_path
 from vos_shared.datasets.frame_lists import ListedSequence, read_inference_list
+from vos_shared.errors import UserError
 from vos_shared.inputs import inputs_fingerprint, require_prompts
 from vos_shared.masks import DAVIS_PALETTE
 from vos_shared.method import Frame, ObjectMask, Segmenter
@@ -47,15 +48,19 @@ def segment_list(
     Raises:
         UserError: the list, a frame, a mask or the weights cannot be used; finished sequences stay.
     """
-    listed = shard(read_inference_list(path, arguments.source))
-    require_prompts([item.sequence for item in listed], DENSE_ULEARN.supervision)
+    everything = read_inference_list(path, arguments.source)
+    if not any(item.sequence.annotations for item in everything):
+        raise UserError(f"file list {path}: no mask that it names is there; sequences begin with the masks of objects")
+    listed = shard(everything)
+    prompted = [item.sequence for item in listed if item.sequence.annotations]  # Others are background, as published.
+    require_prompts(prompted, DENSE_ULEARN.supervision)
     device = choose_device(arguments.device)
     weights, precision = arguments.weights, arguments.precision
     segmenter = DENSE_ULEARN.load(weights, str(device), precision, variant=arguments.variant, **options)
     settings = {**run_settings(DENSE_ULEARN, segmenter, arguments, options), "pictures": pictures}
     tree = ResultsTree(arguments.output / f"{layer}_vos", settings=settings)
-    check_places([tree], (item.sequence.name for item in listed))
-    drawn = arguments.output / f"{layer}_vis" if pictures else None
+    drawn = ResultsTree(arguments.output / f"{layer}_vis", settings=settings, kind="pictures") if pictures else None
+    check_places([tree] if drawn is None else [tree, drawn], (item.sequence.name for item in listed))
     total = sum(len(item.sequence.frame_names) for item in listed)
     with tqdm(total=total, unit="frame", disable=None if rank() == 0 else True) as bar:
         for item in listed:
@@ -68,9 +73,9 @@ def segment_list(
     print(f"{len(listed)} {'sequence' if len(listed) == 1 else 'sequences'} in {tree.root}")
 
 
-def _is_done(item: ListedSequence, tree: ResultsTree, inputs: str, drawn: Path | None) -> bool:
+def _is_done(item: ListedSequence, tree: ResultsTree, inputs: str, drawn: ResultsTree | None) -> bool:
     name = item.sequence.name
-    if drawn is not None and not all((drawn / name / f"{frame}.png").is_file() for frame in item.sequence.frame_names):
+    if drawn is not None and not drawn.is_complete(name, item.sequence.frame_names, inputs):
         return False
     return tree.is_complete(name, sorted(item.wanted), inputs)
 
@@ -79,15 +84,18 @@ def _segment(
     item: ListedSequence,
     tree: ResultsTree,
     inputs: str,
-    drawn: Path | None,
+    drawn: ResultsTree | None,
     segmenter: Segmenter,
     device: torch.device,
     seed: int,
     on_frame: Callable[[], object],
 ) -> None:
     name = item.sequence.name
-    with tree.writer(name, sorted(item.wanted), inputs) as writer:
-        pictures = None if drawn is None else _Pictures(drawn / name, iter(item.sequence.video))
+    with (
+        nullcontext() if drawn is None else drawn.replacing(name, inputs) as folder,
+        tree.writer(name, sorted(item.wanted), inputs) as writer,
+    ):
+        pictures = None if folder is None else _Pictures(folder, iter(item.sequence.video))
         timing = segment_sequence(
             segmenter,
             item.sequence,
@@ -122,8 +130,7 @@ class _Pictures:
 
     def write(self, frame_name: str, mask: ObjectMask, /) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(self.folder / f"{frame_name}.png") as temporary:
-            Image.fromarray(picture(next(self.frames), mask)).save(temporary, format="PNG")
+        Image.fromarray(picture(next(self.frames), mask)).save(self.folder / f"{frame_name}.png")
 
 
 def picture(frame: Frame, mask: ObjectMask) -> Frame:

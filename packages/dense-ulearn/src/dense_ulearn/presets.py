@@ -155,8 +155,8 @@ class TrainingSettings:
         objective, optimisation = self.objective, self.optimisation
         for name in ("batch", "clips_per_video", "validate_epochs", "picture_epochs"):
             _require(name, getattr(self, name), 1)
-        for name in ("epochs", "seed"):
-            _require(name, getattr(self, name), 0)
+        _require("epochs", self.epochs, 0)
+        _require("seed", self.seed, 0, below=2**63)
         _require("frames", self.sampling.frames, 2)
         _require("gap", self.sampling.gap, 1)
         _require("grid", objective.grid, 1)

@@ -14,6 +14,10 @@ Layer: TypeAlias = Literal["res3", "res4", "key"]
 CHANNELS: dict[Layer, int] = {"res3": 256, "res4": 512, "key": 128}
 
 
+LARGEST_SIDE: Final = 8192
+"""Pixels; as for frames."""
+MOST_NEIGHBOURS: Final = 10_000
+"""More than there are in many a map; room for them is made whether there are or not."""
 COLDEST: Final = 1e-6
 """Least temperature; similarities over a smaller one would not be finite."""
 
@@ -32,11 +36,11 @@ class PropagationSettings:
     """Divides the similarities before the softmax over the neighbours."""
 
     def __post_init__(self) -> None:
-        positive = 0 < self.radius < math.inf and self.neighbours >= 1
+        positive = 0 < self.radius < math.inf and 1 <= self.neighbours <= MOST_NEIGHBOURS
         if self.context < 0 or not positive or not COLDEST <= self.temperature < math.inf:
             raise UserError(
                 f"label propagation cannot use {self}: context >= 0, temperature >= {COLDEST}, all others positive and "
-                "finite"
+                f"finite, at most {MOST_NEIGHBOURS:,} neighbours"
             )
 
 
@@ -56,7 +60,8 @@ class InferenceSettings(PropagationSettings):
         super().__post_init__()
         if self.layer not in CHANNELS:
             raise UserError(f"dense-ulearn has no features {self.layer!r}; choose {', '.join(CHANNELS)}")
-        if self.input_size == 0 or self.input_size < -1:
+        if self.input_size == 0 or not -1 <= self.input_size <= LARGEST_SIDE:
             raise UserError(
-                f"input size {self.input_size} is no side length; give pixels, or -1 for frames as they are"
+                f"input size {self.input_size} is no side length; give pixels, at most {LARGEST_SIDE}, or -1 for "
+                "frames as they are"
             )

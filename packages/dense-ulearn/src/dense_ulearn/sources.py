@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from dense_ulearn.presets import TrainingSettings
 from vos_shared.datasets.frame_lists import read_folder_list, read_video_list
-from vos_shared.errors import BadDataset
+from vos_shared.errors import BadDataset, BadVideo
 from vos_shared.method import Frame
 from vos_shared.results import sweep_abandoned
 from vos_shared.video import Video
@@ -74,8 +74,18 @@ class ListedFolders(Sequence[Video]):
             BadVideo: it holds no frames.
         """
         if isinstance(index, slice):
-            return [Video.open(folder) for folder in self._folders[index]]
-        return Video.open(self._folders[index])
+            return [self._open(folder) for folder in self._folders[index]]
+        return self._open(self._folders[index])
+
+    @staticmethod
+    def _open(folder: Path) -> Video:
+        try:
+            return Video.open(folder)
+        except BadVideo as error:
+            raise BadVideo(
+                f"training: {error}; put its frames back and go on with --resume, or start another run without it, "
+                "from --weights last.safetensors"
+            ) from error
 
 
 def video_names(videos: Sequence[Video]) -> list[str]:

@@ -8,7 +8,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -22,12 +22,21 @@ from dense_ulearn.validation import Validation
 from vos_shared.errors import UserError
 from vos_shared.results import fingerprint
 from vos_shared.runtime.agreement import after_each, agreed_items, only_run, require_no_run, together
-from vos_shared.training import BestSnapshots, ResumeFile, RunningMeans, StopRequest, TrainingLog, progress_bar
+from vos_shared.training import (
+    BestSnapshots,
+    ResumeFile,
+    RunningMeans,
+    StopRequest,
+    TrainingLog,
+    is_finite,
+    lost_workers_told,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-LAST, LOG = "last.safetensors", "log.jsonl"
+RESUME, LAST, LOG = "resume.pt", "last.safetensors", "log.jsonl"
 LOG_STEPS = 10
 """Steps over which logged losses are averaged."""
 
@@ -76,8 +85,8 @@ def train(
         The last snapshot, or None where the run was asked to stop early (it can be resumed).
 
     Raises:
-        UserError: settings that do not fit together, a folder that holds another run, frames that cannot be read (what
-            was computed is saved), a loss that is no number.
+        UserError: settings that do not fit together, a folder that holds another run, frames or validation masks that
+            cannot be read (what was computed is saved), a loss that is no number, a reader that was killed.
     """
     trainer = Trainer(settings, fabric, weights)
     keys = ClipBatches(
@@ -95,7 +104,11 @@ def train(
             loop.go_on()
         else:
             loop.begin()
-        with TrainingLog(run.folder, loop.step + 1, enabled=fabric.is_global_zero) as log, StopRequest() as stop:
+        with (
+            TrainingLog(run.folder, loop.step + 1, enabled=fabric.is_global_zero) as log,
+            StopRequest() as stop,
+            lost_workers_told(),
+        ):
             finished = loop.run(clips, log, stop)
     return run.folder / LAST if finished else None
 
@@ -105,7 +118,7 @@ class _Loop:
         self, trainer: Trainer, keys: ClipBatches, where: Run, validation: Validation | None, videos: str
     ) -> None:
         self.trainer, self.keys, self.where, self.validation, self.videos = trainer, keys, where, validation, videos
-        self.file = ResumeFile(where.folder / "resume.pt", where.minutes)
+        self.file = ResumeFile(where.folder / RESUME, where.minutes)
         self.best = BestSnapshots(where.folder / "best", where.keep)
         self.means = RunningMeans()
         self.step = 0
@@ -139,7 +152,7 @@ class _Loop:
 
     def run(self, clips: ClipDataset, log: TrainingLog, stop: StopRequest) -> bool:
         """All steps that remain; False if it was asked to stop before the end."""
-        batches = after_each(clip_batches(clips, self.keys, self.where.workers), self._save_if_due)
+        batches = after_each(clip_batches(clips, self.keys, self.where.workers), lambda: self._between_steps(log))
         with progress_bar(self.keys.steps, self.step, enabled=self.leader) as bar:
             for views in agreed_items(batches, stop, self.trainer.fabric, before_error=self._save):
                 epoch, position = divmod(self.step, self.keys.steps_per_epoch)
@@ -150,12 +163,15 @@ class _Loop:
                 last = position == self.keys.steps_per_epoch - 1
                 if last or self.step % LOG_STEPS == 0:
                     self._log_means(log, epoch)
-                if last:
-                    self._end_epoch(log, epoch, views)
+                if last and self.leader and epoch % self.trainer.settings.picture_epochs == 0:
+                    log.picture(self.step, "train", self.trainer.pictures(views))
+                if last and self.validation is not None and epoch % self.trainer.settings.validate_epochs == 0:
+                    self._validate(log, epoch)
         self._save()
         return self.step >= self.keys.steps
 
-    def _save_if_due(self) -> None:
+    def _between_steps(self, log: TrainingLog) -> None:
+        log.check()
         if self.file.due():
             self._save()
 
@@ -166,29 +182,38 @@ class _Loop:
         mine = torch.stack([losses.main, losses.temp, losses.cross_key]).detach()
         main, temp, cross_key = self.trainer.fabric.all_reduce(mine, reduce_op="mean").tolist()  # type: ignore[union-attr]
         self.step += 1
-        if not math.isfinite(main):  # In all processes alike. What is saved is from before.
-            raise UserError(
-                f"training: the loss is {main} at step {self.step}; lower --lr, or raise --temperature; "
-                f"{self.file.path} holds an earlier step"
-            )
+        if not math.isfinite(main):  # In all processes alike.
+            self._refuse_divergence(f"loss is {main}")
         self.means.add({"main": main, "temp": temp, "cross_key": cross_key})
         self.seconds += time.monotonic() - started
         return float(main)
+
+    def _refuse_divergence(self, what: str) -> NoReturn:
+        raise UserError(
+            f"training: the {what} at step {self.step}; start another run with a lower --lr or a higher --temperature. "
+            f"What {self.where.folder} holds is from before"
+        )
 
     def _log_means(self, log: TrainingLog, epoch: int) -> None:
         values = {f"train/{name}": value for name, value in self.means.take().items()}
         values["train/lr"] = self.trainer.optimiser.param_groups[0]["lr"]
         log.scalars(self.step, values, epoch=epoch, seconds=round(self.seconds, 1))
 
-    def _end_epoch(self, log: TrainingLog, epoch: int, views: Views[Tensor]) -> None:
-        settings, fabric = self.trainer.settings, self.trainer.fabric
-        if self.leader and epoch % settings.picture_epochs == 0:
-            log.picture(self.step, "train", self.trainer.pictures(views))
-        if self.validation is not None and epoch % settings.validate_epochs == 0:
-            together(lambda: self._validate(log, epoch), fabric)
-
     def _validate(self, log: TrainingLog, epoch: int) -> None:
-        """Measure and keep what improved; in the first process alone."""
+        """Measure and keep what improved; where that fails, save before all processes end.
+
+        Raises:
+            UserError: a frame or mask cannot be read, in the first process; another elsewhere.
+            OSError: a file cannot be read or written.
+        """
+        try:
+            together(lambda: self._measure(log, epoch), self.trainer.fabric)
+        except (UserError, OSError):
+            self._save()
+            raise
+
+    def _measure(self, log: TrainingLog, epoch: int) -> None:
+        """In the first process alone."""
         if not self.leader or self.validation is None:
             return
         found = self.validation.measure(self.trainer)
@@ -202,6 +227,13 @@ class _Loop:
         )
 
     def _save(self) -> None:
+        """Save everything.
+
+        Raises:
+            UserError: the weights hold what is no number: what is on disk is worth more.
+        """
+        if not is_finite(self.trainer.network):
+            self._refuse_divergence("weights are no numbers any more")
         self._save_state()
         if self.leader:
             self._snapshot(self.where.folder / LAST, max(self.step - 1, 0) // self.keys.steps_per_epoch)
@@ -219,6 +251,7 @@ class _Loop:
             "processes": fabric.world_size,
             "precision": str(fabric.strategy.precision.precision),
             "videos (hash of their names)": self.videos,
+            "validation on": self.validation.names if self.validation else "nothing",
         }
 
     def _snapshot(self, path: Path, epoch: int, **more: object) -> None:

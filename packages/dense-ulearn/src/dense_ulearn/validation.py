@@ -19,8 +19,10 @@ from dense_ulearn.inference import DenseSegmenter, NetworkFeatures
 from dense_ulearn.losses import draw_offsets
 from dense_ulearn.networks import DenseNetwork, Layer, map_size
 from dense_ulearn.pictures import segmentation_picture
+from dense_ulearn.settings import InferenceSettings
 from dense_ulearn.trainer import Trainer
 from vos_shared.datasets.sequence import Sequence as VideoSequence
+from vos_shared.errors import BadDataset
 from vos_shared.evaluation import evaluate
 from vos_shared.masks import read_mask, write_mask
 from vos_shared.method import ModelInfo, ObjectMask, Supervision
@@ -30,7 +32,9 @@ from vos_shared.training import RunningMeans
 LAYERS: Final[tuple[Layer, ...]] = ("key", "res4")
 """Both are measured; the better one gives the score of a snapshot."""
 FRAME_GAP: Final = 2
-"""Gap of validation clips."""
+"""Gap of validation clips, which are permuted whatever training does (specification, 4 and 5)."""
+FEWEST_MASKS: Final = 3
+"""The first and the last are not scored."""
 PICTURED: Final = 4
 """Frames of a sequence in its picture."""
 
@@ -65,6 +69,29 @@ class Validation:
 
     sequences: Sequence[VideoSequence]
 
+    @classmethod
+    def checked(cls, sequences: Sequence[VideoSequence]) -> Validation:
+        """Read all masks once: what is wrong with them is better known before the training.
+
+        Raises:
+            UserError: a mask that cannot be read, or a sequence with too few to score.
+        """
+        for sequence in sequences:
+            if len(sequence.annotations) < FEWEST_MASKS:
+                raise BadDataset(
+                    f"validation: {sequence.name} has {len(sequence.annotations)} masks, of which the first and the "
+                    "last do not count; leave it out"
+                )
+            prompts = [prompt for _, prompt in sequence.prompts()]
+            if all(prompt is None for prompt in prompts):
+                raise BadDataset(f"validation: the masks of {sequence.name} hold no object; leave it out")
+        return cls(sequences)
+
+    @property
+    def names(self) -> str:
+        """Of the sequences, in one line."""
+        return ", ".join(sequence.name for sequence in self.sequences)
+
     def measure(self, trainer: Trainer) -> Measured:
         """Measure the network as it is; its mode is evaluation afterwards."""
         losses, clips = self.losses(trainer)
@@ -72,7 +99,8 @@ class Validation:
         pictures = {"val/clips": clips}
         scores: dict[Layer, float] = {}
         for layer in LAYERS:
-            found, segmented = self.segmentation(trainer.network, layer, trainer.fabric.device)
+            propagation = InferenceSettings(layer=layer, temperature=trainer.settings.objective.temperature)
+            found, segmented = self.segmentation(trainer.network, propagation, trainer.fabric.device)
             values.update({f"val/{layer}/{name}": value for name, value in found.items()})
             pictures.update({f"val/{layer}/{name}": picture for name, picture in segmented.items()})
             scores[layer] = found["J&F-Mean"]
@@ -89,7 +117,7 @@ class Validation:
         trainer.network.eval()
         clips = ClipDataset(
             [sequence.video for sequence in self.sequences],
-            replace(settings.sampling, gap=FRAME_GAP),
+            replace(settings.sampling, gap=FRAME_GAP, ordered=False),
             settings.augmentation,
             settings.seed,
         )
@@ -109,11 +137,11 @@ class Validation:
         return {name: getattr(losses, name).item() for name in ("main", "temp", "cross_key")}
 
     def segmentation(
-        self, network: DenseNetwork, layer: Layer, device: torch.device
+        self, network: DenseNetwork, settings: InferenceSettings, device: torch.device
     ) -> tuple[dict[str, float], dict[str, npt.NDArray[np.uint8]]]:
-        """J and F, 0..1, of label propagation with one layer, each object by itself; a picture of each sequence."""
-        features = NetworkFeatures(network, layer, device=device)
-        segmenter = DenseSegmenter(features, ModelInfo(0, "in training", trained=True))
+        """J and F, 0..1, of label propagation, each object by itself; a picture of each sequence."""
+        features = NetworkFeatures(network, settings.layer, device=device)
+        segmenter = DenseSegmenter(features, ModelInfo(0, "in training", trained=True), settings)
         pictures = {}
         with TemporaryDirectory() as results:
             for sequence in self.sequences:

@@ -92,6 +92,8 @@ class TrainingSettings:
         for name, least in (("steps", 1), ("batch_size", 1), ("save_steps", 1), ("seed", 0), ("workers", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"osmn: {_option(name)} is {getattr(self, name)}; it must be at least {least}")
+        if self.seed >= 2**63:
+            raise UserError(f"osmn: --seed is {self.seed}; it must be less than {2**63}")
         for name in ("fixed_seg_blocks", "fixed_modulator_blocks"):
             if not 0 <= getattr(self, name) <= LITE_BLOCKS:
                 raise UserError(f"osmn: {_option(name)} is {getattr(self, name)}; lite has {LITE_BLOCKS} blocks")

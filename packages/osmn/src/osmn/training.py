@@ -22,7 +22,16 @@ from osmn.presets import SampleSettings, TrainingSettings
 from osmn.snapshots import save_snapshot
 from vos_shared.errors import BadWeights, UserError
 from vos_shared.runtime.agreement import after_each, agreed_items, only_run, require_no_run
-from vos_shared.training import ResumeFile, StopRequest, TrainingLog, leave_process_group, progress_bar, worker_items
+from vos_shared.training import (
+    ResumeFile,
+    StopRequest,
+    TrainingLog,
+    is_finite,
+    leave_process_group,
+    lost_workers_told,
+    progress_bar,
+    worker_items,
+)
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -134,7 +143,13 @@ class _Saver:
         self._made, self._notes, self._scale_value = run, notes, scale_value
 
     def save_state(self) -> None:
-        """Write what a run goes on from."""
+        """Write what a run goes on from.
+
+        Raises:
+            UserError: the weights hold what is no number: what is on disk is worth more.
+        """
+        if not is_finite(self.model):
+            raise self.diverged("weights are no numbers any more", self.step)
         if self.fabric.is_global_zero:
             scaler = self.fabric.strategy.precision.state_dict()
             state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), "scaler": scaler}
@@ -153,6 +168,13 @@ class _Saver:
             self.save_state()
         if snapshot:
             self.save_weights()
+
+    def diverged(self, what: str, step: int) -> UserError:
+        """What to say of it."""
+        return UserError(
+            f"osmn: the {what} at step {step}; lower --learning-rate; "
+            f"if {self.file.path} is there, it holds an earlier step"
+        )
 
     def restore(self) -> None:
         """Go on from the resume file.
@@ -183,16 +205,19 @@ def _run(objective: Any, optimiser: Any, batches: Iterator[Sample], settings: Tr
         StopRequest() as stop,
         TrainingLog(saver.folder, saver.step + 1 if saver.step else 0, enabled=leader) as log,
         progress_bar(settings.steps, saver.step, enabled=leader) as bar,
+        lost_workers_told(),
     ):
-        saved = after_each(batches, lambda: saver.save_what_is_due(settings.save_steps))
+
+        def between_steps() -> None:
+            log.check()
+            saver.save_what_is_due(settings.save_steps)
+
+        saved = after_each(batches, between_steps)
         for batch in agreed_items(saved, stop, fabric, before_error=saver.save_state):
             _seed_dropout(settings.seed, saver.step, fabric.global_rank)
             losses = _step(objective, optimiser, batch, settings.rate(saver.step), fabric)
-            if not math.isfinite(losses["loss/main"]):  # In all processes alike. What is saved is from before.
-                raise UserError(
-                    f"osmn: the loss is {losses['loss/main']} at step {saver.step + 1}; lower --learning-rate; "
-                    f"if {saver.file.path} is there, it holds an earlier step"
-                )
+            if not math.isfinite(losses["loss/main"]):  # In all processes alike.
+                raise saver.diverged(f"loss is {losses['loss/main']}", saver.step + 1)
             saver.step += 1
             bar.update()
             if saver.step % LOG_STEPS == 0:

@@ -96,7 +96,7 @@ def read_inference_list(path: str | Path, root: str | Path) -> list[ListedSequen
 def _inference_row(line: str, path: Path) -> tuple[bool, str, str]:
     """Whether the mask is wanted, image, and mask or an empty text."""
     flag, *files = line.split()
-    if not flag.isdigit() or not 1 <= len(files) <= 2:
+    if not flag.isdecimal() or not 1 <= len(files) <= 2:
         raise BadDataset(f"file list {path}: {line.strip()!r} is not 'flag image mask', with flag 0 or 1")
     image, mask = (file.lstrip("/") for file in (*files, "")[:2])
     return int(flag) != 0, image, mask

@@ -65,6 +65,8 @@ def only_run(folder: Path, fabric: Fabric) -> Iterator[None]:
             lock.acquire(timeout=0)
         except Timeout:
             raise UserError(f"training: another run is at work in {folder}; let it end, or choose another") from None
+        for rest in folder.glob(".*.partial"):  # Of a run that was killed while it saved.
+            rest.unlink(missing_ok=True)
 
     together(acquire, fabric)
     try:

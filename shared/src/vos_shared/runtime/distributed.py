@@ -81,7 +81,8 @@ def fabric(
     if precision == "fp16" and place.type == "cpu":
         raise UserError("training in fp16 needs a GPU; choose bf16 or fp32")
     accelerator, _, index = device.partition(":")
-    local = _environment("LOCAL_WORLD_SIZE", 0)  # torchrun sets it.
+    rank()  # Checks what torchrun has set.
+    local = _environment("LOCAL_WORLD_SIZE", 0)
     if local:
         devices, nodes = local, world_size() // local
     _check_count(device, place.type, devices, nodes)
