@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from vos_shared.errors import BadMask, BadResults
-from vos_shared.masks import read_mask
+from vos_shared.masks import read_mask, write_mask
 from vos_shared.results import ResultsTree, SequenceWriter, fingerprint, missing_frames
 
 FRAMES = ("00000", "00001", "00002")
@@ -115,6 +115,18 @@ def test_another_video_of_the_same_name_is_not_replaced(tmp_path: Path) -> None:
     fill(tree, value=3, inputs="edited", source="/a/cat")
     fill(tree, value=4, inputs="edited", source="/moved/cat")
     assert value_of(tree) == 4
+
+
+def test_masks_that_were_corrected_by_hand_are_not_replaced(tmp_path: Path) -> None:
+    fill(ResultsTree(tmp_path, settings={"k": 1}), value=1)
+    corrected = tmp_path / "cat" / "00001.png"
+    write_mask(corrected, np.eye(40, dtype=np.uint8))
+    with pytest.raises(BadResults, match="were changed after they were written"):
+        fill(ResultsTree(tmp_path, settings={"k": 2}))
+    np.testing.assert_array_equal(read_mask(corrected), np.eye(40))
+    (tmp_path / "cat" / "00002.png").unlink()
+    fill(ResultsTree(tmp_path, settings={"k": 2}), value=3)
+    assert value_of(ResultsTree(tmp_path)) == 3
 
 
 def test_masks_that_vanish_while_they_are_made_are_lacking(tmp_path: Path) -> None:

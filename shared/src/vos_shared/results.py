@@ -107,10 +107,12 @@ class ResultsTree:
 
         Raises:
             BadResults: not a folder name; the sequence is there already, but from somebody else, such as frames or
-                true masks, or another video of this name; at the end, frames without a mask.
+                true masks, or another video of this name, or somebody has changed its masks since; at the end, frames
+                without a mask.
 
         """
         self._require_same_source(sequence_name, inputs, source)
+        self._require_unedited(sequence_name)
         said: dict[str, Any] = {"source": source}
         with self.replacing(sequence_name, inputs, said) as partial:
             writer = SequenceWriter(partial, frame_names, encode)
@@ -121,7 +123,7 @@ class ResultsTree:
                     f"{self.folder(sequence_name)} would lack {len(lacking)} of {len(frame_names)} masks: "
                     f"{', '.join(lacking)}"
                 )
-            said.update(frames=len(frame_names), extra=writer._extra)
+            said.update(frames=len(frame_names), bytes=_bytes(partial), extra=writer._extra)
 
     @contextmanager
     def replacing(self, sequence_name: str, inputs: str = "", said: Mapping[str, Any] | None = None) -> Iterator[Path]:
@@ -200,6 +202,17 @@ class ResultsTree:
             raise BadResults(
                 f"{self.folder(sequence_name)} holds the masks of {before}, not of {source}; "
                 "choose another output folder, or remove it"
+            )
+
+    def _require_unedited(self, sequence_name: str) -> None:
+        """Refuse to replace masks that somebody has corrected by hand."""
+        record, folder = self.record(sequence_name) or {}, self.folder(sequence_name)
+        masks = list(folder.glob("*.png"))
+        whole = len(masks) == record.get("frames")  # If not, files are lost, which is what replacing is for.
+        if whole and "bytes" in record and _bytes(folder) != record["bytes"]:
+            raise BadResults(
+                f"the masks in {folder} were changed after they were written; move them away, or choose another output "
+                "folder"
             )
 
     def _entry_content(self, sequence_name: str) -> dict[str, Any] | None:
@@ -301,6 +314,11 @@ def fingerprint(value: Any) -> str:
     """Hash of a JSON value that does not depend on the order of keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _bytes(folder: Path) -> int:
+    """Size of all masks in a folder, which need not be there."""
+    return sum(path.stat().st_size for path in folder.glob("*.png"))
 
 
 def _missing(folder: Path, frame_names: Sequence[str]) -> list[str]:

@@ -67,11 +67,13 @@ class VideoPCACommand(InputArguments):
         if drawn:
             for sequence in sequences:
                 require_overlay(film_beside(drawn / sequence.name))
-        times = {}
-        with tqdm(sequences, unit="sequence", disable=None if rank() == 0 else True) as bar:
-            for sequence in bar:
+        times, done, total = {}, 0, sum(len(sequence.frame_names) for sequence in sequences)
+        with tqdm(total=total, unit="frame", disable=None if rank() == 0 else True) as bar:
+            for sequence in sequences:
                 bar.set_description(sequence.name)
-                times[sequence.name] = labeller.label(sequence)
+                times[sequence.name] = labeller.label(sequence, on_frame=bar.update)
+                done += len(sequence.frame_names)
+                bar.update(done - bar.n)  # Where it was finished before.
                 if drawn:
                     write_overlay(sequence.video, drawn / sequence.name, film_beside(drawn / sequence.name))
         folders = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, fields
 from importlib.metadata import version
@@ -78,11 +78,12 @@ class Labeller:
         """
         check_places([output.tree for output in self._outputs], sequence_names)
 
-    def label(self, sequence: Sequence) -> dict[str, Any]:
+    def label(self, sequence: Sequence, on_frame: Callable[[], object] = lambda: None) -> dict[str, Any]:
         """Write the masks of a sequence, unless they are there.
 
         Args:
             sequence: one shot; its own masks are not looked at.
+            on_frame: called after each frame that is computed, for progress.
 
         Returns:
             What it cost, now or when it was computed; see `vos_shared.sequence_loop.SequenceTiming.to_json`.
@@ -92,12 +93,12 @@ class Labeller:
         """
         inputs = inputs_fingerprint(sequence, Supervision.NONE)
         if not all(output.tree.is_complete(sequence.name, sequence.frame_names, inputs) for output in self._outputs):
-            self._compute(sequence, inputs)
+            self._compute(sequence, inputs, on_frame)
         record = self._outputs[0].tree.record(sequence.name) or {}
         timing: dict[str, Any] = record.get("extra", {}).get("timing", {})
         return timing
 
-    def _compute(self, sequence: Sequence, inputs: str) -> None:
+    def _compute(self, sequence: Sequence, inputs: str, on_frame: Callable[[], object]) -> None:
         with ExitStack() as stack:
             writers = [(output.soft, stack.enter_context(output.writer(sequence, inputs))) for output in self._outputs]
             timing = segment_sequence(
@@ -106,6 +107,7 @@ class Labeller:
                 _Sink(self._segmenter, writers),
                 supervision=Supervision.NONE,
                 device=self._device,
+                on_frame=on_frame,
             )
             for _, writer in writers:
                 writer.extra({"timing": timing.to_json()})
