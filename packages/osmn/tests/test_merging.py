@@ -53,7 +53,8 @@ def test_ids_are_the_folders_names_and_given_masks_stand_in(sequence: Sequence, 
     given = read_mask(sequence.annotations["00001"])
     np.testing.assert_array_equal(second, np.where(given > 0, given, 1))
     assert (third == 10).all()
-    assert Image.open(tmp_path / "out" / "clip" / "00002.png").mode == "P"
+    with Image.open(tmp_path / "out" / "clip" / "00002.png") as image:
+        assert image.mode == "P"
 
 
 def test_bad_scores_are_named(sequence: Sequence, tmp_path: Path) -> None:

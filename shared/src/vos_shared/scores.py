@@ -88,7 +88,8 @@ def read_score(folder: Path, key: int, frame_name: str) -> Score | None:
     if not path.is_file():
         return None
     try:
-        score = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            score = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as reason:
         raise BadResults(
             f"soft mask {path} cannot be read ({reason}); write it again with segment --scores"

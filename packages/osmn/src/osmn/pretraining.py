@@ -7,6 +7,7 @@ affine map of the input and goes into the first layer, exactly but for the zero 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
@@ -71,7 +72,10 @@ def _donated(start: str, model: OSMN, scale_value: float) -> dict[str, Tensor]:
 
 def _read_npz(start: str) -> dict[str, Array]:
     try:
-        with np.load(start, allow_pickle=False) as arrays:
+        with (
+            Path(start).open("rb") as file,
+            np.load(file, allow_pickle=False) as arrays,
+        ):
             return {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile) as reason:
         raise BadWeights(f"{start} cannot be read as an npz file ({reason})") from reason
