@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 
 from osmn.data import TrainingStream
-from osmn.guides import resize_mask
+from osmn.guides import dilated_guide, resize_mask, spatial_guide
 from osmn.inference import OSMNSegmenter, load
 from osmn.networks import OSMN, Architecture, initialise
 from osmn.online import FirstFrame, fine_tune
 from osmn.presets import SampleSettings
 from osmn.settings import InferenceSettings, OnlineSettings
+from osmn.snapshots import save_snapshot
 from osmn.training import Objective
 from vos_shared.errors import BadMask, BadVideo, BadWeights, UserError
 from vos_shared.method import ModelInfo
@@ -206,6 +207,58 @@ def test_fine_tuned_networks_are_kept_and_made_anew_when_the_frame_changes(
     kept = run(first_frame.frame, iterations=3)[1]
     assert len(kept) == 3
     assert first[1].items() <= kept.items()
+
+
+def test_weights_bring_their_scale_and_frame_size(tiny_model: OSMN, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_snapshot(path, tiny_model, 0.25, {"shorter_side": "40"})
+    segmenter = load(path, "cpu")
+    assert (segmenter.settings.scale_value, segmenter.normalise.scale) == (0.25, 0.25)
+    assert segmenter.settings.network_size((80, 120)) == (40, 60)
+    stronger = load(path, "cpu", scale_value=0.5, size=(32, 48)).settings
+    assert (stronger.scale_value, stronger.network_size((80, 120))) == (0.5, (32, 48))
+    halved = tmp_path / "half.safetensors"
+    save_snapshot(halved, tiny_model, 0.25, {}, half=True)
+    assert halved.stat().st_size < 0.6 * path.stat().st_size
+
+
+def test_masktrack_is_guided_by_the_mask_and_others_by_a_gaussian(
+    first_frame: FirstFrame, tiny_model: OSMN, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def watching(model: OSMN) -> OSMNSegmenter:
+        def forward(image: torch.Tensor, spatial: torch.Tensor, gamma: object = None) -> torch.Tensor:
+            seen.append(spatial[0, 0].numpy())
+            return torch.zeros(len(spatial), 1, *image.shape[-2:])
+
+        monkeypatch.setattr(model, "forward", forward)
+        return OSMNSegmenter(model, INFO)
+
+    with torch.device("meta"):
+        masktrack = OSMN(Architecture("masktrack", spatial=False, visual=False))
+    monkeypatch.setattr(masktrack, "to", lambda *_, **__: masktrack)
+    monkeypatch.setattr(masktrack, "visual_modulation", lambda _: None)
+    for model in (masktrack, tiny_model):
+        segmenter = watching(model)
+        segmenter.step(first_frame.frame, first_frame.mask.astype(np.uint8))
+        segmenter.step(first_frame.frame)
+    np.testing.assert_array_equal(seen[0], dilated_guide(first_frame.mask))
+    np.testing.assert_array_equal(seen[1], spatial_guide(first_frame.mask))
+    assert set(np.unique(seen[0])) == {0, 255}
+
+
+def test_networks_tuned_from_other_weights_are_not_taken(
+    first_frame: FirstFrame, tiny_weights: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    other = tmp_path / "other.safetensors"
+    save_snapshot(other, initialise(OSMN(Architecture("lite", head_width=8))), 0.00787, {})
+    for weights in (tiny_weights, other):
+        segmenter = load(weights, "cpu", online=True, iterations=1, scales=(1.0,), models=tmp_path / "models")
+        segmenter.prepare(Video.open(first_frame.frame[None]))
+        segmenter.step(first_frame.frame, first_frame.mask.astype(np.uint8))
+    assert len(list((tmp_path / "models").rglob("*.safetensors"))) == 2
 
 
 def test_weights_that_are_not_ours_are_no_place_for_a_fine_tuned_network(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,43 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn.functional import conv2d
 
 from osmn import training
-from osmn.augmentation import MaskDraw, SpatialDraw, VisualDraw, augment_visual, perturb_mask
-from osmn.data import Example, Source, StillImages, TrainingStream, VideoFrames
-from osmn.guides import Gaussian, Normalisation
-from osmn.networks import OSMN, Architecture, initialise
+from osmn.augmentation import MaskDraw, SpatialDraw, VisualDraw, augment_visual, crop_sides, perturb_mask
+from osmn.checkpoints import names_of
+from osmn.data import (
+    CocoImages,
+    Example,
+    Mixture,
+    Source,
+    StillImages,
+    TrainingStream,
+    VideoFrames,
+    _still,
+    make_sample,
+)
+from osmn.guides import MEAN_BGR, Gaussian, Normalisation
+from osmn.networks import OSMN, VARIANTS, Architecture, initialise
 from osmn.networks.lite import LiteNet
-from osmn.presets import GuideAugmentation, SampleSettings, TrainingSettings
-from osmn.pretraining import from_keras_mobilenet
+from osmn.presets import COCO, DAVIS, YOUTUBE_VOS, GuideAugmentation, SampleSettings, TrainingSettings
+from osmn.pretraining import (
+    TORCHVISION_MEAN,
+    TORCHVISION_STD,
+    VGG_CONVOLUTIONS,
+    from_keras_mobilenet,
+    from_slim_vgg16,
+    from_torchvision_vgg16,
+)
+from osmn.settings import OnlineSettings
 from osmn.snapshots import load_snapshot
 from osmn.training import _seed_dropout, train
+from vos_shared.datasets import Sequence
 from vos_shared.datasets.davis import davis2016
 from vos_shared.errors import BadDataset, BadWeights, UserError
+from vos_shared.masks import write_mask
 from vos_shared.runtime.distributed import fabric
+from vos_shared.video import Video
 
 TINY = SampleSettings(size=(48, 64), scales=(1.0, 0.75), scale_value=0.00787)
 
@@ -249,12 +273,196 @@ def test_weights_that_are_no_numbers_never_replace_good_ones(
         {"workers": -1},
         {"seed": -1},
         {"learning_rate": float("nan")},
+        {"drop_at": 0},
     ],
 )
 def test_settings_that_cannot_be_carried_out_are_refused(option: dict[str, Any]) -> None:
     name = next(iter(option)).replace("_", "-")
     with pytest.raises(UserError, match=f"--{name} is "):
         TrainingSettings(**option)
+
+
+def test_published_configurations() -> None:
+    """Specification, sections 10 and 13."""
+    (coco, coco_samples), (davis, davis_samples), (ytvos, ytvos_samples) = COCO, DAVIS, YOUTUBE_VOS
+    assert (coco.steps, coco.batch_size, coco.learning_rate, coco.drop_at) == (300_000, 8, 1e-5, 200_000)
+    assert (davis.steps, davis.batch_size, davis.learning_rate, davis.drop_at) == (50_000, 4, 1e-6, None)
+    assert ytvos == coco
+    assert (coco.fix_bn, davis.fix_bn) == (False, True)
+    assert not any(run.fix_seg or run.fix_trunk_bn or run.fixed_seg_blocks for run in (coco, davis))
+    assert (coco_samples.size, coco_samples.scales) == ((400, 400), (0.8, 1.0, 1.2))
+    assert (davis_samples.size, davis_samples.scales) == ((480, 854), (0.5, 0.8, 1.0))
+    assert (ytvos_samples.size, ytvos_samples.scales) == ((256, 448), (1.0,))
+    for samples in (coco_samples, davis_samples, ytvos_samples):
+        assert samples.augmentation == GuideAugmentation(0.1, False, 10.0, 0.2, 0.4, (0.8, 1.2), 0.2, False, True)
+        assert samples.frame_crop_ratio == 0
+    assert OnlineSettings() == OnlineSettings(100, 1e-5, (0.5, 0.8, 1.0), fix_bn=False, models=None)
+
+
+def test_the_rate_falls_once_and_reaches_the_optimiser() -> None:
+    settings = TrainingSettings()
+    assert [settings.rate(step) for step in (0, 199_999, 200_000, 299_999)] == pytest.approx([1e-5, 1e-5, 1e-6, 1e-6])
+    assert replace(settings, drop_at=None).rate(299_999) == 1e-5
+    layer = torch.nn.Linear(1, 1, bias=False)
+    lightning = fabric("cpu")
+    objective, optimiser = lightning.setup(_Sum(layer), torch.optim.SGD(layer.parameters(), lr=7.0))
+    before = layer.weight.item()
+    found = training._step(objective, optimiser, {"x": torch.ones(1, 1)}, 0.25, lightning)
+    assert layer.weight.item() == pytest.approx(before - 0.25 * (1 + 2))  # The gradients of both losses.
+    assert found["rate"] == 0.25
+
+
+class _Sum(torch.nn.Module):
+    """Two losses of a layer, w and 2 w."""
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, sample: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        value = self.layer(sample["x"]).sum()
+        return value, 2 * value
+
+
+def test_the_spatial_guide_of_a_video_comes_from_the_frame_before() -> None:
+    frame, here, before = np.zeros((48, 64, 3), np.uint8), np.zeros((48, 64), np.bool_), np.zeros((48, 64), np.bool_)
+    here[4:12, 4:12] = before[36:44, 50:60] = True
+    example = Example(frame, here, frame, here, before)
+    for mask_guide in (False, True):
+        settings = replace(TINY, mask_guide=mask_guide)
+        for seed in range(5):
+            spatial = make_sample(example, (48, 64), settings, np.random.default_rng(seed))["spatial"][0]
+            assert spatial[36:44, 50:60].mean() > 10 * spatial[4:12, 4:12].mean()
+    still = make_sample(replace(example, previous_mask=None), (48, 64), TINY, np.random.default_rng(0))["spatial"][0]
+    assert still[4:12, 4:12].mean() > 10 * still[36:44, 50:60].mean()
+
+
+def test_guides_are_changed_and_blanked() -> None:
+    rng = np.random.default_rng(0)
+    frame, mask = rng.integers(60, 255, (48, 64, 3), dtype=np.uint8), np.zeros((48, 64), np.bool_)
+    mask[10:30, 20:50] = True
+    mask[14:20, 30:40] = False
+
+    def sample(seed: int, **augmentation: Any) -> dict[str, torch.Tensor]:
+        settings = replace(TINY, augmentation=GuideAugmentation(**augmentation))
+        return make_sample(Example(frame, mask, frame, mask, mask), (48, 64), settings, np.random.default_rng(seed))
+
+    for part in ("visual", "spatial"):
+        assert not torch.equal(sample(0)[part], sample(1)[part])
+    assert not torch.equal(sample(0)["visual"], sample(0, blank_background=False)["visual"])
+    assert not torch.equal(sample(0)["visual"], sample(0, keep_aspect=True)["visual"])
+    drawn = [VisualDraw.sample(np.random.default_rng(seed), GuideAugmentation()) for seed in range(200)]
+    assert 70 < sum(draw.flip for draw in drawn) < 130
+    angles = [draw.angle for draw in drawn]
+    assert -10 <= min(angles) < -9 < 9 < max(angles) <= 10
+    assert all(draw.colour is None for draw in drawn)
+
+
+def test_frames_and_masks_move_together() -> None:
+    """In flips and random crops; the red of the frame is its mask."""
+    mask = np.zeros((40, 56), np.bool_)
+    mask[8:20, 6:30] = True
+    frame = np.stack([mask * np.uint8(255), *[np.zeros((40, 56), np.uint8)] * 2], -1)
+    flips = set()
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        example = _still(frame, mask, rng)
+        np.testing.assert_array_equal(example.frame[..., 0] > 0, example.mask)
+        assert example.guide_mask is mask
+        flips.add(bool(example.mask[10, 45]))
+        cropped, label = crop_sides(frame, mask, 0.3, rng)
+        np.testing.assert_array_equal(cropped[..., 0] > 0, label)
+    assert flips == {False, True}
+    settings = replace(TINY, frame_crop_ratio=0.3)
+    labels = [make_sample(_still(frame, mask, np.random.default_rng(0)), (40, 56), chosen, np.random.default_rng(1))
+              for chosen in (TINY, settings)]  # fmt: skip
+    assert not torch.equal(labels[0]["label"], labels[1]["label"])
+
+
+def test_images_are_bgr_minus_the_mean() -> None:
+    frame, mask = np.full((16, 16, 3), (10, 20, 30), np.uint8), np.ones((16, 16), np.bool_)
+    settings = replace(TINY, scale_value=0.5)
+    image = make_sample(Example(frame, mask, frame, mask, mask), (16, 16), settings, np.random.default_rng(0))["image"]
+    expected = 0.5 * (np.array([30, 20, 10]) - np.array(MEAN_BGR))
+    np.testing.assert_allclose(image[:, 8, 8], expected, rtol=1e-5)
+
+
+def test_guides_of_videos_show_enough_of_an_object(tmp_path: Path) -> None:
+    """Not the frame where it is tiny; neither void nor, in YouTube-VOS, what is not listed is an object."""
+    frames, masks = np.zeros((4, 60, 80, 3), np.uint8), []
+    for index, side in enumerate((20, 2, 20, 20)):
+        mask = np.zeros((60, 80), np.uint8)
+        mask[5 : 5 + side, 5 : 5 + side] = 1
+        mask[40:50, 40:50], mask[55:, 70:] = 2, 255
+        write_mask(tmp_path / f"{index}.png", mask)
+        masks.append(tmp_path / f"{index}.png")
+    video = Video.open(frames)
+    annotations = dict(zip(video.frame_names, masks, strict=True))
+    both = VideoFrames.from_sequences([Sequence("clip", video, annotations)])
+    assert both.guides == {("clip", 1): [0, 2, 3], ("clip", 2): [0, 1, 2, 3]}
+    assert {key for _, key, _, _ in both.frames} == {1, 2}
+    chosen = {both.example(1, np.random.default_rng(seed)).guide_mask.sum() for seed in range(10)}
+    assert chosen == {400}
+    first = VideoFrames.from_sequences([Sequence("clip", video, annotations)], randomize_guide=False)
+    assert first.guides == {("clip", 1): [0], ("clip", 2): [0]}
+    listed = VideoFrames.from_sequences([Sequence("clip", video, annotations, objects={2: "00000"})])
+    assert {key for _, key, _, _ in listed.frames} == {2}
+
+
+def test_an_epoch_sees_every_example_of_every_source_once(stills: StillImages) -> None:
+    source = Mixture([stills, stills])
+    stream = TrainingStream(source, TINY, batch=3, steps=4, seed=1)
+    orders = [[stream._index(6 * epoch + place) for place in range(6)] for epoch in range(2)]
+    assert all(sorted(order) == list(range(6)) for order in orders)
+    assert orders[0] != orders[1] != list(range(6))
+    assert [source._examples[index][1] for index in range(6)] == [0, 1, 2, 0, 1, 2]
+
+
+def test_only_large_objects_of_coco_are_trained_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = []
+    monkeypatch.setattr("vos_shared.datasets.coco.CocoObjects", lambda *_, min_share: asked.append(min_share))
+    CocoImages.open(tmp_path, "train2017")
+    assert asked == [0.03]
+
+
+def test_slims_vgg_starts_both_trunks() -> None:
+    with torch.device("meta"):
+        model = OSMN(VARIANTS["osvos"])
+    convolutions = re.compile(r"seg\.conv(\d)\.conv\1_\d\.")  # Not the side outputs.
+    shapes = {name: model.state_dict()[key].shape for key, name in names_of(model).items() if convolutions.match(key)}
+    arrays = {
+        f"vgg_16/{name.split('/', 2)[2]}": np.full([*shape[2:], shape[1], shape[0]] if len(shape) == 4 else shape, 3.0)
+        for name, shape in shapes.items()
+    }
+    loaded = from_slim_vgg16(arrays, model)
+    assert len(loaded) == 2 * 26
+    for trunk in ("seg", "modulator"):
+        for layer in ("conv1.conv1_1.weight", "conv3.conv3_3.bias", "conv5.conv5_3.weight"):
+            assert (loaded[f"{trunk}.{layer}"] == 3).all()
+
+
+def test_torchvisions_vgg_starts_both_trunks_and_sees_the_same_pixels() -> None:
+    generator = torch.Generator().manual_seed(0)
+    donor = {"classifier.0.bias": torch.ones(4096), "classifier.3.bias": torch.ones(4096)}
+    donor["classifier.0.weight"] = torch.zeros(1, 1).expand(4096, 25088)
+    donor["classifier.3.weight"] = torch.zeros(1, 1).expand(4096, 4096)
+    with torch.device("meta"):
+        model = OSMN(VARIANTS["osvos"])
+    convolutions = [key for key in model.seg.state_dict() if re.fullmatch(r"conv(\d)\.conv\1_\d\.weight", key)]
+    for place, key in zip(VGG_CONVOLUTIONS, convolutions, strict=True):
+        shape = model.seg.state_dict()[key].shape
+        donor[f"features.{place}.weight"] = torch.randn(shape, generator=generator)
+        donor[f"features.{place}.bias"] = torch.randn(shape[0], generator=generator)
+    loaded = from_torchvision_vgg16(donor, model, scale_value=0.5)
+    assert len(loaded) == 2 * 26 + 4
+    pixels = 255 * torch.rand(1, 3, 12, 12, generator=generator)  # RGB.
+    mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (TORCHVISION_MEAN, TORCHVISION_STD))
+    expected = conv2d((pixels / 255 - mean) / std, donor["features.0.weight"], donor["features.0.bias"])
+    ours = 0.5 * (pixels.flip(1) - torch.tensor(MEAN_BGR).view(1, 3, 1, 1))
+    for trunk in ("seg", "modulator"):
+        found = conv2d(ours, loaded[f"{trunk}.conv1.conv1_1.weight"], loaded[f"{trunk}.conv1.conv1_1.bias"])
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        assert torch.equal(loaded[f"{trunk}.conv5.conv5_3.weight"], donor["features.28.weight"])
 
 
 def test_dropout_is_the_same_after_a_stop_and_another_in_each_process(stills: StillImages, tmp_path: Path) -> None:

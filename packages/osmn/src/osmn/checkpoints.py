@@ -141,8 +141,11 @@ def architecture_of(arrays: Arrays) -> Architecture | None:
     variant = variant_of(arrays)
     if variant is None:
         return None
+    architecture = VARIANTS[variant]
+    if architecture.base_model == "osvos" and f"{SCOPE}/modulator_sp/conv1/weights" in arrays:
+        architecture = replace(architecture, mod_early_conv=True)  # Also without a visual modulator.
     heads = arrays.get(f"{SCOPE}/modulator/Logits/Conv2d_1c_1x1/weights")  # Ours may be narrower than the official.
-    return VARIANTS[variant] if heads is None else replace(VARIANTS[variant], head_width=heads.shape[-1])
+    return architecture if heads is None else replace(architecture, head_width=heads.shape[-1])
 
 
 def _guess(arrays: Arrays) -> str:

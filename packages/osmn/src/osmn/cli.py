@@ -128,6 +128,10 @@ class ImportWeights:
         """Convert."""
         from osmn.snapshots import load_weights, save_snapshot
 
+        if self.half and self.output.suffix != ".safetensors":
+            raise UserError("osmn: --half is for our own format; TensorFlow checkpoints are in single precision")
+        if self.output.exists() and Path(self.source).exists() and self.output.samefile(self.source):
+            raise UserError(f"osmn: {self.output} would replace the file that it is made from; choose another name")
         snapshot = load_weights(self.source)
         if self.output.suffix == ".safetensors":
             save_snapshot(self.output, snapshot.model, snapshot.scale_value, snapshot.metadata, half=self.half)

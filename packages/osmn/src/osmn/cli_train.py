@@ -102,7 +102,7 @@ class TrainArguments:
         return starting_model(architecture, self.weights, scale_value), scale_value
 
     def _shorter_side(self, model: Any) -> str:
-        """Frames' shorter side at test time: lite is trained on small frames, the others fit frames as they are."""
+        """Frames' shorter side at test time; after photographs it is given for lite only, which sees small frames."""
         return str(min(self.samples.size)) if model.architecture.base_model == "lite" else ""
 
 
@@ -169,6 +169,10 @@ class TrainOnVideos(TrainArguments):
             raise UserError(f"osmn: --exclude names {', '.join(unknown)}, which the list {self.split} does not")
         used = [sequence for sequence in found if sequence.name not in self.exclude]
         return self.start_training(VideoFrames.from_sequences(used, randomize_guide=self.randomize_guide), self.dataset)
+
+    def _shorter_side(self, model: Any) -> str:
+        """That of the frames it was trained on: objects shall be as large as they were."""
+        return str(min(self.samples.size))
 
 
 _VIDEOS: dict[str, Any] = {"output": tyro.MISSING, "root": tyro.MISSING}

@@ -27,7 +27,7 @@ from osmn.guides import BoolMask, Gaussian, Normalisation, dilated_guide, resize
 from osmn.presets import GuideAugmentation, SampleSettings
 from vos_shared.datasets.sequence import Sequence as VideoSequence
 from vos_shared.errors import BadDataset
-from vos_shared.masks import describe_size, read_mask
+from vos_shared.masks import describe_size, ids_of, read_mask
 from vos_shared.method import Frame
 from vos_shared.video import Video
 
@@ -233,7 +233,9 @@ def _present_objects(sequence: VideoSequence) -> dict[int, dict[int, tuple[float
         mask = sequence.annotation(name)
         if mask is None:
             continue
-        for key in np.unique(mask[(mask > 0) & (mask < 255)]).tolist():
+        for key in ids_of(mask):
+            if sequence.objects is not None and key not in sequence.objects:
+                continue  # YouTube-VOS: some masks hold more than the list of objects.
             inside = mask == key
             rows, columns = np.nonzero(inside.any(1))[0], np.nonzero(inside.any(0))[0]
             box = (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)

@@ -262,13 +262,18 @@ def load(
     settings = _settings(snapshot, options)
     if settings.crf:
         require_densecrf()
+    if settings.guide_frames is not None and not settings.guide_frames.is_dir():
+        raise UserError(f"osmn: --guide-frames {settings.guide_frames} is no folder")
     description = snapshot.description + _guides_in_words(settings.guide_frames)
     info = ModelInfo(parameter_count(snapshot.model), description, snapshot.trained)
     if not online:
         return OSMNSegmenter(snapshot.model, info, settings, place, kind)
     from osmn.online import OnlineSegmenter
 
-    return OnlineSegmenter(snapshot.model, info, settings, place, kind, OnlineSettings(**tuning))
+    online_settings = OnlineSettings(**tuning)
+    if online_settings.models is not None and online_settings.models.is_file():
+        raise UserError(f"osmn: --models {online_settings.models} is a file; give a folder")
+    return OnlineSegmenter(snapshot.model, info, settings, place, kind, online_settings)
 
 
 def _guides_in_words(folder: Path | None) -> str:

@@ -146,7 +146,9 @@ class OnlineSegmenter(OSMNSegmenter):
             self.online.scales,
             self.normalise.scale,
             mask_guide=self.model.architecture.base_model == "masktrack",
-            augmentation=GuideAugmentation(keep_aspect=self.settings.keep_aspect),
+            augmentation=GuideAugmentation(
+                keep_aspect=self.settings.keep_aspect, blank_background=self.settings.blank_background
+            ),
         )
         if single_valued(self.model.architecture, samples, _mode(self.online)):
             raise UserError(

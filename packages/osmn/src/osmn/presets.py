@@ -97,6 +97,8 @@ class TrainingSettings:
         for name in ("fixed_seg_blocks", "fixed_modulator_blocks"):
             if not 0 <= getattr(self, name) <= LITE_BLOCKS:
                 raise UserError(f"osmn: {_option(name)} is {getattr(self, name)}; lite has {LITE_BLOCKS} blocks")
+        if self.drop_at is not None and self.drop_at < 1:
+            raise UserError(f"osmn: --drop-at is {self.drop_at}; it must be at least 1, or None for never")
         if not 0 < self.learning_rate < math.inf:
             raise UserError(f"osmn: --learning-rate is {self.learning_rate}; it must be a number above 0")
 
@@ -159,6 +161,8 @@ def require_trainable(architecture: Architecture, samples: SampleSettings, setti
     idle = [_option(name) for name in of_lite if getattr(settings, name)]
     if idle and architecture.base_model != "lite":
         raise UserError(f"osmn: {', '.join(idle)}: only lite has such trunks and blocks; leave it out")
+    if settings.fix_seg and architecture.base_model == "lite":
+        raise UserError("osmn: lite knows no --fix-seg; give --fixed-seg-blocks")
     if single_valued(architecture, samples, settings):
         fixed = "--fix-bn and --fix-trunk-bn" if architecture.base_model == "lite" else "--fix-bn"
         raise UserError(

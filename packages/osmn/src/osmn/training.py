@@ -71,7 +71,7 @@ def set_training_mode(model: OSMN, settings: TrainingSettings) -> None:
     for trunk, count in ((model.seg, settings.fixed_seg_blocks), (model.modulator, settings.fixed_modulator_blocks)):
         if count and isinstance(trunk, LiteNet | LiteVisualModulator):
             for block in first_blocks(trunk, count):
-                block.requires_grad_(False)
+                block.eval().requires_grad_(False)  # Statistics are values, too.
 
 
 def train(
