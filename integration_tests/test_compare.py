@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from vos_shared.datasets.synthetic import write_davis_tree
 from vos_shared.masks import read_mask
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,8 +91,21 @@ def test_what_is_finished_is_not_computed_again(compare: Compare, davis_root: Pa
     assert compare(*data).returncode == 0
     assert log.read_text().count("step") == 12, "only the new sequence is computed"
     assert rows(tmp_path / "out")["copy"]["runs"]["still"] == first, "its time is remembered"
+    truth = davis_root / "Annotations" / "480p" / "moving"
+    for mask in (tmp_path / "out" / "masks" / "copy" / "moving").iterdir():
+        shutil.copy(truth / mask.name, mask)
+    assert compare(*data).returncode == 1
+    assert "were changed after they were written" in rows(tmp_path / "out")["copy"]["failure"]
+    shutil.rmtree(tmp_path / "out" / "masks" / "copy" / "moving")
     compare(*data, "--seed", "1")
     assert log.read_text().count("step") == 24, "other settings may give other masks"
+
+
+def test_other_clips_in_the_place_of_the_built_in_ones(compare: Compare, tmp_path: Path) -> None:
+    write_davis_tree(tmp_path / "out" / "demo", clips=1, frames=4, size=(48, 64))
+    done = compare("--methods", "copy")
+    assert done.returncode == 2
+    assert "holds other clips than the built-in ones" in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

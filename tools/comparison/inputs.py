@@ -18,6 +18,8 @@ from vos_shared.results import ResultsTree
 
 FEWEST_MASKS = 3
 """DAVIS scores every annotated frame but the first and the last."""
+CLIPS, CLIP_FRAMES, CLIP_SIZE = 3, 24, (240, 432)
+"""Number, length, height and width of the built-in clips."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,17 @@ def _open_video(path: Path, prompt: Path | None) -> Inputs:
 
 
 def _open_demo(root: Path) -> Inputs:
-    """The built-in clips, the same ones each time; written once to a folder of the output."""
+    """The built-in clips, the same ones each time; written once to a folder of the output.
+
+    Raises:
+        BadDataset: the folder holds others.
+    """
     if not (root / "ImageSets").is_dir():
-        write_davis_tree(root)
-    return Inputs("Built-in synthetic clips", tuple(load_dataset("davis2017", root)), (OBJECTS, FOREGROUND))
+        write_davis_tree(root, clips=CLIPS, frames=CLIP_FRAMES, size=CLIP_SIZE)
+    sequences = tuple(load_dataset("davis2017", root))
+    if [(len(sequence.video), sequence.video.size) for sequence in sequences] != [(CLIP_FRAMES, CLIP_SIZE)] * CLIPS:
+        raise BadDataset(f"{root} holds other clips than the built-in ones; remove it, or choose another --output")
+    return Inputs("Built-in synthetic clips", sequences, (OBJECTS, FOREGROUND))
 
 
 def fingerprints(inputs: Inputs) -> dict[str, str]:

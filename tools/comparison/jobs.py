@@ -57,7 +57,9 @@ class Job:
         return [sequence for sequence in self.sequences if not self._is_finished(results, sequence)]
 
     def _is_finished(self, results: ResultsTree, sequence: Sequence) -> bool:
-        return results.is_complete(sequence.name, sequence.frame_names, self.inputs[sequence.name])
+        """Masks that somebody has changed are no longer the method's; the worker refuses to replace them."""
+        complete = results.is_complete(sequence.name, sequence.frame_names, self.inputs[sequence.name])
+        return complete and not results.is_edited(sequence.name)
 
     def row(self, failure: str | None = None) -> Row:
         """The row as its results folder tells it."""

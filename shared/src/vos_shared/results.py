@@ -204,15 +204,18 @@ class ResultsTree:
                 "choose another output folder, or remove it"
             )
 
+    def is_edited(self, sequence_name: str) -> bool:
+        """Whether somebody has changed the masks of a finished sequence: all are there, and their size differs."""
+        record, folder = self.record(sequence_name) or {}, self.folder(sequence_name)
+        whole = len(list(folder.glob("*.png"))) == record.get("frames")
+        return whole and "bytes" in record and _bytes(folder) != record["bytes"]
+
     def _require_unedited(self, sequence_name: str) -> None:
         """Refuse to replace masks that somebody has corrected by hand."""
-        record, folder = self.record(sequence_name) or {}, self.folder(sequence_name)
-        masks = list(folder.glob("*.png"))
-        whole = len(masks) == record.get("frames")  # If not, files are lost, which is what replacing is for.
-        if whole and "bytes" in record and _bytes(folder) != record["bytes"]:
+        if self.is_edited(sequence_name):
             raise BadResults(
-                f"the masks in {folder} were changed after they were written; move them away, or choose another output "
-                "folder"
+                f"the masks in {self.folder(sequence_name)} were changed after they were written; move them away, or "
+                "choose another output folder"
             )
 
     def _entry_content(self, sequence_name: str) -> dict[str, Any] | None:
