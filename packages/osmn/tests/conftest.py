@@ -19,6 +19,7 @@ from PIL import Image
 
 from osmn.checkpoints import from_official
 from osmn.cli import main
+from osmn.data import StillImages
 from osmn.networks import OSMN, VARIANTS, Architecture, initialise
 from osmn.networks.lite import LiteVisualModulator
 from osmn.snapshots import LITE_SCALE, save_snapshot
@@ -195,3 +196,19 @@ def photographs(tmp_path: Path) -> Path:
     Image.fromarray(rng.integers(0, 255, (50, 70, 3), dtype=np.uint8)).save(root / "images" / "one.png")
     Image.fromarray(mask).save(root / "masks" / "one.png")
     return root
+
+
+@pytest.fixture
+def stills(tmp_path: Path) -> StillImages:
+    """Three photographs of noise with an object of different height each."""
+    rng = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (tmp_path / "stills" / folder).mkdir(parents=True)
+    for number in range(3):
+        mask = np.zeros((50, 70), np.uint8)
+        mask[10 : 30 + number, 20:50] = 255
+        Image.fromarray(rng.integers(0, 255, (50, 70, 3), dtype=np.uint8)).save(
+            tmp_path / f"stills/images/{number}.png"
+        )
+        Image.fromarray(mask).save(tmp_path / f"stills/masks/{number}.png")
+    return StillImages.from_folder(tmp_path / "stills")

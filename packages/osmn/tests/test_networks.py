@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -49,19 +50,20 @@ def test_official_checkpoint_gives_the_official_logits(
     shared = variant == "osvos" and device.type == "cpu"  # By all tests of the session, so it stays where it is.
     model = osvos if shared else official_model(variant)
     _check_round_trip(variant, official_arrays(variant), model)
-    # The segmenter's layout, channels last, adds up in an order that costs float32 another bit: in double precision
-    # both layouts are as near to the official numbers as those are to the truth.
-    layout, precision = (torch.contiguous_format, 1) if variant != "osvos" else (torch.channels_last, 2)
-    model.to(device).to(memory_format=layout)
-    for case in {"osvos": "AB", "lite": "A"}.get(variant, "B"):
+    # The segmenter's layout, channels last, adds up in another order, which costs float32 one more bit here.
+    layouts = (
+        {torch.contiguous_format: 1, torch.channels_last: 2} if variant == "osvos" else {torch.contiguous_format: 1}
+    )
+    source, prefix = (inputs, "out/{}") if variant == "osvos" else (variants, variant)
+    for (layout, bits), case in product(layouts.items(), {"osvos": "AB", "lite": "A"}.get(variant, "B")):
+        model.to(device).to(memory_format=layout)
         image, spatial, guide = (nchw(inputs[f"in/{case}/{name}"]).to(device) for name in ("image", "spatial", "guide"))
         with torch.inference_mode(), autocast(device, torch.float32):
             logits = model(image, spatial, model.visual_modulation(guide)).cpu()
-        source, prefix = (inputs, f"out/{case}") if variant == "osvos" else (variants, variant)
-        wanted = source[f"{prefix}/logits"]
+        wanted, probability = (source[f"{prefix.format(case)}/{name}"] for name in ("logits", "prob"))
         largest = max(10.0, float(np.abs(wanted).max()))
-        np.testing.assert_allclose(nhwc(logits), wanted, atol=precision * 1e-5 * largest, rtol=0)
-        np.testing.assert_allclose(nhwc(logits.sigmoid()), source[f"{prefix}/prob"], atol=1e-4, rtol=0)
+        np.testing.assert_allclose(nhwc(logits), wanted, atol=bits * 1e-5 * largest, rtol=0)
+        np.testing.assert_allclose(nhwc(logits.sigmoid()), probability, atol=1e-4, rtol=0)
 
 
 def _check_round_trip(variant: str, arrays: dict[str, Array], model: OSMN) -> None:

@@ -1,0 +1,79 @@
+"""The loop over a sequence: what a method is told, and what counts as its time."""
+
+from collections.abc import Generator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vos_shared.datasets import Sequence, davis2017
+from vos_shared.method import Frame, ModelInfo, ObjectMask, Segmentation, Segmenter, Supervision
+from vos_shared.segment import segment_sequence
+from vos_shared.video import Video
+from vos_shared.video_sources import ArrayFrames
+
+
+class Sink(dict[str, ObjectMask]):
+    def write(self, frame_name: str, mask: ObjectMask) -> None:
+        self[frame_name] = mask
+
+
+class Witness(Segmenter):
+    """Writes down what it is told."""
+
+    info = ModelInfo(0, "none", True)
+
+    def reset(self) -> None:
+        self.told: list[object] = ["reset", np.random.rand()]  # noqa: NPY002 - the one that is seeded
+
+    def prepare(self, video: Video) -> None:
+        self.told.append("prepare")
+
+    def step(self, frame: Frame, prompt: ObjectMask | None = None, *, scores: bool = False) -> Segmentation:
+        self.told.append(None if prompt is None else sorted(np.unique(prompt)))
+        return Segmentation(np.zeros(frame.shape[:2], np.uint8))
+
+
+def test_the_loop_resets_prepares_and_prompts_once(davis: Path) -> None:
+    cat, _ = davis2017(davis)
+    witness, sink = Witness(), Sink()
+    timing = segment_sequence(witness, cat, sink, supervision=Supervision.FIRST_FRAME, seed=3)
+    seeded = np.random.RandomState(3).rand()
+    assert witness.told == ["reset", seeded, "prepare", [0, 1, 2], None, None, None, None]
+    assert list(sink) == ["00000", "00001", "00002", "00003", "00004"]
+    assert timing.frames == 5
+    assert timing.seconds >= sum(timing.frame_seconds) > 0
+    assert timing.peak_memory_bytes > 1 << 20
+
+
+def test_waiting_for_frames_is_not_the_methods_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that only frames and the method move on."""
+    now = 0.0
+
+    class Slow(ArrayFrames):
+        def frames(self) -> Generator[Frame, None, None]:
+            nonlocal now
+            for frame in super().frames():
+                now += 2
+                yield frame
+
+    class Thinking(Witness):
+        def prepare(self, video: Video) -> None:
+            nonlocal now
+            for _ in video:
+                now += 10
+
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    sequence = Sequence("slow", Video(Slow(np.zeros((3, 4, 4, 3), np.uint8)), "slow"), {})
+    timing = segment_sequence(Thinking(), sequence, Sink(), supervision=Supervision.NONE)
+    assert timing.prepare_seconds == 30
+    assert timing.seconds >= 6
+
+
+def test_a_method_that_is_told_nothing_sees_no_mask(davis: Path) -> None:
+    cat, _ = davis2017(davis)
+    for path in (davis / "Annotations" / "480p" / "cat").iterdir():
+        path.write_bytes(b"not to be read")
+    witness = Witness()
+    segment_sequence(witness, cat, Sink(), supervision=Supervision.NONE)
+    assert witness.told[2:] == ["prepare", *[None] * 5]
