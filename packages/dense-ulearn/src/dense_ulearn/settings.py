@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from vos_shared.errors import UserError
+from vos_shared.images import MAX_SIDE
 
 Layer: TypeAlias = Literal["res3", "res4", "key"]
 """The outputs of the network that can serve as features."""
@@ -14,10 +15,8 @@ Layer: TypeAlias = Literal["res3", "res4", "key"]
 CHANNELS: dict[Layer, int] = {"res3": 256, "res4": 512, "key": 128}
 
 
-LARGEST_SIDE: Final = 8192
-"""Pixels; as for frames."""
 MOST_NEIGHBOURS: Final = 10_000
-"""More than there are in many a map; room for them is made whether there are or not."""
+"""Room is made for as many, also on a map that has fewer cells."""
 COLDEST: Final = 1e-6
 """Least temperature; similarities over a smaller one would not be finite."""
 
@@ -60,8 +59,8 @@ class InferenceSettings(PropagationSettings):
         super().__post_init__()
         if self.layer not in CHANNELS:
             raise UserError(f"dense-ulearn has no features {self.layer!r}; choose {', '.join(CHANNELS)}")
-        if self.input_size == 0 or not -1 <= self.input_size <= LARGEST_SIDE:
+        if self.input_size == 0 or not -1 <= self.input_size <= MAX_SIDE:
             raise UserError(
-                f"input size {self.input_size} is no side length; give pixels, at most {LARGEST_SIDE}, or -1 for "
+                f"input size {self.input_size} is no side length; give pixels, at most {MAX_SIDE}, or -1 for "
                 "frames as they are"
             )
