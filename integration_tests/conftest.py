@@ -62,7 +62,7 @@ class Copy(Segmenter):
         self.pause, self.death = pause, death
     def reset(self):
         self.mask = None
-    def step(self, frame, prompt=None, *, scores=False):
+    def step(self, frame, prompt=None, *, soft_masks=False):
         print("step in process", os.getpid(), flush=True)
         time.sleep(self.pause)
         if self.death == "exception":
@@ -78,7 +78,7 @@ class Copy(Segmenter):
         return Segmentation(self.mask[1:] if self.death == "shrinking" else self.mask)
 
 class Middle(Copy):
-    def step(self, frame, prompt=None, *, scores=False):
+    def step(self, frame, prompt=None, *, soft_masks=False):
         assert prompt is None, "an unsupervised method must not see masks"
         height, width = frame.shape[:2]
         mask = np.zeros((height, width), np.uint8)

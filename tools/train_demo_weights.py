@@ -169,13 +169,13 @@ class Publish:
         """Convert."""
         import torch
 
-        from vos_shared.checkpoints import ours
+        from vos_shared.checkpoints import safetensors_io
 
-        state, metadata = ours.load(self.snapshot)
+        state, metadata = safetensors_io.load(self.snapshot)
         half = {name: value.to(torch.float16) if value.is_floating_point() else value for name, value in state.items()}
         scores = {} if self.scores is None else json.loads(self.scores.read_text(encoding="utf-8"))
         said = {"description": self.description, "trained": "true", "note": self.note, "scores": json.dumps(scores)}
-        ours.save(self.output, half, {**metadata, **said})
+        safetensors_io.save(self.output, half, {**metadata, **said})
         print(f"{self.output}: {self.output.stat().st_size / 1e6:.1f} MB")
 
 
@@ -216,7 +216,8 @@ class Judge:
             folder = Path(results) / sequence.name
             folder.mkdir()
             _write_masks(self._masks(weights, sequence), sequence.frame_names, folder)
-            return evaluate_sequence("davis2016", sequence, results).summary["J-Mean"]
+            mean: float = evaluate_sequence("davis2016", sequence, results).summary["J-Mean"]
+            return mean
 
     def _masks(self, weights: str, sequence: Any) -> Iterator[Any]:
         prompts = [prompt for _, prompt in sequence.prompts()]

@@ -18,7 +18,7 @@ class Copying(Segmenter):
         self.mask: ObjectMask | None = None
         self.largest = 0
 
-    def step(self, frame: Frame, prompt: ObjectMask | None = None, *, scores: bool = False) -> Segmentation:
+    def step(self, frame: Frame, prompt: ObjectMask | None = None, *, soft_masks: bool = False) -> Segmentation:
         if self.mask is None:
             self.mask = np.zeros(frame.shape[:2], np.uint8)
         if frame.shape[:2] != self.mask.shape:
@@ -29,7 +29,7 @@ class Copying(Segmenter):
             self.mask = np.where(self.mask == 0, prompt, self.mask)
             self.largest = max(self.largest, int(prompt.max()))
         planes = np.arange(1, self.largest + 1, dtype=np.uint8).reshape(-1, 1, 1)
-        return Segmentation(self.mask, (self.mask == planes).astype(np.float32) if scores else None)
+        return Segmentation(self.mask, (self.mask == planes).astype(np.float32) if soft_masks else None)
 
 
 def load(weights: str | None, device: str, precision: str, **options: object) -> Segmenter:

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from vos_shared.checkpoints import ours
+from vos_shared.checkpoints import safetensors_io
 from vos_shared.checkpoints.torch_pickle import load_torch
 from vos_shared.errors import BadWeights
 
 
 def test_weights_come_back_with_their_metadata(tmp_path: Path) -> None:
     weights = {"a.weight": torch.randn(3, 4).half(), "b": torch.arange(5), "turned": torch.randn(2, 3).T}
-    ours.save(tmp_path / "new" / "w.safetensors", weights, {"method": "test", "licence": "Apache-2.0"})
-    loaded, metadata = ours.load(tmp_path / "new" / "w.safetensors")
+    safetensors_io.save(tmp_path / "new" / "w.safetensors", weights, {"method": "test", "licence": "Apache-2.0"})
+    loaded, metadata = safetensors_io.load(tmp_path / "new" / "w.safetensors")
     assert metadata == {"method": "test", "licence": "Apache-2.0"}
     assert loaded.keys() == weights.keys()
     for name, tensor in weights.items():
@@ -25,31 +25,31 @@ def test_weights_come_back_with_their_metadata(tmp_path: Path) -> None:
 
 def test_tensors_that_share_memory_are_stored_each(tmp_path: Path) -> None:
     whole = torch.arange(6.0)
-    ours.save(tmp_path / "w.safetensors", {"whole": whole, "again": whole, "part": whole[2:4]}, {})
-    loaded, _ = ours.load(tmp_path / "w.safetensors")
+    safetensors_io.save(tmp_path / "w.safetensors", {"whole": whole, "again": whole, "part": whole[2:4]}, {})
+    loaded, _ = safetensors_io.load(tmp_path / "w.safetensors")
     assert torch.equal(loaded["again"], whole)
     assert torch.equal(loaded["part"], whole[2:4])
 
 
 def test_a_failed_save_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
-    ours.save(path, {"a": torch.ones(1)}, {})
+    safetensors_io.save(path, {"a": torch.ones(1)}, {})
     with pytest.raises(TypeError):
-        ours.save(path, {"a": torch.zeros(1)}, {"number": 1})  # type: ignore[dict-item]
-    assert torch.equal(ours.load(path)[0]["a"], torch.ones(1))
+        safetensors_io.save(path, {"a": torch.zeros(1)}, {"number": 1})  # type: ignore[dict-item]
+    assert torch.equal(safetensors_io.load(path)[0]["a"], torch.ones(1))
     assert os.listdir(tmp_path) == [path.name]  # noqa: PTH208 - hidden files too
 
 
 def test_our_files_missing_or_damaged(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     with pytest.raises(BadWeights, match="no weights file"):
-        ours.load(path)
-    ours.save(path, {"a": torch.ones(100)}, {})
+        safetensors_io.load(path)
+    safetensors_io.save(path, {"a": torch.ones(100)}, {})
     whole = path.read_bytes()
     for damaged in (b"", whole[:20], whole[:-8], b"\xff" * 100):
         path.write_bytes(damaged)
         with pytest.raises(BadWeights, match=r"w\.safetensors"):
-            ours.load(path)
+            safetensors_io.load(path)
 
 
 @pytest.fixture

@@ -28,8 +28,8 @@ BROKEN = """
     def broken(change):
         module = types.ModuleType("broken_" + change.__name__)
         class Broken(Copying):
-            def step(self, frame, prompt=None, *, scores=False):
-                return change(self, super().step(frame, prompt, scores=scores), prompt)
+            def step(self, frame, prompt=None, *, soft_masks=False):
+                return change(self, super().step(frame, prompt, soft_masks=soft_masks), prompt)
         module.load = lambda weights, device, precision, **options: Broken()
         sys.modules[module.__name__] = module
         method = Method(module.__name__, "", "", Supervision.FIRST_FRAME, module.__name__ + ":load")
@@ -38,23 +38,23 @@ BROKEN = """
         })
 
     def wide_type(self, segmentation, prompt):
-        return Segmentation(segmentation.mask.astype(np.int64), segmentation.scores)
+        return Segmentation(segmentation.mask.astype(np.int64), segmentation.soft_masks)
 
     def invented_id(self, segmentation, prompt):
-        return Segmentation(np.maximum(segmentation.mask, 200).astype(np.uint8), segmentation.scores)
+        return Segmentation(np.maximum(segmentation.mask, 200).astype(np.uint8), segmentation.soft_masks)
 
     def half_size(self, segmentation, prompt):
-        return Segmentation(segmentation.mask[::2, ::2], segmentation.scores)
+        return Segmentation(segmentation.mask[::2, ::2], segmentation.soft_masks)
 
     counter = itertools.count()
     def never_twice_the_same(self, segmentation, prompt):
-        return Segmentation(np.roll(segmentation.mask, next(counter), 1), segmentation.scores)
+        return Segmentation(np.roll(segmentation.mask, next(counter), 1), segmentation.soft_masks)
 
     buffer = {}
     def one_buffer(self, segmentation, prompt):
         mask = buffer.setdefault(segmentation.mask.shape, np.zeros_like(segmentation.mask))
         mask[:] = np.roll(segmentation.mask, 0 if prompt is not None else 3, 1)
-        return Segmentation(mask, segmentation.scores)
+        return Segmentation(mask, segmentation.soft_masks)
 
     kept = []
     def keeps_all(self, segmentation, prompt):
@@ -67,7 +67,7 @@ BROKEN = """
         return segmentation
 
     def loud_scores(self, segmentation, prompt):
-        return Segmentation(segmentation.mask, None if segmentation.scores is None else 2 * segmentation.scores)
+        return Segmentation(segmentation.mask, None if segmentation.soft_masks is None else 2 * segmentation.soft_masks)
 
     def always_scores(self, segmentation, prompt):
         return Segmentation(segmentation.mask, np.zeros((2, *segmentation.mask.shape), np.float32))

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from vos_shared.datasets import davis2016, davis2017, load_dataset
-from vos_shared.datasets.sequence import Sequence
+from vos_shared.datasets.sequence import VideoSequence
 from vos_shared.errors import BadDataset, BadMask
 from vos_shared.masks import ids_of, write_mask
 from vos_shared.video import Video
@@ -45,7 +45,7 @@ def mask_of(*ids: int) -> Mask:
     return mask
 
 
-def mask_in(sequence: Sequence, frame_name: str = "00000") -> Mask:
+def mask_in(sequence: VideoSequence, frame_name: str = "00000") -> Mask:
     mask = sequence.annotation(frame_name)
     assert mask is not None
     return mask
@@ -198,7 +198,7 @@ def test_each_object_is_prompted_once_where_it_first_appears(
     files = {f"{t:05d}": folder / f"{t:05d}.png" for t in range(len(masks))}
     for path, mask in zip(files.values(), masks, strict=True):
         write_mask(path, mask)
-    sequence = Sequence("made-up", Video.open(np.zeros((*masks.shape, 3), np.uint8)), files)
+    sequence = VideoSequence("made-up", Video.open(np.zeros((*masks.shape, 3), np.uint8)), files)
     prompted: list[int] = []
     for t, (name, prompt) in enumerate(sequence.prompts()):
         assert name == f"{t:05d}"

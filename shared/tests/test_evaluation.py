@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vos_shared.datasets import Sequence, davis2016, davis2017
+from vos_shared.datasets import VideoSequence, davis2016, davis2017
 from vos_shared.errors import BadDataset, BadMask, BadResults, UserError
 from vos_shared.evaluation import evaluate, evaluate_sequence
 from vos_shared.masks import write_mask
 from vos_shared.method import ObjectMask
 from vos_shared.metrics.scores import Scores
 
-Small = tuple[Sequence, Path]
+Small = tuple[VideoSequence, Path]
 
 ELLIPSES = {"a": (96, 128, 12, 2), "b": (120, 214, 9, 3), "c": (480, 854, 6, 1)}
 """Height, width, frames and objects of each sequence."""
@@ -78,7 +78,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small(tree: Path, tmp_path: Path) -> Small:
-    """Sequence a and a copy of its results that a test may spoil."""
+    """VideoSequence a and a copy of its results that a test may spoil."""
     results = tmp_path / "results"
     (results / "a").mkdir(parents=True)
     for path in (tree / "results/a").iterdir():

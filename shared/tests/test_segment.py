@@ -12,8 +12,8 @@ from vos_shared.errors import BadDataset, BadMask, BadResults, BadVideo, UserErr
 from vos_shared.masks import read_mask, write_mask
 from vos_shared.method import Method, Segmenter, Supervision
 from vos_shared.results import ResultsTree, sweep_abandoned
-from vos_shared.scores import score_writer
 from vos_shared.segment import SegmentArguments, run_segment, segment_sequence
+from vos_shared.soft_masks import soft_mask_writer
 from vos_shared.video import Video, VideoWriter
 
 TESTS = Path(__file__).parent
@@ -239,9 +239,9 @@ def test_soft_masks_and_films_replace_nothing_but_their_like(
 ) -> None:
     frames, out = davis / "JPEGImages" / "480p", tmp_path / "out"
     with pytest.raises(BadResults, match="choose another output folder"):
-        run_segment(copying, arguments(davis, out, scores=frames))
+        run_segment(copying, arguments(davis, out, soft_masks=frames))
     with pytest.raises(UserError, match="would replace each other"):
-        run_segment(copying, arguments(davis, out, scores=tmp_path / "x" / ".." / "out"))
+        run_segment(copying, arguments(davis, out, soft_masks=tmp_path / "x" / ".." / "out"))
     before = film.read_bytes()
     with pytest.raises(BadResults, match=r"film\.mp4 is there already"):
         run_segment(copying, arguments(film, tmp_path, prompt=first_mask(tmp_path / "m.png"), overlay=True))
@@ -261,7 +261,7 @@ def test_places_are_checked_before_the_first_sequence(davis: Path, copying: Meth
 
 def test_soft_masks_are_those_of_the_masks(davis: Path, copying: Method, tmp_path: Path) -> None:
     def run(seed: int) -> tuple[int, int]:
-        run_segment(copying, arguments(davis, tmp_path / "out", scores=tmp_path / "soft", seed=seed))
+        run_segment(copying, arguments(davis, tmp_path / "out", soft_masks=tmp_path / "soft", seed=seed))
         files = [tmp_path / "out" / "cat" / "00001.png", tmp_path / "soft" / "cat" / "2" / "00001.npy"]
         return files[0].stat().st_mtime_ns, files[1].stat().st_mtime_ns
 
@@ -280,7 +280,7 @@ def test_soft_masks_are_those_of_the_masks(davis: Path, copying: Method, tmp_pat
 
 
 def test_soft_masks_in_the_making_are_in_use(tmp_path: Path) -> None:
-    with score_writer(ResultsTree(tmp_path), "cat") as writer:
+    with soft_mask_writer(ResultsTree(tmp_path), "cat") as writer:
         assert writer is not None
         writer.write("00000", np.ones((1, 4, 4), np.float32))
         os.utime(writer.folder, (0, 0))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vos_shared.datasets import Sequence, davis2017
+from vos_shared.datasets import VideoSequence, davis2017
 from vos_shared.method import Frame, ModelInfo, ObjectMask, Segmentation, Segmenter, Supervision
 from vos_shared.segment import segment_sequence
 from vos_shared.video import Video
@@ -29,7 +29,7 @@ class Witness(Segmenter):
     def prepare(self, video: Video) -> None:
         self.told.append("prepare")
 
-    def step(self, frame: Frame, prompt: ObjectMask | None = None, *, scores: bool = False) -> Segmentation:
+    def step(self, frame: Frame, prompt: ObjectMask | None = None, *, soft_masks: bool = False) -> Segmentation:
         self.told.append(None if prompt is None else sorted(np.unique(prompt)))
         return Segmentation(np.zeros(frame.shape[:2], np.uint8))
 
@@ -64,7 +64,7 @@ def test_waiting_for_frames_is_not_the_methods_time(monkeypatch: pytest.MonkeyPa
                 now += 10
 
     monkeypatch.setattr("time.perf_counter", lambda: now)
-    sequence = Sequence("slow", Video(Slow(np.zeros((3, 4, 4, 3), np.uint8)), "slow"), {})
+    sequence = VideoSequence("slow", Video(Slow(np.zeros((3, 4, 4, 3), np.uint8)), "slow"), {})
     timing = segment_sequence(Thinking(), sequence, Sink(), supervision=Supervision.NONE)
     assert timing.prepare_seconds == 30
     assert timing.seconds >= 6

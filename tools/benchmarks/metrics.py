@@ -110,13 +110,13 @@ def _own_peak() -> float:
 
 
 def _score_with_ours(truth: Path, results: Path, workers: int) -> Callable[[], tuple[int, Values]]:
-    from vos_shared.datasets import Sequence as DavisSequence
+    from vos_shared.datasets import VideoSequence
     from vos_shared.evaluation import evaluate
     from vos_shared.video import Video
 
     blank = Video.open(np.zeros((1, *SIZE, 3), dtype=np.uint8), name="never shown")
     sequences = [
-        DavisSequence(folder.name, blank, {path.stem: path for path in sorted(folder.glob("*.png"))})
+        VideoSequence(folder.name, blank, {path.stem: path for path in sorted(folder.glob("*.png"))})
         for folder in _both(truth, results)
     ]
 

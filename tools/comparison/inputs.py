@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from comparison.options import Options
 from comparison.records import FOREGROUND, OBJECTS, Protocol
-from vos_shared.datasets import Sequence, load_dataset
+from vos_shared.datasets import VideoSequence, load_dataset
 from vos_shared.datasets.synthetic import write_davis_tree
 from vos_shared.errors import BadDataset
 from vos_shared.inputs import InputArguments
@@ -34,7 +34,7 @@ class Inputs:
     """
 
     title: str
-    sequences: tuple[Sequence, ...]
+    sequences: tuple[VideoSequence, ...]
     protocols: tuple[Protocol, ...]
     unscored: str = ""
 
@@ -56,7 +56,7 @@ def open_inputs(options: Options) -> Inputs:
     return _open_demo(options.output / "demo")
 
 
-def _with_protocols(year: str, split: str, sequences: tuple[Sequence, ...]) -> Inputs:
+def _with_protocols(year: str, split: str, sequences: tuple[VideoSequence, ...]) -> Inputs:
     """A split of DAVIS; one that has masks as prompts only, such as test-dev, is not scored.
 
     Raises:
@@ -114,7 +114,7 @@ def fingerprints(inputs: Inputs) -> dict[str, str]:
     return digests
 
 
-def _fingerprint(sequence: Sequence) -> str:
+def _fingerprint(sequence: VideoSequence) -> str:
     digest = hashlib.sha256()
     prompts = [(name, prompt) for name, prompt in sequence.prompts() if prompt is not None]
     if sequence.annotations and not prompts:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from comparison.records import Given, Model, Row, SequenceRun
-from vos_shared.datasets import Sequence
+from vos_shared.datasets import VideoSequence
 from vos_shared.results import ResultsTree
 
 
@@ -44,19 +44,19 @@ class Job:
     masks: Path
     log: Path
     settings: Mapping[str, str | int | list[str] | None]
-    sequences: tuple[Sequence, ...]
+    sequences: tuple[VideoSequence, ...]
     inputs: Mapping[str, str]
 
     def results(self) -> ResultsTree:
         """The row's results folder."""
         return ResultsTree(self.masks, settings=self.settings)
 
-    def pending(self) -> list[Sequence]:
+    def pending(self) -> list[VideoSequence]:
         """Sequences that are not finished under these settings and inputs."""
         results = self.results()
         return [sequence for sequence in self.sequences if not self._is_finished(results, sequence)]
 
-    def _is_finished(self, results: ResultsTree, sequence: Sequence) -> bool:
+    def _is_finished(self, results: ResultsTree, sequence: VideoSequence) -> bool:
         """Masks that somebody has changed are no longer the method's; the worker refuses to replace them."""
         complete = results.is_complete(sequence.name, sequence.frame_names, self.inputs[sequence.name])
         return complete and not results.is_edited(sequence.name)

@@ -22,7 +22,7 @@ from comparison.scoring import score
 from comparison.tables import score_table, speed_table
 from comparison.terminal import table_text
 from vos_shared.atomic import write_json, write_text
-from vos_shared.datasets import Sequence
+from vos_shared.datasets import VideoSequence
 from vos_shared.errors import BadResults, UserError
 from vos_shared.masks import describe_size, read_mask
 from vos_shared.results import missing_frames
@@ -110,7 +110,7 @@ def _scored(row: Row, inputs: Inputs, options: Options) -> Row:
     return replace(row, scored=scored)
 
 
-def _check_masks(folder: Path, sequences: Iterable[Sequence]) -> None:
+def _check_masks(folder: Path, sequences: Iterable[VideoSequence]) -> None:
     """Read all masks that are there: pictures are taken of more frames than are scored.
 
     Raises:

@@ -18,7 +18,7 @@ WITH_INTERVAL = ("J&F-Mean", "J-Mean", "F-Mean")
 
 
 def score(
-    protocol: Protocol, sequences: Sequence[datasets.Sequence], masks: Path, *, workers: int, seed: int
+    protocol: Protocol, sequences: Sequence[datasets.VideoSequence], masks: Path, *, workers: int, seed: int
 ) -> Scored:
     """Score a results folder.
 
@@ -47,7 +47,7 @@ def _intervals(items: Iterable[Item], seed: int) -> dict[str, Interval]:
     return intervals
 
 
-def _over_time(sequence: datasets.Sequence, items: Iterable[Item]) -> list[tuple[int, float]]:
+def _over_time(sequence: datasets.VideoSequence, items: Iterable[Item]) -> list[tuple[int, float]]:
     """Number of each scored frame of a sequence and the mean J of the objects that are scored there."""
     number = {name: i for i, name in enumerate(sequence.frame_names)}
     own = [item for item in items if item.sequence == sequence.name]

@@ -11,9 +11,9 @@ from PIL import Image
 
 from dense_ulearn.cli import main
 from dense_ulearn.inference import load
-from dense_ulearn.listed import picture
-from vos_shared.checkpoints.ours import load as read_ours
-from vos_shared.checkpoints.ours import save as save_ours
+from dense_ulearn.official_lists import picture
+from vos_shared.checkpoints.safetensors_io import load as read_ours
+from vos_shared.checkpoints.safetensors_io import save as save_ours
 from vos_shared.datasets.synthetic import write_davis_tree
 from vos_shared.masks import read_mask, write_mask
 
@@ -131,7 +131,7 @@ def test_a_listed_sequence_without_any_mask_is_background(
 
 
 @pytest.mark.parametrize(
-    "option", ["--scores=soft", "--split=train", "--resolution=480p", "--prompt=mask.png", "--overlay"]
+    "option", ["--soft-masks=soft", "--split=train", "--resolution=480p", "--prompt=mask.png", "--overlay"]
 )
 def test_a_list_leaves_no_place_for_other_inputs_and_outputs(
     run: Run, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str

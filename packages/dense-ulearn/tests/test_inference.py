@@ -62,7 +62,7 @@ def test_label_maps_equal_the_official_ones(
     given = {int(time) for time in fixture[f"{video}_tracks"] if time >= 0}
     for time, frame in enumerate(fixture[f"{video}_frames"]):
         prompt = fixture[f"{video}_init_mask_t{time}"] if time in given else None
-        result = segmenter.step(frame, prompt, scores=True)
+        result = segmenter.step(frame, prompt, soft_masks=True)
         expected = fixture[f"{video}_{layer}_labels"][time]
         assert (result.mask != expected).sum() == 0, f"frame {time}"
 
@@ -97,14 +97,16 @@ def test_masks_have_the_size_of_the_frames(size: tuple[int, int], option: dict[s
     prompt = np.zeros(size, np.uint8)
     prompt[2:7, 1:6] = 5
     for time in range(3):
-        result = segmenter.step(rng.integers(0, 256, (*size, 3), np.uint8), prompt if time == 0 else None, scores=True)
+        result = segmenter.step(
+            rng.integers(0, 256, (*size, 3), np.uint8), prompt if time == 0 else None, soft_masks=True
+        )
         assert result.mask.shape == size
         assert result.mask.dtype == np.uint8
         assert set(np.unique(result.mask)) <= {0, 5}
-        assert result.scores is not None
-        assert result.scores.shape == (5, *size)
-        assert result.scores.dtype == np.float32
-        assert 0 <= result.scores.min() <= result.scores.max() <= 1
+        assert result.soft_masks is not None
+        assert result.soft_masks.shape == (5, *size)
+        assert result.soft_masks.dtype == np.float32
+        assert 0 <= result.soft_masks.min() <= result.soft_masks.max() <= 1
 
 
 def test_square_of_one_colour_is_followed() -> None:

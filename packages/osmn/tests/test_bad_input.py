@@ -12,7 +12,7 @@ import torch
 
 from osmn.networks import OSMN, Architecture, initialise
 from osmn.snapshots import LITE_SCALE, save_snapshot
-from vos_shared.checkpoints import ours
+from vos_shared.checkpoints import safetensors_io
 from vos_shared.masks import write_mask
 
 Run = Callable[..., int]
@@ -29,7 +29,7 @@ def test_what_the_user_can_mend_is_one_line(
 ) -> None:
     out = ("--output", tmp_path / "out", "--device", "cpu")
     foreign = tmp_path / "foreign.safetensors"
-    ours.save(foreign, {"weight": torch.zeros(1)}, {"network": "dense-ulearn"})
+    safetensors_io.save(foreign, {"weight": torch.zeros(1)}, {"network": "dense-ulearn"})
     other = tmp_path / "other.safetensors"
     save_snapshot(other, initialise(OSMN(Architecture("lite", head_width=4))), LITE_SCALE, {})
     empty = tmp_path / "empty.png"
@@ -47,7 +47,7 @@ def test_what_the_user_can_mend_is_one_line(
         (("segment", frames, "--prompt", empty, "--weights", tiny_weights, *out), "no object"),
         (("segment", frames, "--weights", tiny_weights, *out), "--prompt"),
         (("segment", davis, "--weights", tiny_weights, "--shorter-side", 3, *out), "too small"),
-        (("merge", davis, "--scores", tmp_path / "nothing", "--output", tmp_path / "m"), "no soft masks"),
+        (("merge", davis, "--soft-masks", tmp_path / "nothing", "--output", tmp_path / "m"), "no soft masks"),
         ((*images, "--weights", foreign), "dense-ulearn"),
         ((*images, "--weights", "imagenet", "--variant", "lite"), "npz"),
         ((*images, "--weights", tiny_weights, "--resume"), "resume.pt"),

@@ -29,10 +29,10 @@ def test_segment_writes_masks_and_scores_that_merge_to_the_same_masks(
     run: Run, davis: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:
     command = ("segment", davis, "--weights", tiny_weights, "--output", tmp_path / "out", "--device", "cpu")
-    assert run(*command, "--scores", tmp_path / "scores") == 0
+    assert run(*command, "--soft-masks", tmp_path / "scores") == 0
     masks = masks_in(tmp_path / "out")
     assert len(masks) == 8
-    assert run("merge", davis, "--scores", tmp_path / "scores", "--output", tmp_path / "merged") == 0
+    assert run("merge", davis, "--soft-masks", tmp_path / "scores", "--output", tmp_path / "merged") == 0
     merged = masks_in(tmp_path / "merged")
     assert merged.keys() == masks.keys()
     for name, mask in masks.items():
@@ -44,11 +44,11 @@ def test_merged_masks_do_not_replace_the_soft_masks(
 ) -> None:
     scores = tmp_path / "scores"
     command = ("segment", davis, "--weights", tiny_weights, "--output", tmp_path / "out", "--device", "cpu")
-    assert run(*command, "--scores", scores) == 0
+    assert run(*command, "--soft-masks", scores) == 0
     before = sorted(scores.rglob("*"))
     sequence = min(path.name for path in (davis / "JPEGImages").glob("*/*"))
     for output in (scores, scores / sequence):
-        assert run("merge", davis, "--scores", scores, "--output", output) == 2
+        assert run("merge", davis, "--soft-masks", scores, "--output", output) == 2
         assert "would replace each other" in capsys.readouterr().err
     assert sorted(scores.rglob("*")) == before
 
@@ -60,7 +60,7 @@ def test_soft_masks_of_other_weights_are_not_taken_for_these(
     torch.manual_seed(1)
     save_snapshot(other, initialise(OSMN(Architecture("lite", head_width=8))), LITE_SCALE, {"trained": "false"})
     common = ("segment", davis, "--output", tmp_path / "out", "--device", "cpu")
-    scores = ("--scores", tmp_path / "scores")
+    scores = ("--soft-masks", tmp_path / "scores")
 
     def last() -> np.ndarray:
         return np.asarray(np.load(max((tmp_path / "scores").glob("*/1/*.npy"))))

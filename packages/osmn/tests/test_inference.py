@@ -37,8 +37,8 @@ def test_objects_do_not_disturb_each_other(segmenter: OSMNSegmenter) -> None:
 
     def soft(mask: np.ndarray) -> list[np.ndarray]:
         segmenter.reset()
-        results = [segmenter.step(frame, mask if t == 0 else None, scores=True) for t, frame in enumerate(frames)]
-        return [result.scores for result in results if result.scores is not None]
+        results = [segmenter.step(frame, mask if t == 0 else None, soft_masks=True) for t, frame in enumerate(frames)]
+        return [result.soft_masks for result in results if result.soft_masks is not None]
 
     together = soft(prompt)
     for key in (1, 2, 4):
@@ -97,7 +97,7 @@ def test_one_pixel_and_the_edge_of_the_frame(segmenter: OSMNSegmenter) -> None:
         prompt[row, column] = 1
         segmenter.reset()
         segmenter.step(frames[0], prompt)
-        scores = segmenter.step(frames[1], scores=True).scores
+        scores = segmenter.step(frames[1], soft_masks=True).soft_masks
         assert scores is not None
         assert np.isfinite(scores).all()
 
@@ -194,7 +194,7 @@ def test_fine_tuned_networks_are_kept_and_made_anew_when_the_frame_changes(
         segmenter = load(tiny_weights, "cpu", online=True, iterations=iterations, scales=(1.0,), models=tmp_path)
         segmenter.prepare(video)
         segmenter.step(image, prompt)
-        scores = segmenter.step(image, scores=True).scores
+        scores = segmenter.step(image, soft_masks=True).soft_masks
         assert scores is not None
         return scores, {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
 

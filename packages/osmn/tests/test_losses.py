@@ -16,7 +16,7 @@ from osmn.checkpoints import names_of, to_official
 from osmn.losses import balanced_cross_entropy, weight_regulariser
 from osmn.networks import OSMN
 from osmn.networks.modulators import SpatialModulator, VisualModulator
-from osmn.optimiser import TensorFlowAdam
+from vos_shared.training.optimisers import TensorFlowAdam
 
 pytestmark = pytest.mark.usefixtures("all_cores")
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from osmn.merging import merge_scores, merge_sequence
-from vos_shared.datasets import Sequence
+from osmn.merging import merge_sequence, merge_soft_masks
+from vos_shared.datasets import VideoSequence
 from vos_shared.errors import BadResults
 from vos_shared.masks import read_mask, write_mask
 from vos_shared.results import ResultsTree
@@ -21,11 +21,11 @@ def test_highest_probability_wins_and_ties_go_to_the_lower_id() -> None:
         7: np.array([[0.9, 0.5, 0.2, 0.8, 0.6]], np.float32),
         2: np.array([[0.6, 0.5, 0.1, 0.8, 0.7]], np.float32),
     }
-    np.testing.assert_array_equal(merge_scores(scores, (1, 5)), [[7, 0, 0, 2, 2]])
+    np.testing.assert_array_equal(merge_soft_masks(scores, (1, 5)), [[7, 0, 0, 2, 2]])
 
 
 @pytest.fixture
-def sequence(tmp_path: Path) -> Sequence:
+def sequence(tmp_path: Path) -> VideoSequence:
     """Three frames of 20x30; object 1 is given in the first, object 10 in the second."""
     masks = {}
     for name, key, column in (("00000", 1, 2), ("00001", 10, 20)):
@@ -33,7 +33,7 @@ def sequence(tmp_path: Path) -> Sequence:
         mask[5:15, column : column + 6] = key
         masks[name] = tmp_path / f"{name}.png"
         write_mask(masks[name], mask)
-    return Sequence("clip", Video.open(np.zeros((3, 20, 30, 3), np.uint8)), masks)
+    return VideoSequence("clip", Video.open(np.zeros((3, 20, 30, 3), np.uint8)), masks)
 
 
 def store(folder: Path, key: int, name: str, score: np.ndarray) -> None:
@@ -41,7 +41,7 @@ def store(folder: Path, key: int, name: str, score: np.ndarray) -> None:
     np.save(folder / str(key) / f"{name}.npy", score.astype(np.float32))
 
 
-def test_ids_are_the_folders_names_and_given_masks_stand_in(sequence: Sequence, tmp_path: Path) -> None:
+def test_ids_are_the_folders_names_and_given_masks_stand_in(sequence: VideoSequence, tmp_path: Path) -> None:
     scores = tmp_path / "scores"
     for name in ("00001", "00002"):
         store(scores, 1, name, np.full((10, 15), 0.6))  # Half the frames' size: masks are enlarged.
@@ -57,7 +57,7 @@ def test_ids_are_the_folders_names_and_given_masks_stand_in(sequence: Sequence, 
         assert image.mode == "P"
 
 
-def test_bad_scores_are_named(sequence: Sequence, tmp_path: Path) -> None:
+def test_bad_scores_are_named(sequence: VideoSequence, tmp_path: Path) -> None:
     tree = ResultsTree(tmp_path / "out")
     with pytest.raises(BadResults, match="no soft masks"):
         merge_sequence(tmp_path / "scores", sequence, tree)
@@ -72,14 +72,14 @@ def test_bad_scores_are_named(sequence: Sequence, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, -0.1, 1.1])
-def test_scores_are_probabilities(value: float, sequence: Sequence, tmp_path: Path) -> None:
+def test_scores_are_probabilities(value: float, sequence: VideoSequence, tmp_path: Path) -> None:
     store(tmp_path / "scores", 1, "00001", np.full((20, 30), value))
     with pytest.raises(BadResults, match=r"00001\.npy has values that are not in 0\.\.1"):
         merge_sequence(tmp_path / "scores", sequence, ResultsTree(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("key", [0, 255, 300])
-def test_scores_belong_to_objects(key: int, sequence: Sequence, tmp_path: Path) -> None:
+def test_scores_belong_to_objects(key: int, sequence: VideoSequence, tmp_path: Path) -> None:
     store(tmp_path / "scores", key, "00001", np.zeros((20, 30)))
     with pytest.raises(BadResults, match=f"soft masks of {key}; ids of objects are 1 to 254"):
         merge_sequence(tmp_path / "scores", sequence, ResultsTree(tmp_path / "out"))

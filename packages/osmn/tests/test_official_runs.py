@@ -12,7 +12,7 @@ from osmn.inference import OSMNSegmenter
 from osmn.merging import merge_sequence
 from osmn.networks import OSMN
 from osmn.settings import InferenceSettings
-from vos_shared.datasets import Sequence, davis2016, davis2017
+from vos_shared.datasets import VideoSequence, davis2016, davis2017
 from vos_shared.datasets.youtube_objects import youtube_objects
 from vos_shared.evaluation import evaluate
 from vos_shared.masks import write_mask
@@ -26,7 +26,7 @@ OFFICIAL_SCALE = 0.00787
 """``--scale_value`` of all these runs."""
 
 
-def segment(osvos: OSMN, sequences: Iterable[Sequence], results: Path, *, crf: bool = False) -> None:
+def segment(osvos: OSMN, sequences: Iterable[VideoSequence], results: Path, *, crf: bool = False) -> None:
     segmenter = OSMNSegmenter(osvos, INFO, InferenceSettings(scale_value=OFFICIAL_SCALE, crf=crf))
     for sequence in sequences:
         segmenter.reset()
@@ -40,12 +40,12 @@ def test_probabilities_of_davis_2017(parity: Path, osvos: OSMN) -> None:
     for sequence in davis2017(parity / "e2e" / "DAVIS"):
         segmenter.reset()
         for frame, (name, prompt) in zip(sequence.video, sequence.prompts(), strict=True):
-            result = segmenter.step(frame, prompt, scores=True)
-            assert result.scores is not None
-            for key in range(1, len(result.scores) + 1):
+            result = segmenter.step(frame, prompt, soft_masks=True)
+            assert result.soft_masks is not None
+            for key in range(1, len(result.soft_masks) + 1):
                 file = parity / "e2e" / "res2017" / sequence.name / str(key) / f"{name}.npy"
                 if file.exists():  # The first frame has none.
-                    np.testing.assert_allclose(result.scores[key - 1], np.load(file), atol=1e-4, rtol=0)
+                    np.testing.assert_allclose(result.soft_masks[key - 1], np.load(file), atol=1e-4, rtol=0)
 
 
 def test_merging_official_scores_gives_the_official_j(parity: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from osmn.data import (
 )
 from osmn.guides import MEAN_BGR, Gaussian
 from osmn.presets import GuideAugmentation, SampleSettings
-from vos_shared.datasets import Sequence
+from vos_shared.datasets import VideoSequence
 from vos_shared.datasets.davis import davis2016
 from vos_shared.errors import BadDataset
 from vos_shared.masks import write_mask
@@ -192,14 +192,14 @@ def test_guides_of_videos_show_enough_of_an_object(tmp_path: Path) -> None:
         masks.append(tmp_path / f"{index}.png")
     video = Video.open(frames)
     annotations = dict(zip(video.frame_names, masks, strict=True))
-    both = VideoFrames.from_sequences([Sequence("clip", video, annotations)])
+    both = VideoFrames.from_sequences([VideoSequence("clip", video, annotations)])
     assert both.guides == {("clip", 1): [0, 2, 3], ("clip", 2): [0, 1, 2, 3]}
     assert {key for _, key, _, _ in both.frames} == {1, 2}
     chosen = {both.example(1, np.random.default_rng(seed)).guide_mask.sum() for seed in range(10)}
     assert chosen == {400}
-    first = VideoFrames.from_sequences([Sequence("clip", video, annotations)], randomize_guide=False)
+    first = VideoFrames.from_sequences([VideoSequence("clip", video, annotations)], randomize_guide=False)
     assert first.guides == {("clip", 1): [0], ("clip", 2): [0]}
-    listed = VideoFrames.from_sequences([Sequence("clip", video, annotations, objects={2: "00000"})])
+    listed = VideoFrames.from_sequences([VideoSequence("clip", video, annotations, objects={2: "00000"})])
     assert {key for _, key, _, _ in listed.frames} == {2}
 
 

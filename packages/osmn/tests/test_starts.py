@@ -11,9 +11,7 @@ from torch.nn.functional import conv2d
 
 from osmn.checkpoints import names_of
 from osmn.guides import MEAN_BGR, Normalisation
-from osmn.networks import OSMN, VARIANTS, Architecture
-from osmn.networks.lite import LiteNet
-from osmn.pretraining import (
+from osmn.imagenet import (
     TORCHVISION_MEAN,
     TORCHVISION_STD,
     VGG_CONVOLUTIONS,
@@ -21,6 +19,8 @@ from osmn.pretraining import (
     from_slim_vgg16,
     from_torchvision_vgg16,
 )
+from osmn.networks import OSMN, VARIANTS, Architecture
+from osmn.networks.lite import LiteNet
 
 
 def test_keras_start_sees_the_same_pixels(tmp_path: Path) -> None:

@@ -57,8 +57,8 @@ def test_without_resizing_the_soft_masks_are_those_of_the_algorithm(moving_disc:
     expected = torch.cat(list(soft_masks(torch.from_numpy(frames.transpose(0, 3, 1, 2).copy())))).numpy()
     for frame, kept, soft in zip(frames, segmenter.soft_masks, expected, strict=True):
         np.testing.assert_array_equal(kept, np.floor(255 * soft + 0.5))
-        segmentation = segmenter.step(frame, scores=True)
-        np.testing.assert_allclose(segmentation.scores[0], soft, atol=0.5001 / 255)
+        segmentation = segmenter.step(frame, soft_masks=True)
+        np.testing.assert_allclose(segmentation.soft_masks[0], soft, atol=0.5001 / 255)
 
 
 def test_a_lower_threshold_gives_larger_masks(moving_disc: Clip) -> None:

@@ -51,19 +51,19 @@ def clip(frames: int = 5, size: tuple[int, int] = SIZE, seed: int = 0, leaves: b
 
 
 def run(
-    segmenter: Segmenter, frames: Sequence[Frame] | Frame, prompts: Prompts, *, scores: bool = False
+    segmenter: Segmenter, frames: Sequence[Frame] | Frame, prompts: Prompts, *, soft_masks: bool = False
 ) -> list[Segmentation]:
     """Segment a clip from a fresh start."""
     segmenter.reset()
     segmenter.prepare(Video.open(np.asarray(frames)))
-    return [segmenter.step(frame, prompts.get(t), scores=scores) for t, frame in enumerate(frames)]
+    return [segmenter.step(frame, prompts.get(t), soft_masks=soft_masks) for t, frame in enumerate(frames)]
 
 
 class Segment(Protocol):
     """How `run` is called."""
 
     def __call__(
-        self, segmenter: Segmenter, frames: Frame, prompts: Prompts, *, scores: bool = False
+        self, segmenter: Segmenter, frames: Frame, prompts: Prompts, *, soft_masks: bool = False
     ) -> list[Segmentation]:
         """Segment a clip from a fresh start."""
 

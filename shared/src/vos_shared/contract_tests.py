@@ -94,9 +94,9 @@ class MethodContract:
         """Segment a clip; a method that finds objects by itself is given no prompts."""
 
         def run_with_what_it_is_told(
-            segmenter: Segmenter, frames: Frame, prompts: Prompts, *, scores: bool = False
+            segmenter: Segmenter, frames: Frame, prompts: Prompts, *, soft_masks: bool = False
         ) -> list[Segmentation]:
-            return run(segmenter, frames, prompts if prompted else {}, scores=scores)
+            return run(segmenter, frames, prompts if prompted else {}, soft_masks=soft_masks)
 
         return run_with_what_it_is_told
 
@@ -149,7 +149,7 @@ class MethodContract:
             assert segmentation.mask.dtype == np.uint8
             assert segmentation.mask.shape == size
             assert set(np.unique(segmentation.mask)) <= all_ids
-            assert segmentation.scores is None
+            assert segmentation.soft_masks is None
 
     def test_a_video_of_one_frame(self, segment: Segment, segmenter: Segmenter, all_ids: set[int]) -> None:
         """There is no second frame to compare with."""
@@ -274,17 +274,17 @@ class MethodContract:
         """One plane for each id up to the largest, in 0..1; asking for them does not change the masks."""
         frames, truth = clip()
         plain = masks_of(segment(segmenter, frames, {0: truth[0]}))
-        scored = segment(segmenter, frames, {0: truth[0]}, scores=True)
+        scored = segment(segmenter, frames, {0: truth[0]}, soft_masks=True)
         np.testing.assert_array_equal(masks_of(scored), plain)
         for segmentation in scored:
-            scores = segmentation.scores
-            assert scores is not None
-            assert scores.dtype == np.float32
-            assert scores.shape[1:] == SIZE
-            assert len(scores) == 2 if prompted else len(scores) >= segmentation.mask.max()
-            assert np.isfinite(scores).all()
-            assert (scores >= 0).all()
-            assert (scores <= 1).all()
+            soft_masks = segmentation.soft_masks
+            assert soft_masks is not None
+            assert soft_masks.dtype == np.float32
+            assert soft_masks.shape[1:] == SIZE
+            assert len(soft_masks) == 2 if prompted else len(soft_masks) >= segmentation.mask.max()
+            assert np.isfinite(soft_masks).all()
+            assert (soft_masks >= 0).all()
+            assert (soft_masks <= 1).all()
 
     @pytest.mark.parametrize("precision", ["bf16", "fp16"])
     def test_half_precision_runs(

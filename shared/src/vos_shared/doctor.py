@@ -59,7 +59,7 @@ class _Picture:
     black_and_white: bool = False
 
 
-def examine(folder: Path, sequences: Sequence[vos_shared.datasets.Sequence] | None = None) -> Report:
+def examine(folder: Path, sequences: Sequence[vos_shared.datasets.VideoSequence] | None = None) -> Report:
     """Read everything in a folder.
 
     Args:
@@ -171,7 +171,7 @@ def _compare_names(report: Report, where: str, frames_folder: Path, masks_folder
         report.notes.append(f"{where}: {len(lacking)} frames without mask: {ranges(lacking, frame_names)}")
 
 
-def _examine_results(root: Path, sequences: Sequence[vos_shared.datasets.Sequence] | None) -> Report:
+def _examine_results(root: Path, sequences: Sequence[vos_shared.datasets.VideoSequence] | None) -> Report:
     report = Report(f"results folder {root}", ("sequence", "masks", "size", "objects", "recorded"))
     found: dict[str, list[_Picture]] = {}
     folders = [path for path in _entries(root) if path.is_dir()]
@@ -197,7 +197,7 @@ def _compare_with(
     report: Report,
     root: Path,
     found: dict[str, list[_Picture]],
-    sequences: Sequence[vos_shared.datasets.Sequence],
+    sequences: Sequence[vos_shared.datasets.VideoSequence],
 ) -> None:
     for sequence in sequences:
         names, masks = list(sequence.frame_names), found.pop(sequence.name, [])

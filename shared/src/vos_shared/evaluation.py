@@ -50,7 +50,7 @@ PROTOCOLS: Final = tuple(_SCORED)
 
 def evaluate(
     dataset: str,
-    sequences: Sequence[vos_shared.datasets.sequence.Sequence],
+    sequences: Sequence[vos_shared.datasets.sequence.VideoSequence],
     results: str | Path,
     *,
     workers: int = 1,
@@ -96,7 +96,7 @@ def evaluate(
 
 def evaluate_sequence(
     dataset: str,
-    sequence: vos_shared.datasets.sequence.Sequence,
+    sequence: vos_shared.datasets.sequence.VideoSequence,
     results: str | Path,
     *,
     task: str = "semi-supervised",
@@ -138,7 +138,7 @@ def _protocol(dataset: str, task: str) -> str:
     return protocol
 
 
-def _job(protocol: str, sequence: vos_shared.datasets.sequence.Sequence, results: Path) -> _Job:
+def _job(protocol: str, sequence: vos_shared.datasets.sequence.VideoSequence, results: Path) -> _Job:
     names = list(sequence.annotations)
     scored = names[_SCORED[protocol]]
     if not scored:

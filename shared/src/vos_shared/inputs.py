@@ -13,7 +13,7 @@ import tyro
 from vos_shared.errors import BadMask, UserError
 
 if TYPE_CHECKING:
-    from vos_shared.datasets import Sequence
+    from vos_shared.datasets import VideoSequence
     from vos_shared.method import Supervision
     from vos_shared.video import Video
 
@@ -40,7 +40,7 @@ class InputArguments:
         """Whether the source is a data set; the name of any but DAVIS says so, which is the default."""
         return not self.dataset.startswith("davis") or Path(self.source, "JPEGImages").is_dir()
 
-    def load(self, prompt: Path | None = None) -> list[Sequence]:
+    def load(self, prompt: Path | None = None) -> list[VideoSequence]:
         """The sequences of the data set, or the one video.
 
         Args:
@@ -62,13 +62,13 @@ class InputArguments:
             raise UserError(f"{self.source} is no data set (it has no JPEGImages); leave out {', '.join(unused)}")
         return [_video(self.source, prompt)]
 
-    def _dataset(self) -> list[Sequence]:
+    def _dataset(self) -> list[VideoSequence]:
         from vos_shared.datasets import load_dataset
 
         return load_dataset(self.dataset, self.source, self.split, self.sequences or None, self.resolution)
 
 
-def require_prompts(sequences: list[Sequence], supervision: Supervision) -> None:
+def require_prompts(sequences: list[VideoSequence], supervision: Supervision) -> None:
     """Check before any work that each sequence has what the method must be told.
 
     Raises:
@@ -87,7 +87,7 @@ def require_prompts(sequences: list[Sequence], supervision: Supervision) -> None
             raise UserError(f"the masks of {sequence.name} hold no object; there is nothing to follow")
 
 
-def inputs_fingerprint(sequence: Sequence, supervision: Supervision) -> str:
+def inputs_fingerprint(sequence: VideoSequence, supervision: Supervision) -> str:
     """Of samples of the frames, and of the masks that the method is shown."""
     digest = hashlib.sha256(sequence.video.fingerprint().encode())
     if _is_prompted(supervision):
@@ -103,14 +103,14 @@ def _is_prompted(supervision: Supervision) -> bool:
     return supervision.name == "FIRST_FRAME"  # Not the member itself: it would bring NumPy to every --help.
 
 
-def _video(source: str, prompt: Path | None) -> Sequence:
-    from vos_shared.datasets import Sequence
+def _video(source: str, prompt: Path | None) -> VideoSequence:
+    from vos_shared.datasets import VideoSequence
     from vos_shared.masks import ids_of
     from vos_shared.video import Video
 
     video = Video.open(source)
     masks = {} if prompt is None else _prompts(prompt, video)
-    sequence = Sequence(video.name, video, masks, binary=_are_black_and_white(list(masks.values())))
+    sequence = VideoSequence(video.name, video, masks, binary=_are_black_and_white(list(masks.values())))
     for frame_name, path in masks.items():
         mask = sequence.annotation(frame_name)
         if mask is not None and not ids_of(mask):

@@ -29,7 +29,7 @@ Frame: TypeAlias = npt.NDArray[np.uint8]
 ObjectMask: TypeAlias = npt.NDArray[np.uint8]
 """Object ids, uint8 [H, W]: 0 is background, 1..K are objects. 255 is void in ground truth only."""
 
-Scores: TypeAlias = npt.NDArray[np.float32]
+SoftMasks: TypeAlias = npt.NDArray[np.float32]
 """Soft masks, float32 [K, H, W] in 0..1; row k belongs to object id k + 1."""
 
 ENTRY_POINT_GROUP = "vos.methods"
@@ -50,12 +50,12 @@ class Segmentation:
 
     Attributes:
         mask: object ids, uint8 [H, W].
-        scores: soft masks float32 [K, H, W] in 0..1, only when they were asked for.
+        soft_masks: soft masks float32 [K, H, W] in 0..1, only when they were asked for.
 
     """
 
     mask: ObjectMask
-    scores: Scores | None = None
+    soft_masks: SoftMasks | None = None
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,14 @@ class Segmenter(ABC):
         """
 
     @abstractmethod
-    def step(self, frame: Frame, prompt: ObjectMask | None = None, *, scores: bool = False) -> Segmentation:
+    def step(self, frame: Frame, prompt: ObjectMask | None = None, *, soft_masks: bool = False) -> Segmentation:
         """Segment the next frame.
 
         Args:
             frame: uint8 RGB [H, W, 3]; all frames of a video have one size.
             prompt: ids of objects that are new in this frame, uint8 [H, W]; zero elsewhere. An all-zero prompt is
                 the same as none. Ids that are known already are left as they are.
-            scores: also return soft masks.
+            soft_masks: also return soft masks.
 
         Raises:
             UserError: the frame or the prompt cannot be used (its size, its type).

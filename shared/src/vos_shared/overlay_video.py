@@ -7,7 +7,7 @@ from typing import Final
 
 from tqdm import tqdm
 
-from vos_shared.datasets import Sequence
+from vos_shared.datasets import VideoSequence
 from vos_shared.errors import BadResults
 from vos_shared.masks import overlay, read_mask
 from vos_shared.readahead import read_ahead
@@ -20,7 +20,7 @@ _COMMENT: Final = "objects drawn over the video by vos-shared"
 """In the films' metadata: they may be replaced, no others."""
 
 
-def film_beside(masks: Path) -> Path:
+def overlay_path(masks: Path) -> Path:
     """Where the film of a sequence belongs, beside the folder of its masks."""
     return masks.with_name(f"{masks.name}.mp4")
 
@@ -65,7 +65,7 @@ def write_overlay(
 
 
 def draw_sequences(
-    sequences: list[Sequence],
+    sequences: list[VideoSequence],
     masks: Path | None,
     output: Path,
     *,
@@ -94,7 +94,7 @@ def draw_sequences(
         write_overlay(sequence.video, _mask_folder(sequence, masks), path, fps=fps, alpha=alpha, binary=sequence.binary)
 
 
-def _mask_folder(sequence: Sequence, masks: Path | None) -> Path:
+def _mask_folder(sequence: VideoSequence, masks: Path | None) -> Path:
     if masks is not None:
         return masks / sequence.name if (masks / sequence.name).is_dir() else masks
     if not sequence.annotations:

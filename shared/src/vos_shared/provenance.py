@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from vos_shared.checkpoints.store import file_sha256
+from vos_shared.checkpoints.published import file_sha256
 from vos_shared.method import Method
 
 

@@ -20,7 +20,7 @@ from vos_shared.sequence_loop import MaskSink, SequenceTiming, segment_sequence,
 if TYPE_CHECKING:
     import torch
 
-    from vos_shared.datasets import Sequence
+    from vos_shared.datasets import VideoSequence
     from vos_shared.results import ResultsTree
 
 __all__ = [
@@ -55,7 +55,7 @@ class SegmentArguments(InputArguments):
     """Skip sequences that are finished; --no-resume computes all anew."""
     overlay: bool = False
     """Also write OUTPUT/<sequence>.mp4, the objects drawn over the frames."""
-    scores: Path | None = None
+    soft_masks: Path | None = None
     """Also write soft masks: FOLDER/<sequence>/<id>/<frame>.npy, float32 [H, W] in 0..1."""
     timing: Path | None = None
     """Write a JSON file: frames a second, milliseconds a frame, decode / model / encode time, peak memory."""
@@ -88,8 +88,10 @@ def run_segment(method: Method, arguments: SegmentArguments, **options: Any) -> 
     segmenter = method.load(arguments.weights, str(device), arguments.precision, variant=arguments.variant, **options)
     settings = run_settings(method, segmenter, arguments, options)
     tree = ResultsTree(arguments.output, settings=settings)
-    scores = None if arguments.scores is None else ResultsTree(arguments.scores, settings=settings, kind=SOFT_MASKS)
-    run = _Run(tree, scores, method, segmenter, arguments, device)
+    soft_masks = (
+        None if arguments.soft_masks is None else ResultsTree(arguments.soft_masks, settings=settings, kind=SOFT_MASKS)
+    )
+    run = _Run(tree, soft_masks, method, segmenter, arguments, device)
     run.check_places(sequences)
     run.compute(sequences)
     if arguments.overlay:
@@ -126,23 +128,23 @@ def _version(method: Method) -> str | None:
 @dataclass(frozen=True)
 class _Run:
     tree: ResultsTree
-    scores: ResultsTree | None
+    soft_masks: ResultsTree | None
     method: Method
     segmenter: Segmenter
     arguments: SegmentArguments
     device: torch.device
 
-    def check_places(self, sequences: list[Sequence]) -> None:
+    def check_places(self, sequences: list[VideoSequence]) -> None:
         """Refuse, before any work, to replace what somebody else has written."""
-        from vos_shared.overlay_video import film_beside, require_overlay
+        from vos_shared.overlay_video import overlay_path, require_overlay
         from vos_shared.results import check_places
 
-        trees = [self.tree] if self.scores is None else [self.tree, self.scores]
+        trees = [self.tree] if self.soft_masks is None else [self.tree, self.soft_masks]
         check_places(trees, (sequence.name for sequence in sequences))
         for sequence in sequences if self.arguments.overlay else ():
-            require_overlay(film_beside(self.tree.folder(sequence.name)))
+            require_overlay(overlay_path(self.tree.folder(sequence.name)))
 
-    def compute(self, sequences: list[Sequence]) -> None:
+    def compute(self, sequences: list[VideoSequence]) -> None:
         """Segment the sequences that are not finished."""
         inputs = {sequence.name: inputs_fingerprint(sequence, self.method.supervision) for sequence in sequences}
         pending = [sequence for sequence in sequences if not self._is_finished(sequence, inputs[sequence.name])]
@@ -152,17 +154,17 @@ class _Run:
                 bar.set_description(sequence.name)
                 self._segment(sequence, inputs[sequence.name], bar.update)
 
-    def _is_finished(self, sequence: Sequence, inputs: str) -> bool:
+    def _is_finished(self, sequence: VideoSequence, inputs: str) -> bool:
         complete = self.tree.is_complete(sequence.name, sequence.frame_names, inputs)
-        scored = self.scores is None or self.scores.is_finished(sequence.name, inputs)
+        scored = self.soft_masks is None or self.soft_masks.is_finished(sequence.name, inputs)
         return self.arguments.resume and complete and scored
 
-    def _segment(self, sequence: Sequence, inputs: str, on_frame: Callable[[], object]) -> None:
+    def _segment(self, sequence: VideoSequence, inputs: str, on_frame: Callable[[], object]) -> None:
         from vos_shared.runtime.device import describe_device
-        from vos_shared.scores import score_writer
+        from vos_shared.soft_masks import soft_mask_writer
 
         with (
-            score_writer(self.scores, sequence.name, inputs) as scores,
+            soft_mask_writer(self.soft_masks, sequence.name, inputs) as soft_masks,
             self.tree.writer(sequence.name, sequence.frame_names, inputs, source=sequence.video.source_path) as writer,
         ):
             timing = segment_sequence(
@@ -172,22 +174,22 @@ class _Run:
                 supervision=self.method.supervision,
                 device=self.device,
                 seed=self.arguments.seed,
-                scores=scores,
+                soft_masks=soft_masks,
                 on_frame=on_frame,
             )
             writer.extra({"timing": {"device": describe_device(self.device), **timing.to_json()}})
 
-    def draw(self, sequences: list[Sequence]) -> None:
+    def draw(self, sequences: list[VideoSequence]) -> None:
         """Draw the objects over the frames, unless a film is there that is younger than its masks."""
-        from vos_shared.overlay_video import film_beside, write_overlay
+        from vos_shared.overlay_video import overlay_path, write_overlay
 
         for sequence in tqdm(sequences, desc="drawing", unit="sequence", disable=_hidden()):
             masks = self.tree.folder(sequence.name)
-            film = film_beside(masks)
+            film = overlay_path(masks)
             if not film.exists() or film.stat().st_mtime < masks.stat().st_mtime:
                 write_overlay(sequence.video, masks, film)
 
-    def write_timing(self, sequences: list[Sequence], path: Path) -> None:
+    def write_timing(self, sequences: list[VideoSequence], path: Path) -> None:
         """Write the times of this run and of those before it; under torchrun a file for each process."""
         from vos_shared.atomic import write_json
         from vos_shared.runtime.distributed import own_file

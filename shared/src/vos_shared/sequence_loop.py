@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vos_shared.method import Frame, ObjectMask, Scores, Segmenter, Supervision
+from vos_shared.method import Frame, ObjectMask, Segmenter, SoftMasks, Supervision
 
 if TYPE_CHECKING:
     import torch
 
-    from vos_shared.datasets import Sequence
+    from vos_shared.datasets import VideoSequence
 
 
 class MaskSink(Protocol):
@@ -23,10 +23,10 @@ class MaskSink(Protocol):
         """Take the mask of a frame; called on one thread, in order."""
 
 
-class ScoreSink(Protocol):
-    """Where soft masks go: a `ScoreWriter`, or anything alike."""
+class SoftMaskSink(Protocol):
+    """Where soft masks go: a `SoftMaskWriter`, or anything alike."""
 
-    def write(self, frame_name: str, scores: Scores, /) -> None:
+    def write(self, frame_name: str, soft_masks: SoftMasks, /) -> None:
         """Take the soft masks of a frame; called on one thread, in order."""
 
 
@@ -91,13 +91,13 @@ def total_timing(timings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 def segment_sequence(
     segmenter: Segmenter,
-    sequence: Sequence,
+    sequence: VideoSequence,
     writer: MaskSink,
     *,
     supervision: Supervision,
     device: torch.device | str = "cpu",
     seed: int = 0,
-    scores: ScoreSink | None = None,
+    soft_masks: SoftMaskSink | None = None,
     on_frame: Callable[[], object] = lambda: None,
 ) -> SequenceTiming:
     """Segment one sequence from its first frame to its last.
@@ -111,7 +111,7 @@ def segment_sequence(
         supervision: with ``NONE`` no mask of the sequence is read.
         device: where the segmenter computes, for the times.
         seed: of the random numbers; set anew for each sequence, so that no sequence depends on those before it.
-        scores: takes the soft masks of each frame; without it none are made.
+        soft_masks: takes the soft masks of each frame; without it none are made.
         on_frame: called after each frame, for progress.
 
     Raises:
@@ -137,10 +137,10 @@ def segment_sequence(
     with BackgroundThread() as background:
         for frame_name, frame, prompt in frames:
             with stepping:
-                segmentation = segmenter.step(frame, prompt, scores=scores is not None)
+                segmentation = segmenter.step(frame, prompt, soft_masks=soft_masks is not None)
             background.submit(writer.write, frame_name, segmentation.mask)
-            if scores is not None and segmentation.scores is not None:
-                background.submit(scores.write, frame_name, segmentation.scores)
+            if soft_masks is not None and segmentation.soft_masks is not None:
+                background.submit(soft_masks.write, frame_name, segmentation.soft_masks)
             on_frame()
     return SequenceTiming(
         seconds=time.perf_counter() - started + video.seconds,
@@ -155,7 +155,7 @@ def segment_sequence(
 _PromptedFrame = tuple[str, Frame, ObjectMask | None]
 
 
-def _prompted_frames(sequence: Sequence, supervision: Supervision) -> Generator[_PromptedFrame, None, None]:
+def _prompted_frames(sequence: VideoSequence, supervision: Supervision) -> Generator[_PromptedFrame, None, None]:
     if supervision is Supervision.FIRST_FRAME:
         prompts: Iterator[tuple[str, ObjectMask | None]] = sequence.prompts()
     else:

@@ -65,7 +65,7 @@ class Pictures:
 
 
 def take_pictures(
-    sequences: Sequence[datasets.Sequence], rows: Mapping[str, Path], *, show_truth: bool
+    sequences: Sequence[datasets.VideoSequence], rows: Mapping[str, Path], *, show_truth: bool
 ) -> list[Pictures]:
     """Pictures of the first sequences, evenly over time and few enough for the budget.
 
@@ -85,7 +85,7 @@ def take_pictures(
     return taken
 
 
-def _take(sequence: datasets.Sequence, rows: Mapping[str, Path], frames: int, show_truth: bool) -> Pictures:
+def _take(sequence: datasets.VideoSequence, rows: Mapping[str, Path], frames: int, show_truth: bool) -> Pictures:
     names = sequence.frame_names
     shown = sorted({round(i) for i in np.linspace(0, len(names) - 1, min(frames, len(names)))})
     wanted = set(shown)

@@ -15,7 +15,7 @@ from torch import Tensor
 from dense_ulearn.networks import DenseNetwork
 from dense_ulearn.weights import SHIPPED, UNTRAINED, locate
 from vos_shared.atomic import atomic_path
-from vos_shared.checkpoints import ours
+from vos_shared.checkpoints import safetensors_io
 from vos_shared.checkpoints.torch_pickle import load_torch
 from vos_shared.errors import BadWeights
 
@@ -77,7 +77,7 @@ def read_weights(path: Path) -> Weights:
     """
     if path.suffix != OURS:
         return read_official(path)
-    state, metadata = ours.load(path)
+    state, metadata = safetensors_io.load(path)
     trained = metadata.get("trained", "true") == "true"
     return Weights(_checked(state, path), metadata.get("description", path.stem), trained, metadata)
 
@@ -93,7 +93,7 @@ def save_weights(path: Path, weights: Weights, *, half: bool = False) -> None:
     if not all(value.isfinite().all() for value in state.values()):
         raise BadWeights(f"{weights.description}: too large for half precision; leave out --half")
     trained = "true" if weights.trained else "false"
-    ours.save(path, state, {**weights.metadata, "description": weights.description, "trained": trained})
+    safetensors_io.save(path, state, {**weights.metadata, "description": weights.description, "trained": trained})
 
 
 def read_official(path: Path) -> Weights:

@@ -41,13 +41,15 @@ class Segment(SegmentArguments):
                 raise UserError("--pictures goes with --list; --overlay draws a film")
             run_segment(DENSE_ULEARN, self, **changed)
             return
-        from dense_ulearn.listed import segment_list
+        from dense_ulearn.official_lists import segment_list
 
         plain = {item.name: item.default for item in fields(SegmentArguments)}
-        elsewhere = ("prompt", "overlay", "timing", "sequences", "scores", "split", "dataset", "resolution")
+        elsewhere = ("prompt", "overlay", "timing", "sequences", "soft_masks", "split", "dataset", "resolution")
         unused = [name for name in elsewhere if getattr(self, name) != plain[name]]
         if unused:
-            raise UserError(f"--list brings its own frames and masks; leave out --{', --'.join(unused)}")
+            raise UserError(
+                f"--list brings its own frames and masks; leave out --{', --'.join(unused).replace('_', '-')}"
+            )
         options: dict[str, Any] = dict(DENSE_ULEARN.variants.get(self.variant or "", {}))
         layer = {**options, **changed}.get("layer", defaults.layer)
         segment_list(self.list, self, layer, changed, pictures=self.pictures)
@@ -89,7 +91,7 @@ class ListWeights:
     def run(self) -> None:
         """Print a table."""
         from dense_ulearn.weights import AUTHORS_PAGE, PUBLISHED, SHIPPED, UNTRAINED
-        from vos_shared.checkpoints.store import cache_folder
+        from vos_shared.checkpoints.published import cache_folder
         from vos_shared.tables import text_table
 
         here = [UNTRAINED, "-", "the network as initialised, seed 0"]

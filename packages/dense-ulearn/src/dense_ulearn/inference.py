@@ -19,7 +19,7 @@ from dense_ulearn.settings import InferenceSettings, Layer
 from dense_ulearn.weights import UNTRAINED
 from vos_shared.errors import BadMask, BadVideo, UserError
 from vos_shared.masks import describe_size, ids_of, one_hot
-from vos_shared.method import Frame, ModelInfo, ObjectMask, Scores, Segmentation, Segmenter
+from vos_shared.method import Frame, ModelInfo, ObjectMask, Segmentation, Segmenter, SoftMasks
 from vos_shared.runtime.device import autocast, choose_device, choose_precision
 
 FeatureFunction = Callable[[Frame], Tensor]
@@ -104,7 +104,7 @@ class DenseSegmenter(Segmenter):
         self._size: tuple[int, ...] | None = None
 
     @torch.inference_mode()
-    def step(self, frame: Frame, prompt: ObjectMask | None = None, *, scores: bool = False) -> Segmentation:
+    def step(self, frame: Frame, prompt: ObjectMask | None = None, *, soft_masks: bool = False) -> Segmentation:
         """Segment the next frame; see `vos_shared.method.Segmenter.step`.
 
         Background counts as given in the frame of the first prompt.
@@ -113,7 +113,7 @@ class DenseSegmenter(Segmenter):
         new = [] if prompt is None else self._new_ids(prompt)
         if self._propagation.idle and not new:
             self._propagation.skip()
-            return self._segmentation(np.zeros(frame.shape[:2], np.uint8), None, scores)
+            return self._segmentation(np.zeros(frame.shape[:2], np.uint8), None, soft_masks)
         features = self.features(frame)
         given = None if prompt is None or not new else torch.from_numpy(one_hot(prompt, new)).to(features.device)
         labels = self._propagation.step(features, given, new)  # [h, w, M]
@@ -124,7 +124,7 @@ class DenseSegmenter(Segmenter):
             channels = [self._propagation.ids.index(number) for number in new]
             full[channels] = torch.where(given > 0, torch.inf, -torch.inf)
         ids = np.array(self._propagation.ids, np.uint8)
-        return self._segmentation(ids[full.argmax(0).cpu().numpy()], full, scores)
+        return self._segmentation(ids[full.argmax(0).cpu().numpy()], full, soft_masks)
 
     def _check(self, frame: Frame, prompt: ObjectMask | None) -> None:
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
@@ -150,12 +150,12 @@ class DenseSegmenter(Segmenter):
         if not wanted:
             return Segmentation(mask)
         ids = self._propagation.ids
-        scores: Scores = np.zeros((ids[-1], *mask.shape), np.float32)
+        soft_masks: SoftMasks = np.zeros((ids[-1], *mask.shape), np.float32)
         if soft is not None:
             for channel, number in enumerate(ids):
                 if number:
-                    scores[number - 1] = soft[channel].clamp(0, 1).cpu().numpy()
-        return Segmentation(mask, scores)
+                    soft_masks[number - 1] = soft[channel].clamp(0, 1).cpu().numpy()
+        return Segmentation(mask, soft_masks)
 
 
 STORAGE: Final = {"cuda": torch.float16}

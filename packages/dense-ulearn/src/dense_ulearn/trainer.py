@@ -20,7 +20,7 @@ from dense_ulearn.losses import Losses, Offsets, check_cells, draw_offsets, trai
 from dense_ulearn.networks import DenseNetwork, map_size, normalise_images
 from dense_ulearn.pictures import training_picture
 from dense_ulearn.presets import Optimisation, TrainingSettings
-from vos_shared.checkpoints import ours
+from vos_shared.checkpoints import safetensors_io
 from vos_shared.errors import BadWeights, UserError
 from vos_shared.runtime.seeding import seed_everything
 
@@ -226,7 +226,7 @@ class Trainer:
 
     def save_snapshot(self, path: Path, **metadata: object) -> None:
         """Write the weights in our format with `metadata` in words."""
-        ours.save(path, self.network.state_dict(), {name: str(value) for name, value in metadata.items()})
+        safetensors_io.save(path, self.network.state_dict(), {name: str(value) for name, value in metadata.items()})
 
 
 def load_weights(network: nn.Module, weights: dict[str, Tensor]) -> None:

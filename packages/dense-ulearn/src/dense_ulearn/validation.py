@@ -21,7 +21,7 @@ from dense_ulearn.networks import DenseNetwork, Layer, map_size
 from dense_ulearn.pictures import segmentation_picture
 from dense_ulearn.settings import InferenceSettings
 from dense_ulearn.trainer import Trainer
-from vos_shared.datasets.sequence import Sequence as VideoSequence
+from vos_shared.datasets.sequence import VideoSequence
 from vos_shared.errors import BadDataset
 from vos_shared.evaluation import evaluate
 from vos_shared.masks import read_mask, write_mask

@@ -56,8 +56,8 @@ class FineTune(SegmentArguments):
 class Merge(InputArguments):
     """Merge objects that were segmented one by one: argmax over their soft masks and 0.5 for the background."""
 
-    scores: Path
-    """Folder with <sequence>/<id>/<frame>.npy, from segment --scores or from the official programs."""
+    soft_masks: Path
+    """Folder with <sequence>/<id>/<frame>.npy, from segment --soft-masks or from the official programs."""
     output: Path
     """Folder for the masks."""
 
@@ -67,10 +67,10 @@ class Merge(InputArguments):
         from vos_shared.results import ResultsTree, require_apart
 
         sequences = self.load()
-        require_apart(self.scores, self.output, (sequence.name for sequence in sequences))
-        tree = ResultsTree(self.output, settings={"merged": str(self.scores)})
+        require_apart(self.soft_masks, self.output, (sequence.name for sequence in sequences))
+        tree = ResultsTree(self.output, settings={"merged": str(self.soft_masks)})
         for sequence in sequences:
-            merge_sequence(self.scores / sequence.name, sequence, tree)
+            merge_sequence(self.soft_masks / sequence.name, sequence, tree)
         print(f"{len(sequences)} {'sequence' if len(sequences) == 1 else 'sequences'} in {self.output}")
 
 
@@ -155,7 +155,7 @@ class ListWeights:
     def run(self) -> None:
         """Print a table."""
         from osmn.weights import AUTHORS_PAGE, PUBLISHED, SHIPPED
-        from vos_shared.checkpoints.store import cache_folder
+        from vos_shared.checkpoints.published import cache_folder
         from vos_shared.tables import text_table
 
         rows = [

@@ -88,8 +88,8 @@ class TrainArguments:
         Raises:
             UserError: no such weights, or settings that do not fit the network.
         """
+        from osmn.imagenet import starting_model
         from osmn.networks import VARIANTS
-        from osmn.pretraining import starting_model
         from osmn.snapshots import LITE_SCALE, load_snapshot
 
         if self.weights.endswith(".safetensors"):

@@ -25,7 +25,7 @@ from osmn.augmentation import (
 )
 from osmn.guides import BoolMask, Gaussian, Normalisation, dilated_guide, resize_frame, resize_mask, visual_guide
 from osmn.presets import GuideAugmentation, SampleSettings
-from vos_shared.datasets.sequence import Sequence as VideoSequence
+from vos_shared.datasets.sequence import VideoSequence
 from vos_shared.errors import BadDataset
 from vos_shared.masks import describe_size, ids_of, read_mask
 from vos_shared.method import Frame

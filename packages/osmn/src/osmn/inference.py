@@ -23,17 +23,17 @@ from osmn.guides import (
     spatial_guide,
     visual_guide,
 )
-from osmn.merging import THRESHOLD, merge_scores
+from osmn.merging import THRESHOLD, merge_soft_masks
 from osmn.networks import OSMN
 from osmn.settings import MIN_SIDE, InferenceSettings, OnlineSettings
 from osmn.snapshots import Snapshot, load_weights, parameter_count
 from vos_shared.crf import refine_labels, require_densecrf
 from vos_shared.errors import BadMask, BadVideo, UserError
 from vos_shared.masks import VOID, describe_size, ids_of
-from vos_shared.method import Frame, ModelInfo, ObjectMask, Scores, Segmentation, Segmenter
+from vos_shared.method import Frame, ModelInfo, ObjectMask, Segmentation, Segmenter, SoftMasks
 from vos_shared.results import fingerprint
 from vos_shared.runtime.device import autocast, choose_device, choose_precision
-from vos_shared.scores import Score
+from vos_shared.soft_masks import SoftMask
 from vos_shared.video import Video
 
 
@@ -88,7 +88,7 @@ class OSMNSegmenter(Segmenter):
         self._source = video
 
     @torch.inference_mode()
-    def step(self, frame: Frame, prompt: ObjectMask | None = None, *, scores: bool = False) -> Segmentation:
+    def step(self, frame: Frame, prompt: ObjectMask | None = None, *, soft_masks: bool = False) -> Segmentation:
         """Segment the next frame; objects are known from the frame where they are prompted.
 
         Raises:
@@ -103,11 +103,11 @@ class OSMNSegmenter(Segmenter):
                 mask = np.asarray(prompt == new)
                 video.objects[new] = self._meet(frame, mask)
                 probabilities[new] = mask.astype(np.float32)
-        mask = merge_scores(self._decided(probabilities, known), video.frame_size)
+        mask = merge_soft_masks(self._decided(probabilities, known), video.frame_size)
         if prompt is not None:  # What is given is given, whatever an older object claims.
             given = ~np.isin(prompt, [0, VOID, *known])
             mask[given] = prompt[given]
-        return Segmentation(mask, _stack_scores(probabilities, video.frame_size) if scores else None)
+        return Segmentation(mask, _stack_soft_masks(probabilities, video.frame_size) if soft_masks else None)
 
     def _open(self, frame: Frame, prompt: ObjectMask | None) -> _Video:
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
@@ -180,8 +180,8 @@ class OSMNSegmenter(Segmenter):
                 return Video.open(path)[0]
         raise BadVideo(f"osmn: no guide frame {files[0]} (or .png); --guide-frames holds <sequence>/<frame>.jpg")
 
-    def _propagate(self, frame: Frame, known: list[int]) -> Iterable[Score]:
-        """Score of the known objects at the frame's size; moves the objects on."""
+    def _propagate(self, frame: Frame, known: list[int]) -> Iterable[SoftMask]:
+        """SoftMask of the known objects at the frame's size; moves the objects on."""
         if not known or self._video is None:
             return []
         resized = resize_frame(frame, self.settings.network_size(self._video.frame_size))
@@ -199,7 +199,7 @@ class OSMNSegmenter(Segmenter):
             for start in range(0, len(members), self.settings.object_batch):
                 yield members[start : start + self.settings.object_batch]
 
-    def _forward(self, image: Tensor, objects: list[_Object]) -> list[Score]:
+    def _forward(self, image: Tensor, objects: list[_Object]) -> list[SoftMask]:
         model = objects[0].model
         guide = dilated_guide if model.architecture.base_model == "masktrack" else spatial_guide
         spatial = torch.from_numpy(np.stack([guide(item.mask) for item in objects]))[:, None].to(self.device)
@@ -208,10 +208,10 @@ class OSMNSegmenter(Segmenter):
             logits = model(image, spatial, torch.stack(gammas) if gammas else None)
         return list(logits[:, 0].float().sigmoid().cpu().numpy())
 
-    def _decided(self, probabilities: dict[int, Score], known: list[int]) -> dict[int, Score]:
+    def _decided(self, probabilities: dict[int, SoftMask], known: list[int]) -> dict[int, SoftMask]:
         """The probabilities, those of `known` objects on the side of the threshold that the CRF chose if there is one.
 
-        Scores that are asked for stay as the network gave them, as in the original.
+        SoftMasks that are asked for stay as the network gave them, as in the original.
         """
         if not self.settings.crf or self._video is None:
             return probabilities
@@ -222,7 +222,7 @@ class OSMNSegmenter(Segmenter):
             decided[key] = np.where(refined, np.maximum(score, above), np.minimum(score, THRESHOLD))
         return decided
 
-    def _binarise(self, frame: Frame, probability: Score) -> BoolMask:
+    def _binarise(self, frame: Frame, probability: SoftMask) -> BoolMask:
         mask: BoolMask = probability > THRESHOLD
         if not self.settings.crf:
             return mask
@@ -299,14 +299,14 @@ def _settings(snapshot: Snapshot, options: Mapping[str, Any]) -> InferenceSettin
     return settings
 
 
-def _stack_scores(probabilities: dict[int, Score], size: tuple[int, int]) -> Scores:
+def _stack_soft_masks(probabilities: dict[int, SoftMask], size: tuple[int, int]) -> SoftMasks:
     stacked = np.zeros((max(probabilities, default=0), *size), np.float32)
     for key, probability in probabilities.items():
         stacked[key - 1] = probability
     return stacked
 
 
-def _to_size(probability: Score, size: tuple[int, int]) -> Score:
+def _to_size(probability: SoftMask, size: tuple[int, int]) -> SoftMask:
     if probability.shape == size:
         return probability
     tensor = torch.from_numpy(probability)[None, None]

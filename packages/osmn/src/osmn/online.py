@@ -15,7 +15,6 @@ from osmn.data import Example, TrainingStream
 from osmn.guides import BoolMask
 from osmn.inference import OSMNSegmenter
 from osmn.networks import OSMN
-from osmn.optimiser import TensorFlowAdam
 from osmn.presets import GuideAugmentation, SampleSettings, TrainingSettings, single_valued
 from osmn.settings import InferenceSettings, OnlineSettings
 from osmn.snapshots import load_snapshot, save_snapshot
@@ -23,6 +22,7 @@ from osmn.training import Objective, set_training_mode
 from vos_shared.errors import BadWeights, UserError
 from vos_shared.method import Frame, ModelInfo
 from vos_shared.runtime.device import autocast
+from vos_shared.training.optimisers import TensorFlowAdam
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
-from vos_shared.datasets import Sequence
+from vos_shared.datasets import VideoSequence
 from vos_shared.masks import VOID, ids_of
 from vos_shared.results import ResultsTree, check_places
 
 KIND = "binary masks of a data set"
 
 
-def split_objects(sequences: list[Sequence], annotations: Path, resolution: str) -> None:
+def split_objects(sequences: list[VideoSequence], annotations: Path, resolution: str) -> None:
     """Write <resolution>_split/<sequence>/<id>/<frame>.png and <resolution>_all/<sequence>/<frame>.png, 0 and 255.
 
     The ids are those of the first frame, as in the official program: objects that appear later are left out.
@@ -40,7 +40,7 @@ def split_objects(sequences: list[Sequence], annotations: Path, resolution: str)
             _write_sequence(sequence, objects, foreground)
 
 
-def _write_sequence(sequence: Sequence, objects: Path, foreground: Path) -> None:
+def _write_sequence(sequence: VideoSequence, objects: Path, foreground: Path) -> None:
     first = sequence.annotation(sequence.frame_names[0])
     ids = [] if first is None else ids_of(first)
     for frame_name in sequence.frame_names:

@@ -12,7 +12,7 @@ import torch
 from osmn.checkpoints import architecture_of, from_official, variant_of
 from osmn.networks import OSMN, VARIANTS, Architecture
 from osmn.weights import locate
-from vos_shared.checkpoints import ours
+from vos_shared.checkpoints import safetensors_io
 from vos_shared.errors import BadWeights
 
 LITE_SCALE = 0.00787
@@ -69,7 +69,7 @@ def save_snapshot(path: Path, model: OSMN, scale_value: float, notes: Mapping[st
         "architecture": json.dumps(asdict(model.architecture)),
         "scale_value": repr(scale_value),
     }
-    ours.save(path, state, metadata)
+    safetensors_io.save(path, state, metadata)
 
 
 def load_snapshot(path: Path) -> Snapshot:
@@ -78,7 +78,7 @@ def load_snapshot(path: Path) -> Snapshot:
     Raises:
         BadWeights: damaged, or made for another network.
     """
-    state, metadata = ours.load(path)
+    state, metadata = safetensors_io.load(path)
     if metadata.get("network") != "osmn":
         found = metadata.get("network", "an unknown network")
         raise BadWeights(

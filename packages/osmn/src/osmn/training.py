@@ -17,7 +17,6 @@ from osmn.data import Sample, Source, TrainingStream
 from osmn.losses import balanced_cross_entropy, weight_regulariser
 from osmn.networks import OSMN
 from osmn.networks.lite import LiteNet, LiteVisualModulator, first_blocks
-from osmn.optimiser import TensorFlowAdam
 from osmn.presets import SampleSettings, TrainingSettings
 from osmn.snapshots import save_snapshot
 from vos_shared.errors import BadWeights, UserError
@@ -32,6 +31,7 @@ from vos_shared.training import (
     progress_bar,
     worker_items,
 )
+from vos_shared.training.optimisers import TensorFlowAdam
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -14,7 +14,7 @@ from vos_shared.errors import UserError
 from vos_shared.inputs import InputArguments
 
 if TYPE_CHECKING:
-    from vos_shared.datasets import Sequence
+    from vos_shared.datasets import VideoSequence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class VideoPCACommand(InputArguments):
         from unsup_fg.inference import SegmenterSettings
         from unsup_fg.labelling import Labeller
         from vos_shared.atomic import require_json, write_json
-        from vos_shared.overlay_video import film_beside, require_overlay, write_overlay
+        from vos_shared.overlay_video import overlay_path, require_overlay, write_overlay
         from vos_shared.runtime.device import choose_device, describe_device
         from vos_shared.runtime.distributed import own_file, rank, shard
 
@@ -66,7 +66,7 @@ class VideoPCACommand(InputArguments):
         drawn = self.output if self.overlay else None
         if drawn:
             for sequence in sequences:
-                require_overlay(film_beside(drawn / sequence.name))
+                require_overlay(overlay_path(drawn / sequence.name))
         times, done, total = {}, 0, sum(len(sequence.frame_names) for sequence in sequences)
         with tqdm(total=total, unit="frame", disable=None if rank() == 0 else True) as bar:
             for sequence in sequences:
@@ -75,7 +75,7 @@ class VideoPCACommand(InputArguments):
                 done += len(sequence.frame_names)
                 bar.update(done - bar.n)  # Where it was finished before.
                 if drawn:
-                    write_overlay(sequence.video, drawn / sequence.name, film_beside(drawn / sequence.name))
+                    write_overlay(sequence.video, drawn / sequence.name, overlay_path(drawn / sequence.name))
         folders = [
             f"{kind} in {folder}" for kind, folder in (("masks", self.output), ("soft masks", self.soft)) if folder
         ]
@@ -85,7 +85,7 @@ class VideoPCACommand(InputArguments):
                 own_file(self.timing), {"method": "videopca", "device": describe_device(device), "sequences": times}
             )
 
-    def _worth_labelling(self, sequences: list[Sequence]) -> list[Sequence]:
+    def _worth_labelling(self, sequences: list[VideoSequence]) -> list[VideoSequence]:
         """Leave out, and say so, what is too short to tell background from foreground."""
         from unsup_fg.videopca import SHORTEST_SHOT
 

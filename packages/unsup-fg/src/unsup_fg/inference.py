@@ -135,13 +135,13 @@ class VideoPCASegmenter(Segmenter):
         self._name = video.name
         self._masks = list(video_soft_masks(video, self.settings, self.device))
 
-    def step(self, frame: Frame, prompt: ObjectMask | None = None, *, scores: bool = False) -> Segmentation:
+    def step(self, frame: Frame, prompt: ObjectMask | None = None, *, soft_masks: bool = False) -> Segmentation:
         """The mask of the next frame of the prepared video; see `vos_shared.method.Segmenter.step`.
 
         Args:
             frame: uint8 RGB [H, W, 3]; only its size is looked at.
             prompt: None or all zero.
-            scores: also return the soft mask, float32 [1, H, W].
+            soft_masks: also return the soft mask, float32 [1, H, W].
 
         Raises:
             UserError: not prepared, a frame beyond the prepared video or of another size, or a prompted object.
@@ -151,7 +151,7 @@ class VideoPCASegmenter(Segmenter):
         soft = np.asarray(Image.fromarray(masks[self._next]).resize(frame.shape[1::-1], Image.Resampling.BILINEAR))
         self._next += 1
         mask = (soft >= 255 * self.settings.threshold).astype(np.uint8)
-        return Segmentation(mask, np.divide(soft[None], 255, dtype=np.float32) if scores else None)
+        return Segmentation(mask, np.divide(soft[None], 255, dtype=np.float32) if soft_masks else None)
 
     def _check(self, frame: Frame, prompt: ObjectMask | None) -> None:
         if self._next >= len(self.soft_masks):

@@ -16,7 +16,7 @@ from unsup_fg.inference import SegmenterSettings, SoftMask, VideoPCASegmenter
 from unsup_fg.method import VIDEOPCA
 from unsup_fg.videopca import VideoPCASettings
 from vos_shared.atomic import atomic_path
-from vos_shared.datasets import Sequence
+from vos_shared.datasets import VideoSequence
 from vos_shared.errors import UserError
 from vos_shared.inputs import inputs_fingerprint
 from vos_shared.masks import write_mask
@@ -37,7 +37,7 @@ class _Output:
     tree: ResultsTree
     soft: bool
 
-    def writer(self, sequence: Sequence, inputs: str) -> AbstractContextManager[SequenceWriter]:
+    def writer(self, sequence: VideoSequence, inputs: str) -> AbstractContextManager[SequenceWriter]:
         encode = write_soft_mask if self.soft else write_mask
         source = sequence.video.source_path
         return self.tree.writer(sequence.name, sequence.frame_names, inputs, source=source, encode=encode)
@@ -78,7 +78,7 @@ class Labeller:
         """
         check_places([output.tree for output in self._outputs], sequence_names)
 
-    def label(self, sequence: Sequence, on_frame: Callable[[], object] = lambda: None) -> dict[str, Any]:
+    def label(self, sequence: VideoSequence, on_frame: Callable[[], object] = lambda: None) -> dict[str, Any]:
         """Write the masks of a sequence, unless they are there.
 
         Args:
@@ -98,7 +98,7 @@ class Labeller:
         timing: dict[str, Any] = record.get("extra", {}).get("timing", {})
         return timing
 
-    def _compute(self, sequence: Sequence, inputs: str, on_frame: Callable[[], object]) -> None:
+    def _compute(self, sequence: VideoSequence, inputs: str, on_frame: Callable[[], object]) -> None:
         with ExitStack() as stack:
             writers = [(output.soft, stack.enter_context(output.writer(sequence, inputs))) for output in self._outputs]
             timing = segment_sequence(

@@ -1,4 +1,4 @@
-"""Data sets: lists of `Sequence`, each a video with its masks."""
+"""Data sets: lists of `VideoSequence`, each a video with its masks."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Final
 
 from vos_shared.datasets.davis import davis2016, davis2017
 from vos_shared.datasets.names import Split
-from vos_shared.datasets.sequence import Sequence
+from vos_shared.datasets.sequence import VideoSequence
 from vos_shared.datasets.youtube_objects import youtube_objects
 from vos_shared.datasets.youtube_vos import youtube_vos
 from vos_shared.errors import BadDataset
 
-__all__ = ["DATASETS", "Sequence", "davis2016", "davis2017", "load_dataset", "youtube_objects", "youtube_vos"]
+__all__ = ["DATASETS", "VideoSequence", "davis2016", "davis2017", "load_dataset", "youtube_objects", "youtube_vos"]
 
-DATASETS: Final[Mapping[str, Callable[..., list[Sequence]]]] = {
+DATASETS: Final[Mapping[str, Callable[..., list[VideoSequence]]]] = {
     "davis2016": davis2016,
     "davis2017": davis2017,
     "youtube-vos": youtube_vos,
@@ -41,7 +41,7 @@ def load_dataset(
     split: Split | None = None,
     sequences: Iterable[str] | None = None,
     resolution: str | None = None,
-) -> list[Sequence]:
+) -> list[VideoSequence]:
     """Load a data set by name.
 
     Args:

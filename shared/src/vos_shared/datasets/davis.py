@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from vos_shared.datasets.names import Split, choose, read_lines
-from vos_shared.datasets.sequence import Sequence
+from vos_shared.datasets.sequence import VideoSequence
 from vos_shared.errors import BadDataset
 from vos_shared.video import Video
 from vos_shared.video_sources import frame_files
@@ -27,7 +27,7 @@ def davis2016(
     *,
     resolution: str | None = None,
     sequences: Iterable[str] | None = None,
-) -> list[Sequence]:
+) -> list[VideoSequence]:
     """DAVIS-2016: one foreground object; any id above 0 belongs to it, so 2017 annotations and 0/255 masks will do.
 
     Args:
@@ -51,7 +51,7 @@ def davis2017(
     resolution: str | None = None,
     sequences: Iterable[str] | None = None,
     task: Task = "semi-supervised",
-) -> list[Sequence]:
+) -> list[VideoSequence]:
     """DAVIS-2017: several objects.
 
     Args:
@@ -132,7 +132,7 @@ def sequence_named_in(line: str) -> str:
     return paths["sequence"] if paths else line
 
 
-def _load(layout: _Layout, names: list[str], *, binary: bool) -> list[Sequence]:
+def _load(layout: _Layout, names: list[str], *, binary: bool) -> list[VideoSequence]:
     missing: list[str] = []
     loaded = [_sequence(layout, name, binary, missing) for name in names]
     if missing:
@@ -140,7 +140,7 @@ def _load(layout: _Layout, names: list[str], *, binary: bool) -> list[Sequence]:
     return [sequence for sequence in loaded if sequence is not None]
 
 
-def _sequence(layout: _Layout, name: str, binary: bool, missing: list[str]) -> Sequence | None:
+def _sequence(layout: _Layout, name: str, binary: bool, missing: list[str]) -> VideoSequence | None:
     """The sequence, or None after noting what it lacks."""
     frames_folder, masks_folder = layout.frames / name, layout.masks / name
     frames = frame_files(frames_folder) if frames_folder.is_dir() else []
@@ -154,4 +154,4 @@ def _sequence(layout: _Layout, name: str, binary: bool, missing: list[str]) -> S
     if not frames or not masks:
         return None
     annotations = {path.stem: masks[path.stem] for path in frames if path.stem in masks}
-    return Sequence(name, Video.from_files(frames, name=name), annotations, binary)
+    return VideoSequence(name, Video.from_files(frames, name=name), annotations, binary)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from vos_shared.datasets.sequence import Sequence
+from vos_shared.datasets.sequence import VideoSequence
 from vos_shared.errors import BadDataset
 from vos_shared.video import Video
 
@@ -55,7 +55,7 @@ class ListedSequence:
 
     """
 
-    sequence: Sequence
+    sequence: VideoSequence
     wanted: frozenset[str]
 
 
@@ -83,7 +83,7 @@ def read_inference_list(path: str | Path, root: str | Path) -> list[ListedSequen
         masks = {Path(image).stem: root / mask for _, image, mask in frames if mask and (root / mask).is_file()}
         video = Video.from_files([root / image for _, image, _ in frames], name=folder.name)
         wanted = frozenset(Path(image).stem for flag, image, _ in frames if flag)
-        found.append(ListedSequence(Sequence(folder.name, video, masks), wanted))
+        found.append(ListedSequence(VideoSequence(folder.name, video, masks), wanted))
     names = [listed.sequence.name for listed in found]
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:

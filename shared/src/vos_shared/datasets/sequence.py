@@ -16,7 +16,7 @@ from vos_shared.video import Video
 
 
 @dataclass(frozen=True)
-class Sequence:
+class VideoSequence:
     """A video and the masks that are known for some or all of its frames.
 
     Attributes:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from vos_shared.atomic import atomic_path, write_text
 from vos_shared.datasets.names import Split, choose, read_lines, refuse_paths
-from vos_shared.datasets.sequence import Sequence
+from vos_shared.datasets.sequence import VideoSequence
 from vos_shared.errors import BadDataset
 from vos_shared.images import open_image
 from vos_shared.video import Video
@@ -33,7 +33,7 @@ def youtube_objects(
     *,
     resolution: str | None = None,
     sequences: Iterable[str] | None = None,
-) -> list[Sequence]:
+) -> list[VideoSequence]:
     """YouTube-Objects: one foreground object; some frames have a mask.
 
     Args:
@@ -116,7 +116,7 @@ def _listed(root: Path, split: Split) -> tuple[list[str], str]:
     return read_lines(path), str(path)
 
 
-def _sequence(root: Path, name: str, missing: list[str]) -> Sequence | None:
+def _sequence(root: Path, name: str, missing: list[str]) -> VideoSequence | None:
     """The sequence, or None after noting what it lacks."""
     images, labels = root / "Images" / name, root / "Labels" / name
     frames = frame_files(images) if images.is_dir() else []
@@ -131,4 +131,4 @@ def _sequence(root: Path, name: str, missing: list[str]) -> Sequence | None:
     if not frames or not masks:
         return None
     annotations = {path.stem: masks[path.stem] for path in frames if path.stem in masks}
-    return Sequence(name, Video.from_files(frames, name=name), annotations, binary=True)
+    return VideoSequence(name, Video.from_files(frames, name=name), annotations, binary=True)

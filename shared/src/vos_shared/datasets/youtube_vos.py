@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vos_shared.datasets.names import choose, refuse_paths
-from vos_shared.datasets.sequence import Sequence
+from vos_shared.datasets.sequence import VideoSequence
 from vos_shared.errors import BadDataset
 from vos_shared.masks import VOID
 from vos_shared.video import Video
@@ -28,7 +28,7 @@ def youtube_vos(
     *,
     resolution: str | None = None,
     sequences: Iterable[str] | None = None,
-) -> list[Sequence]:
+) -> list[VideoSequence]:
     """YouTube-VOS, 2018 or 2019: each object is prompted from its first frame in `meta.json` on, not before.
 
     Args:
@@ -91,7 +91,7 @@ def _objects(listed: Mapping[str, Any], path: Path, video: str) -> Objects:
     return dict(sorted(objects.items()))
 
 
-def _sequence(folder: Path, name: str, objects: Objects, missing: list[str]) -> Sequence | None:
+def _sequence(folder: Path, name: str, objects: Objects, missing: list[str]) -> VideoSequence | None:
     """The sequence, or None after noting what it lacks."""
     frames_folder, masks_folder = folder / "JPEGImages" / name, folder / "Annotations" / name
     frames = frame_files(frames_folder) if frames_folder.is_dir() else []
@@ -108,4 +108,4 @@ def _sequence(folder: Path, name: str, objects: Objects, missing: list[str]) -> 
         return None
     annotations = {path.stem: masks[path.stem] for path in frames if path.stem in masks}
     starts = {k: frames[0] for k, frames in objects.items()}
-    return Sequence(name, Video.from_files(frames, name=name), annotations, objects=starts)
+    return VideoSequence(name, Video.from_files(frames, name=name), annotations, objects=starts)

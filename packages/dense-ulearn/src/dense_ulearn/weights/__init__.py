@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from vos_shared.checkpoints.store import PublishedWeights, cache_folder, fetch
+from vos_shared.checkpoints.published import PublishedWeights, cache_folder, fetch
 from vos_shared.errors import BadWeights
 
 SHIPPED: Final = Path(__file__).with_name("dense_ulearn_demo.safetensors")

@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from vos_shared.errors import BadResults
-from vos_shared.method import Scores
+from vos_shared.method import SoftMasks
 from vos_shared.results import ResultsTree
 
-Score: TypeAlias = npt.NDArray[np.float32]
+SoftMask: TypeAlias = npt.NDArray[np.float32]
 """The soft mask of one object, float32 [H, W] in 0..1."""
 
 
-class ScoreWriter:
+class SoftMaskWriter:
     """Writes the soft masks of one sequence, from the frame on in which an object is first seen.
 
     Args:
@@ -30,25 +30,25 @@ class ScoreWriter:
         self.folder = folder
         self._seen: set[int] = set()
 
-    def write(self, frame_name: str, scores: Scores) -> None:
+    def write(self, frame_name: str, soft_masks: SoftMasks) -> None:
         """Write the soft masks of a frame, float32 [K, H, W]; row k belongs to id k + 1."""
-        for key, score in enumerate(scores, start=1):
-            if key in self._seen or score.any():
-                self._seen.add(key)
-                (self.folder / str(key)).mkdir(parents=True, exist_ok=True)
-                _save(self.folder / str(key) / f"{frame_name}.npy", score.astype(np.float32, copy=False))
+        for object_id, soft_mask in enumerate(soft_masks, start=1):
+            if object_id in self._seen or soft_mask.any():
+                self._seen.add(object_id)
+                (self.folder / str(object_id)).mkdir(parents=True, exist_ok=True)
+                _save(self.folder / str(object_id) / f"{frame_name}.npy", soft_mask.astype(np.float32, copy=False))
         if self._seen:
             self.folder.touch()  # It is still in use: see `sweep_abandoned`.
 
 
-def _save(path: Path, score: Score) -> None:
+def _save(path: Path, soft_mask: SoftMask) -> None:
     content = BytesIO()
-    np.save(content, score)
+    np.save(content, soft_mask)
     path.write_bytes(content.getbuffer())  # NumPy, writing to a file itself, does not tell that a disk is full.
 
 
 @contextmanager
-def score_writer(tree: ResultsTree | None, sequence_name: str, inputs: str = "") -> Iterator[ScoreWriter | None]:
+def soft_mask_writer(tree: ResultsTree | None, sequence_name: str, inputs: str = "") -> Iterator[SoftMaskWriter | None]:
     """Write the soft masks of a sequence; its folder appears when the block ends, and not if it raises.
 
     Args:
@@ -63,10 +63,10 @@ def score_writer(tree: ResultsTree | None, sequence_name: str, inputs: str = "")
         yield None
         return
     with tree.replacing(sequence_name, inputs) as folder:
-        yield ScoreWriter(folder)
+        yield SoftMaskWriter(folder)
 
 
-def scored_objects(folder: Path) -> list[int]:
+def objects_with_soft_masks(folder: Path) -> list[int]:
     """Ids of the objects that have soft masks in the folder of a sequence; other files and folders do not matter.
 
     Raises:
@@ -74,26 +74,28 @@ def scored_objects(folder: Path) -> list[int]:
     """
     found = sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit() and path.is_dir())
     if not found:
-        raise BadResults(f"{folder} holds no soft masks; they are <id>/<frame>.npy, as segment --scores writes them")
+        raise BadResults(
+            f"{folder} holds no soft masks; they are <id>/<frame>.npy, as segment --soft-masks writes them"
+        )
     return found
 
 
-def read_score(folder: Path, key: int, frame_name: str) -> Score | None:
+def read_soft_mask(folder: Path, object_id: int, frame_name: str) -> SoftMask | None:
     """The soft mask of an object in a frame, float32 [H, W], or None where there is none.
 
     Raises:
         BadResults: the file is damaged or holds something else.
     """
-    path = folder / str(key) / f"{frame_name}.npy"
+    path = folder / str(object_id) / f"{frame_name}.npy"
     if not path.is_file():
         return None
     try:
         with path.open("rb") as file:
-            score = np.load(file, allow_pickle=False)
+            soft_mask = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as reason:
         raise BadResults(
-            f"soft mask {path} cannot be read ({reason}); write it again with segment --scores"
+            f"soft mask {path} cannot be read ({reason}); write it again with segment --soft-masks"
         ) from reason
-    if score.ndim != 2 or score.dtype.kind != "f":
-        raise BadResults(f"soft mask {path} is {score.dtype} {list(score.shape)}, not float [H, W]")
-    return np.asarray(score, np.float32)
+    if soft_mask.ndim != 2 or soft_mask.dtype.kind != "f":
+        raise BadResults(f"soft mask {path} is {soft_mask.dtype} {list(soft_mask.shape)}, not float [H, W]")
+    return np.asarray(soft_mask, np.float32)

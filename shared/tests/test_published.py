@@ -11,7 +11,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from vos_shared.checkpoints.store import PublishedWeights, cache_folder, fetch, file_sha256, resolve
+from vos_shared.checkpoints.published import PublishedWeights, cache_folder, fetch, file_sha256, resolve
 from vos_shared.errors import BadWeights
 
 CONTENT = b"weights " * 1000
