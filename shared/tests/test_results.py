@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -214,13 +213,35 @@ def test_kill_loses_the_running_sequence_only(tmp_path: Path) -> None:
     assert tree.is_complete("half", FRAMES)
 
 
-def test_what_a_killed_run_left_is_swept_up_after_an_hour(tmp_path: Path) -> None:
-    for name, age in (("old.1a2b", 4000), ("running.3c4d", 10)):
-        folder = tmp_path / ".partial" / name
-        folder.mkdir(parents=True)
-        os.utime(folder, (time.time() - age,) * 2)
+def test_a_live_run_keeps_its_folder_however_long_a_frame_takes(tmp_path: Path) -> None:
+    """Another run on the same tree removes nothing that is being written, whatever its age."""
+    with ResultsTree(tmp_path).writer("slow", FRAMES) as writer:
+        writer.write(FRAMES[0], mask())
+        os.utime(writer.folder, (0, 0))
+        fill(ResultsTree(tmp_path))
+        for name in FRAMES[1:]:
+            writer.write(name, mask())
+    assert ResultsTree(tmp_path).is_complete("slow", FRAMES)
+    assert not list((tmp_path / ".partial").iterdir())
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next_at_once(tmp_path: Path) -> None:
+    code = (
+        "import sys, time\n"
+        "from vos_shared.results import partial_folder\n"
+        "from pathlib import Path\n"
+        "with partial_folder(Path(sys.argv[1]), 'half') as folder:\n"
+        "    print(folder, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        folder = Path(process.stdout.readline().strip())
+        fill(ResultsTree(tmp_path), "other")
+        assert folder.is_dir(), "its process is at work"
+        process.send_signal(signal.SIGKILL)
     fill(ResultsTree(tmp_path))
-    assert [path.name for path in (tmp_path / ".partial").iterdir()] == ["running.3c4d"]
+    assert not list((tmp_path / ".partial").iterdir())
 
 
 def test_a_damaged_record_counts_as_none(tmp_path: Path) -> None:

@@ -11,9 +11,8 @@ from PIL import Image
 from vos_shared.errors import BadDataset, BadMask, BadResults, BadVideo, UserError
 from vos_shared.masks import read_mask, write_mask
 from vos_shared.method import Method, Segmenter, Supervision
-from vos_shared.results import ResultsTree, sweep_abandoned
-from vos_shared.segment import SegmentArguments, run_segment, segment_sequence
-from vos_shared.soft_masks import soft_mask_writer
+from vos_shared.segment import SegmentArguments, run_segment
+from vos_shared.sequence_loop import segment_sequence
 from vos_shared.video import Video, VideoWriter
 
 TESTS = Path(__file__).parent
@@ -69,7 +68,7 @@ def test_finished_sequences_are_not_computed_again(
         computed.append(sequence.name)  # type: ignore[attr-defined]
         return original(segmenter, sequence, writer, **others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("vos_shared.segment.segment_sequence", counting)
+    monkeypatch.setattr("vos_shared.processing.segment_sequence", counting)
     assert run() == ["cat", "dog"]
     assert run() == []
     assert run(resume=False) == ["cat", "dog"]
@@ -126,8 +125,8 @@ def test_a_folder_and_a_glob_of_frames(davis: Path, copying: Method, tmp_path: P
     frames = davis / "JPEGImages" / "480p" / "cat"
     prompt = first_mask(tmp_path / "prompt.png")
     for source, count in ((frames, 5), (f"{frames}/0000[0-2].jpg", 3)):
-        run_segment(copying, arguments(source, tmp_path / "out", prompt=prompt))
-        assert len(list((tmp_path / "out" / "cat").iterdir())) == count
+        run_segment(copying, arguments(source, tmp_path / f"out{count}", prompt=prompt))
+        assert len(list((tmp_path / f"out{count}" / "cat").iterdir())) == count
 
 
 def test_masks_of_a_folder_prompt_objects_where_they_appear(film: Path, copying: Method, tmp_path: Path) -> None:
@@ -279,15 +278,22 @@ def test_soft_masks_are_those_of_the_masks(davis: Path, copying: Method, tmp_pat
     assert run(1) == again
 
 
-def test_soft_masks_in_the_making_are_in_use(tmp_path: Path) -> None:
-    with soft_mask_writer(ResultsTree(tmp_path), "cat") as writer:
-        assert writer is not None
-        writer.write("00000", np.ones((1, 4, 4), np.float32))
-        os.utime(writer.folder, (0, 0))
-        writer.write("00001", np.ones((1, 4, 4), np.float32))
-        sweep_abandoned(tmp_path / ".partial")
-        assert writer.folder.is_dir()
-    assert sorted(path.name for path in (tmp_path / "cat" / "1").iterdir()) == ["00000.npy", "00001.npy"]
+def test_another_source_of_the_same_name_is_refused(davis: Path, copying: Method, tmp_path: Path) -> None:
+    """Two patterns in one folder, and two single files of one folder, as well as two folders of one name."""
+    shots = tmp_path / "shots"
+    shots.mkdir()
+    for camera in ("cam1", "cam2"):
+        for index in range(2):
+            Image.fromarray(np.full((40, 56, 3), 90 + index, np.uint8)).save(shots / f"{camera}_{index}.png")
+    prompts = {}
+    for camera in ("cam1", "cam2"):
+        prompts[camera] = first_mask(tmp_path / f"{camera}.png", 2)
+    run_segment(copying, arguments(f"{shots}/cam1_*.png", tmp_path / "out", prompt=prompts["cam1"]))
+    before = {path: path.read_bytes() for path in (tmp_path / "out" / "shots").iterdir()}
+    with pytest.raises(BadResults, match=r"holds the masks of .*cam1_\*\.png, not of .*cam2_\*\.png"):
+        run_segment(copying, arguments(f"{shots}/cam2_*.png", tmp_path / "out", prompt=prompts["cam2"]))
+    assert {path: path.read_bytes() for path in (tmp_path / "out" / "shots").iterdir()} == before
+    run_segment(copying, arguments(f"{shots}/cam1_*.png", tmp_path / "out", prompt=prompts["cam1"]))
 
 
 def test_other_weights_or_another_package_mean_other_masks(

@@ -125,7 +125,7 @@ def test_links_give_their_own_name(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "walk").symlink_to(folder)
     video = Video.open(tmp_path / "walk")
     assert video.name == Video.open(str(tmp_path / "walk" / "*.png")).name == "walk"
-    assert video.source_path == str(tmp_path / "walk")
+    assert video.origin == str(tmp_path / "walk")
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
@@ -166,7 +166,7 @@ def test_the_time_that_frames_are_waited_for(monkeypatch: pytest.MonkeyPatch) ->
     for _ in video:
         now += 10
         count += 1
-    assert (count, video.seconds) == (3, 6)
+    assert (count, video.waiting.seconds) == (3, 6)
 
 
 def damage(path: Path, keep: float) -> None:

@@ -83,7 +83,7 @@ def _run(job: Job, connection: Connection) -> None:
             timing = segment_sequence(
                 segmenter,
                 sequence,
-                writer,
+                lambda item: writer.write(item.name, item.segmentation.mask),
                 supervision=method.supervision,
                 device=job.device,
                 seed=job.seed,

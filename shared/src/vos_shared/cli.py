@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Final, Literal, cast
+from typing import Annotated, Any, Final, Literal, NoReturn, Protocol
 
 import tyro
 
@@ -65,6 +65,30 @@ def run_cli(command: Callable[[], object], *, prog: str | None = None) -> int:
         print(f"{prog}: there is not enough memory; take smaller frames, batches or settings", file=sys.stderr)
         return 2
     return result if isinstance(result, int) else 0
+
+
+class Command(Protocol):
+    """A command of a console script: a dataclass whose fields are its options."""
+
+    def run(self) -> int | None:
+        """Do the work; an int is the exit code."""
+        ...
+
+
+def run_commands(prog: str, description: str, commands: Mapping[str, Callable[..., Any]]) -> NoReturn:
+    """Run a console script with several commands; does not return.
+
+    Args:
+        prog: its name.
+        description: for ``--help``.
+        commands: the dataclass of each `Command`, or what makes one, by name.
+    """
+
+    def command() -> int | None:
+        chosen: Command = tyro.extras.subcommand_cli_from_dict(dict(commands), prog=prog, description=description)
+        return chosen.run()
+
+    sys.exit(run_cli(command, prog=prog))
 
 
 def _is_want_of_memory(error: MemoryError | RuntimeError) -> bool:
@@ -242,23 +266,13 @@ class Submit:
             raise UserError("give --results and --output to write a zip file, or --check and a zip file")
 
 
-_Command = Evaluate | DemoData | Overlay | Doctor | Submit
-
-
 def main() -> None:
     """Run the ``vos`` command."""
-
-    def command() -> int | None:
-        commands: dict[str, Callable[..., _Command]]
-        commands = {
-            "evaluate": Evaluate,
-            "demo-data": DemoData,
-            "overlay": Overlay,
-            "doctor": Doctor,
-            "submit": Submit,
-        }
-        description = "Tools for video object segmentation data and results."
-        chosen = tyro.extras.subcommand_cli_from_dict(commands, prog="vos", description=description)
-        return cast(_Command, chosen).run()
-
-    sys.exit(run_cli(command, prog="vos"))
+    commands: dict[str, Callable[..., Command]] = {
+        "evaluate": Evaluate,
+        "demo-data": DemoData,
+        "overlay": Overlay,
+        "doctor": Doctor,
+        "submit": Submit,
+    }
+    run_commands("vos", "Tools for video object segmentation data and results.", commands)

@@ -13,11 +13,13 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
+
+from filelock import FileLock, Timeout
 
 from vos_shared.atomic import write_json
 from vos_shared.errors import BadResults
@@ -28,16 +30,18 @@ MASKS: Final = "masks"
 SOFT_MASKS: Final = "soft masks"
 LONGEST_NAME: Final = 240
 """Bytes of a sequence's name; file systems allow 255, and names of records and unfinished folders are longer."""
-_ABANDONED: Final = 3600
-"""Seconds without a new mask after which a partial sequence is taken for the rest of a killed run."""
+_LOCK: Final = ".lock"
 
 
 class SequenceWriter:
-    """Takes the masks of one sequence; made by `ResultsTree.writer`."""
+    """Takes the masks of one sequence; made by `ResultsTree.writer`.
 
-    def __init__(self, folder: Path, frame_names: Sequence[str], encode: Callable[[Path, ObjectMask], object]) -> None:
-        self._folder = folder
-        self._encode = encode
+    Attributes:
+        folder: where files of the sequence are written until it is finished.
+    """
+
+    def __init__(self, folder: Path, frame_names: Sequence[str]) -> None:
+        self.folder = folder
         self._frame_names = frozenset(frame_names)
         self._extra: dict[str, Any] = {}
 
@@ -50,10 +54,8 @@ class SequenceWriter:
 
         """
         if frame_name not in self._frame_names:
-            raise BadResults(f"{self._folder.name}: there is no frame {frame_name} in this sequence")
-        # Made at the first mask: a method may think about the whole video for long before that.
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._encode(self._folder / f"{frame_name}.png", mask)
+            raise BadResults(f"{self.folder.name}: there is no frame {frame_name} in this sequence")
+        write_mask(self.folder / f"{frame_name}.png", mask)
 
     def extra(self, record: Mapping[str, Any]) -> None:
         """Keep something beside the masks (JSON: times, memory); it comes back from `ResultsTree.record`."""
@@ -71,7 +73,7 @@ class ResultsTree:
     """
 
     def __init__(self, root: str | Path, *, settings: Mapping[str, Any] | None = None, kind: str = MASKS) -> None:
-        self.root, self.kind = Path(root), kind
+        self.root, self.kind = Path(root).absolute(), kind  # A method may change the working folder.
         self.settings = dict(settings or {})
         if self.root.exists() and not self.root.is_dir():
             raise BadResults(f"results cannot go to {self.root}: that is a file, not a folder")
@@ -94,7 +96,6 @@ class ResultsTree:
         inputs: str = "",
         *,
         source: str = "",
-        encode: Callable[[Path, ObjectMask], object] = write_mask,
     ) -> Iterator[SequenceWriter]:
         """Write one sequence; its masks appear together when the block ends, and not if it raises.
 
@@ -103,7 +104,6 @@ class ResultsTree:
             frame_names: every frame of the sequence.
             inputs: a fingerprint of what the masks are made from.
             source: where that is, such as the path of the video; masks of another place are not replaced.
-            encode: writes one file; by default a palette PNG of object ids.
 
         Raises:
             BadResults: not a folder name; the sequence is there already, but from somebody else, such as frames or
@@ -115,7 +115,7 @@ class ResultsTree:
         self._require_unedited(sequence_name)
         said: dict[str, Any] = {"source": source}
         with self.replacing(sequence_name, inputs, said) as partial:
-            writer = SequenceWriter(partial, frame_names, encode)
+            writer = SequenceWriter(partial, frame_names)
             yield writer
             lacking = _missing(partial, frame_names)
             if lacking:
@@ -135,7 +135,7 @@ class ResultsTree:
             said: what the record shall say, too, as it is when the block ends.
 
         Yields:
-            A folder that the caller makes with its first file.
+            An empty folder.
 
         Raises:
             BadResults: as `require_ours`.
@@ -143,17 +143,12 @@ class ResultsTree:
         """
         self.require_ours(sequence_name)
         target, record = self.folder(sequence_name), self._record(sequence_name, inputs)
-        sweep_abandoned(self.root / ".partial")
-        partial = self.root / ".partial" / f"{sequence_name}.{secrets.token_hex(4)}"
-        try:
+        with partial_folder(self.root, sequence_name) as partial:
             yield partial
-            partial.mkdir(parents=True, exist_ok=True)  # There may be nothing to write.
             write_json(self._entry(sequence_name), {**record, "finished": None})
             _exchange(partial, target)
             finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             write_json(self._entry(sequence_name), {**record, "finished": finished, **(said or {})})
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
     def record(self, sequence_name: str) -> dict[str, Any] | None:
         """What is known of a finished sequence: settings, inputs, time; of masks number, ``extra``; else None."""
@@ -222,7 +217,7 @@ class ResultsTree:
         """The record, also of a sequence that is not finished; None where there is none that can be read."""
         try:
             content = json.loads(self._entry(sequence_name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         return content if isinstance(content, dict) else None
 
@@ -274,15 +269,45 @@ def require_apart(one: Path, other: Path, sequence_names: Iterable[str]) -> None
             raise BadResults(f"{one} and {other} would replace each other; choose two folders side by side")
 
 
-def sweep_abandoned(partial: Path) -> None:
-    """Remove what killed runs left behind in a folder of unfinished sequences."""
-    for folder in partial.glob("*"):
+@contextmanager
+def partial_folder(root: Path, name: str) -> Iterator[Path]:
+    """A folder below ``<root>/.partial`` for what is being written; what is left in it when the block ends is removed.
+
+    It is locked while the block runs, so that other runs can tell it from what killed runs left, which is removed here.
+
+    Args:
+        root: of the tree.
+        name: of what is written, for people who look; at most `LONGEST_NAME` bytes.
+    """
+    partial = root / ".partial"
+    partial.mkdir(parents=True, exist_ok=True)
+    sweep_abandoned(partial)
+    folder = partial / f"{name}.{secrets.token_hex(4)}"
+    with FileLock(_lock_of(folder)):
         try:
-            abandoned = time.time() - folder.stat().st_mtime > _ABANDONED
-        except FileNotFoundError:  # Its process has just finished it.
-            continue
-        if abandoned:
+            folder.mkdir()
+            yield folder
+        finally:
             shutil.rmtree(folder, ignore_errors=True)
+            _lock_of(folder).unlink(missing_ok=True)
+
+
+def sweep_abandoned(partial: Path) -> None:
+    """Remove what killed runs left in a folder of unfinished results: what no running process has locked."""
+    for folder in partial.glob("*"):
+        if folder.suffix == _LOCK:
+            continue
+        lock = FileLock(_lock_of(folder))
+        try:
+            with lock.acquire(timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)
+                _lock_of(folder).unlink(missing_ok=True)
+        except (Timeout, NotImplementedError):  # In use, or on a file system that cannot tell.
+            continue
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(folder.name + _LOCK)
 
 
 def missing_frames(

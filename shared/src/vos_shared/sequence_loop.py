@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from vos_shared.method import Frame, ObjectMask, Segmenter, SoftMasks, Supervision
+from vos_shared.method import Frame, ObjectMask, Segmentation, Segmenter, Supervision
 
 if TYPE_CHECKING:
     import torch
@@ -16,18 +16,21 @@ if TYPE_CHECKING:
     from vos_shared.datasets import VideoSequence
 
 
-class MaskSink(Protocol):
-    """Where masks go: the writer of a `ResultsTree`, or anything alike."""
+@dataclass(frozen=True)
+class SegmentedFrame:
+    """A frame of a sequence and what the segmenter says of it.
 
-    def write(self, frame_name: str, mask: ObjectMask, /) -> None:
-        """Take the mask of a frame; called on one thread, in order."""
+    Attributes:
+        index: of the frame in the sequence, from 0.
+        name: of the frame.
+        frame: uint8 RGB [H, W, 3].
+        segmentation: of the frame.
+    """
 
-
-class SoftMaskSink(Protocol):
-    """Where soft masks go: a `SoftMaskWriter`, or anything alike."""
-
-    def write(self, frame_name: str, soft_masks: SoftMasks, /) -> None:
-        """Take the soft masks of a frame; called on one thread, in order."""
+    index: int
+    name: str
+    frame: Frame
+    segmentation: Segmentation
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class SequenceTiming:
 
     Attributes:
         seconds: all together, but for `prepare_seconds`.
-        prepare_seconds: thinking about the whole video first, for methods that do; without waiting for its frames.
+        prepare_seconds: time in `prepare`, without waiting for frames.
         frame_seconds: time in the segmenter for each frame, the device waited for.
         decode_seconds: time that frames were waited for; they are decoded ahead on a thread.
         encode_seconds: time the thread that writes masks was busy, beside the segmenter.
@@ -92,61 +95,60 @@ def total_timing(timings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 def segment_sequence(
     segmenter: Segmenter,
     sequence: VideoSequence,
-    writer: MaskSink,
+    write: Callable[[SegmentedFrame], object],
     *,
     supervision: Supervision,
     device: torch.device | str = "cpu",
     seed: int = 0,
-    soft_masks: SoftMaskSink | None = None,
+    soft_masks: bool = False,
     on_frame: Callable[[], object] = lambda: None,
 ) -> SequenceTiming:
     """Segment one sequence from its first frame to its last.
 
-    Frames are decoded and masks written on threads of their own while the segmenter works.
+    Frames are decoded and results written on threads of their own while the segmenter works.
 
     Args:
         segmenter: is reset first.
         sequence: the video, and the masks from which objects are prompted where they first appear.
-        writer: takes the mask of each frame.
+        write: takes the result of each frame; called on one thread, in order.
         supervision: with ``NONE`` no mask of the sequence is read.
         device: where the segmenter computes, for the times.
-        seed: of the random numbers; set anew for each sequence, so that no sequence depends on those before it.
-        soft_masks: takes the soft masks of each frame; without it none are made.
+        seed: of the random numbers; set anew for each sequence, so that no sequence depends on those before it. The
+            caller's generators are as before afterwards.
+        soft_masks: also ask for soft masks.
         on_frame: called after each frame, for progress.
 
     Raises:
-        UserError: from the video, its masks, the segmenter, or the writer.
+        UserError: from the video, its masks, the segmenter, or `write`.
 
     """
     from vos_shared.readahead import read_ahead
     from vos_shared.runtime.background import BackgroundThread
     from vos_shared.runtime.memory import peak_memory_bytes, reset_peak
-    from vos_shared.runtime.seeding import seed_everything
-    from vos_shared.runtime.timing import Stopwatch
+    from vos_shared.runtime.seeding import seeded
+    from vos_shared.runtime.timing import Stopwatch, WaitingTime
     from vos_shared.video import TimedVideo
 
-    seed_everything(seed)
     reset_peak(device)
-    segmenter.reset()
-    preparing, stepping = Stopwatch(device), Stopwatch(device)
+    preparing, stepping, waiting = Stopwatch(device), Stopwatch(device), WaitingTime()
     video = TimedVideo(sequence.video)
-    with preparing:
-        segmenter.prepare(video)
-    started = time.perf_counter()
-    frames = _Timed(read_ahead(_prompted_frames(sequence, supervision)))
-    with BackgroundThread() as background:
-        for frame_name, frame, prompt in frames:
+    with seeded(seed), BackgroundThread() as background:
+        segmenter.reset()
+        with preparing:
+            segmenter.prepare(video)
+        started = time.perf_counter()
+        frames = waiting.each(read_ahead(_prompted_frames(sequence, supervision)))
+        for index, (name, frame, prompt) in enumerate(frames):
             with stepping:
-                segmentation = segmenter.step(frame, prompt, soft_masks=soft_masks is not None)
-            background.submit(writer.write, frame_name, segmentation.mask)
-            if soft_masks is not None and segmentation.soft_masks is not None:
-                background.submit(soft_masks.write, frame_name, segmentation.soft_masks)
+                segmentation = segmenter.step(frame, prompt, soft_masks=soft_masks)
+            background.submit(write, SegmentedFrame(index, name, frame, segmentation))
             on_frame()
+    decoding = video.waiting.seconds
     return SequenceTiming(
-        seconds=time.perf_counter() - started + video.seconds,
-        prepare_seconds=preparing.seconds - video.seconds,
+        seconds=time.perf_counter() - started + decoding,
+        prepare_seconds=preparing.seconds - decoding,
         frame_seconds=tuple(stepping.laps),
-        decode_seconds=frames.seconds + video.seconds,
+        decode_seconds=waiting.seconds + decoding,
         encode_seconds=background.busy_seconds,
         peak_memory_bytes=peak_memory_bytes(device),
     )
@@ -162,21 +164,3 @@ def _prompted_frames(sequence: VideoSequence, supervision: Supervision) -> Gener
         prompts = ((frame_name, None) for frame_name in sequence.frame_names)
     for (frame_name, prompt), frame in zip(prompts, sequence.video, strict=True):
         yield frame_name, frame, prompt
-
-
-class _Timed:
-    """Iterates, and adds up how long each item was waited for."""
-
-    def __init__(self, items: Iterator[_PromptedFrame]) -> None:
-        self._items = items
-        self.seconds = 0.0
-
-    def __iter__(self) -> Iterator[_PromptedFrame]:
-        return self
-
-    def __next__(self) -> _PromptedFrame:
-        started = time.perf_counter()
-        try:
-            return next(self._items)
-        finally:
-            self.seconds += time.perf_counter() - started

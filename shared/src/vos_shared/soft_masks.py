@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import TypeAlias
@@ -13,57 +11,30 @@ import numpy.typing as npt
 
 from vos_shared.errors import BadResults
 from vos_shared.method import SoftMasks
-from vos_shared.results import ResultsTree
 
 SoftMask: TypeAlias = npt.NDArray[np.float32]
 """The soft mask of one object, float32 [H, W] in 0..1."""
 
 
-class SoftMaskWriter:
-    """Writes the soft masks of one sequence, from the frame on in which an object is first seen.
+def write_soft_masks(folder: Path, frame_name: str, soft_masks: SoftMasks) -> None:
+    """Write the soft masks of a frame; those of an object from the frame on in which it is first seen.
 
     Args:
         folder: of the sequence.
+        frame_name: of the frame.
+        soft_masks: float32 [K, H, W] in 0..1; row k belongs to object id k + 1.
     """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._seen: set[int] = set()
-
-    def write(self, frame_name: str, soft_masks: SoftMasks) -> None:
-        """Write the soft masks of a frame, float32 [K, H, W]; row k belongs to id k + 1."""
-        for object_id, soft_mask in enumerate(soft_masks, start=1):
-            if object_id in self._seen or soft_mask.any():
-                self._seen.add(object_id)
-                (self.folder / str(object_id)).mkdir(parents=True, exist_ok=True)
-                _save(self.folder / str(object_id) / f"{frame_name}.npy", soft_mask.astype(np.float32, copy=False))
-        if self._seen:
-            self.folder.touch()  # It is still in use: see `sweep_abandoned`.
+    for object_id, soft_mask in enumerate(soft_masks, start=1):
+        target = folder / str(object_id)
+        if target.is_dir() or soft_mask.any():
+            target.mkdir(parents=True, exist_ok=True)
+            _save(target / f"{frame_name}.npy", soft_mask.astype(np.float32, copy=False))
 
 
 def _save(path: Path, soft_mask: SoftMask) -> None:
     content = BytesIO()
     np.save(content, soft_mask)
     path.write_bytes(content.getbuffer())  # NumPy, writing to a file itself, does not tell that a disk is full.
-
-
-@contextmanager
-def soft_mask_writer(tree: ResultsTree | None, sequence_name: str, inputs: str = "") -> Iterator[SoftMaskWriter | None]:
-    """Write the soft masks of a sequence; its folder appears when the block ends, and not if it raises.
-
-    Args:
-        tree: of all sequences; None writes nothing.
-        sequence_name: a folder name.
-        inputs: a fingerprint of what the soft masks are made from.
-
-    Raises:
-        BadResults: the folder is there and was not written as results.
-    """
-    if tree is None:
-        yield None
-        return
-    with tree.replacing(sequence_name, inputs) as folder:
-        yield SoftMaskWriter(folder)
 
 
 def objects_with_soft_masks(folder: Path) -> list[int]:

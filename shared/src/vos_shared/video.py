@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import glob
 import os
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 import av
 import numpy as np
@@ -21,6 +20,7 @@ from vos_shared.atomic import atomic_path
 from vos_shared.errors import BadVideo
 from vos_shared.method import Frame
 from vos_shared.readahead import read_ahead
+from vos_shared.runtime.timing import WaitingTime
 from vos_shared.video_sources import (
     FRAME_SUFFIXES,
     ArrayFrames,
@@ -32,8 +32,6 @@ from vos_shared.video_sources import (
     silence_ffmpeg,
 )
 
-T = TypeVar("T")
-
 
 class Video:
     """Frames in order, decoded anew at each iteration and never all held in memory.
@@ -43,13 +41,15 @@ class Video:
     Attributes:
         name: of the folder or file, for messages and results.
         fps: frames a second, where known.
+        origin: absolute path of what was opened (file, folder of frames, pattern); empty for an array.
 
     """
 
-    def __init__(self, source: FrameSource, name: str, fps: float | None = None) -> None:
+    def __init__(self, source: FrameSource, name: str, fps: float | None = None, *, origin: str | Path = "") -> None:
         _require_text([name])
         self._source = source
         self.name = name
+        self.origin = str(_full(origin)) if origin else ""
         self.fps = fps if fps is not None else source.fps
 
     @classmethod
@@ -69,21 +69,29 @@ class Video:
             return cls(ArrayFrames(source), name or "array", fps)
         path = Path(source)
         if path.is_dir():
-            return cls.from_files(_files_in(path), name=name or _full(path).name, fps=fps)
+            return cls.from_files(_files_in(path), name=name or _full(path).name, fps=fps, origin=path)
         if path.is_file():
             if path.suffix.lower() in FRAME_SUFFIXES:
-                return cls.from_files([path], name=name or path.stem, fps=fps)
-            return cls(FileVideo(path), name or path.stem, fps)
+                return cls.from_files([path], name=name or path.stem, fps=fps, origin=path)
+            return cls(FileVideo(path), name or path.stem, fps, origin=path)
         if not glob.has_magic(str(source)):
             raise BadVideo(f"no such video: {source} is neither a file nor a folder")
         files = matching_paths(source)
         if not files:
             raise BadVideo(f"no file matches {source}")
-        return cls.from_files(files, name=name or _full(files[0]).parent.name, fps=fps)
+        return cls.from_files(files, name=name or _full(files[0]).parent.name, fps=fps, origin=source)
 
     @classmethod
-    def from_files(cls, paths: Iterable[Path], *, name: str, fps: float | None = None) -> Video:
+    def from_files(
+        cls, paths: Iterable[Path], *, name: str, fps: float | None = None, origin: str | Path | None = None
+    ) -> Video:
         """A video from its frame files, in the order given.
+
+        Args:
+            paths: of the frames.
+            name: of the video.
+            fps: frames a second, where known.
+            origin: what named the files; by default the folder of the first.
 
         Raises:
             BadVideo: no file, or two with one name (`00000.jpg` and `00000.png`), whose masks would collide.
@@ -99,17 +107,12 @@ class Video:
                 f"{files[0].parent} holds more than one frame called {', '.join(doubles[:3])}"
                 f"{', ..' if doubles[3:] else ''}; keep frames and masks in folders of their own"
             )
-        return cls(FileFrames(files), name, fps)
+        return cls(FileFrames(files), name, fps, origin=origin or files[0].parent)
 
     @cached_property
     def frame_names(self) -> Sequence[str]:
         """Name of each frame, ``00000`` style; for a video file the frames are counted once, by decoding it."""
         return tuple(self._source.names())
-
-    @property
-    def source_path(self) -> str:
-        """The file, or the folder of the frame files; empty for an array."""
-        return "" if self._source.path is None else str(_full(self._source.path))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -153,36 +156,22 @@ class Video:
 
 
 class TimedVideo(Video):
-    """The same video, which adds up how long its frames are waited for.
-
-    Attributes:
-        seconds: so far.
-
-    """
+    """The same video; `waiting` adds up how long its frames are waited for."""
 
     def __init__(self, video: Video) -> None:
-        super().__init__(video._source, video.name, video.fps)
-        self.seconds = 0.0
+        super().__init__(video._source, video.name, video.fps, origin=video.origin)
+        self.waiting = WaitingTime()
 
     def __iter__(self) -> Iterator[Frame]:
         """As `Video`."""
-        frames = super().__iter__()
-        while (frame := self._timed(lambda: next(frames, None))) is not None:
-            yield frame
+        return self.waiting.each(super().__iter__())
 
     def __getitem__(self, index: int) -> Frame:
         """As `Video`."""
-        return self._timed(lambda: super(TimedVideo, self).__getitem__(index))
-
-    def _timed(self, read: Callable[[], T]) -> T:
-        started = time.perf_counter()
-        try:
-            return read()
-        finally:
-            self.seconds += time.perf_counter() - started
+        return self.waiting.call(lambda: super(TimedVideo, self).__getitem__(index))
 
 
-def _full(path: Path) -> Path:
+def _full(path: str | Path) -> Path:
     """Absolute; links keep their names."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute keeps "..", Path.resolve follows links
 

@@ -30,10 +30,6 @@ class FrameSource(Protocol):
     """Frames in order, as often as they are asked for."""
 
     @property
-    def path(self) -> Path | None:
-        """The file, or the folder of the files; None for what is in memory."""
-
-    @property
     def fps(self) -> float | None:
         """Frames a second, where known."""
 
@@ -61,7 +57,6 @@ class FileFrames:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
-        self.path = paths[0].parent
         self._size: tuple[int, int] | None = None
 
     @property
@@ -135,7 +130,7 @@ class FileVideo:
     """A video file, decoded by FFmpeg."""
 
     def __init__(self, path: Path) -> None:
-        self.path = self._path = path
+        self._path = path
         with self._opened() as (_, stream):
             rate = stream.average_rate or stream.guessed_rate
             self.fps = float(rate) if rate else None
@@ -234,7 +229,7 @@ def _upright(frame: av.VideoFrame) -> Frame:
 class ArrayFrames:
     """Frames in memory, uint8 [T, H, W, 3]."""
 
-    fps = path = None
+    fps = None
 
     def __init__(self, array: Frame) -> None:
         if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3 or array.size == 0:

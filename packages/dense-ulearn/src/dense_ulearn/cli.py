@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Protocol, cast
+from typing import Annotated, Any
 
 import tyro
 
 from dense_ulearn.cli_train import Train
 from dense_ulearn.method import DENSE_ULEARN
 from dense_ulearn.settings import InferenceSettings, Layer
-from vos_shared.cli import Evaluate, run_cli
+from vos_shared.cli import Evaluate, run_commands
 from vos_shared.errors import UserError
+from vos_shared.options import changed_settings
 from vos_shared.segment import SegmentArguments, run_segment
 
 PROGRAM = "dense-ulearn"
@@ -33,12 +33,10 @@ class Segment(SegmentArguments):
 
     def run(self) -> None:
         """Segment."""
-        defaults = InferenceSettings()
-        given = {item.name: getattr(self.settings, item.name) for item in fields(InferenceSettings)}
-        changed = {name: value for name, value in given.items() if value != getattr(defaults, name)}
+        changed = changed_settings(self.settings)
         if self.list is None:
             if self.pictures:
-                raise UserError("--pictures goes with --list; --overlay draws a film")
+                raise UserError("--pictures goes with --list; --overlay draws a video")
             run_segment(DENSE_ULEARN, self, **changed)
             return
         from dense_ulearn.official_lists import segment_list
@@ -51,7 +49,7 @@ class Segment(SegmentArguments):
                 f"--list brings its own frames and masks; leave out --{', --'.join(unused).replace('_', '-')}"
             )
         options: dict[str, Any] = dict(DENSE_ULEARN.variants.get(self.variant or "", {}))
-        layer = {**options, **changed}.get("layer", defaults.layer)
+        layer = {**options, **changed}.get("layer", InferenceSettings().layer)
         segment_list(self.list, self, layer, changed, pictures=self.pictures)
 
 
@@ -122,10 +120,6 @@ class Export:
         print(self.output)
 
 
-class _Command(Protocol):
-    def run(self) -> int | None: ...
-
-
 def main() -> None:
     """Run the ``dense-ulearn`` command."""
     commands: dict[str, Callable[..., Any]] = {
@@ -137,9 +131,4 @@ def main() -> None:
         "export": Export,
     }
 
-    def command() -> int | None:
-        description = f"{DENSE_ULEARN.title} ({DENSE_ULEARN.paper})."
-        chosen = tyro.extras.subcommand_cli_from_dict(commands, prog=PROGRAM, description=description)
-        return cast(_Command, chosen).run()
-
-    sys.exit(run_cli(command, prog=PROGRAM))
+    run_commands(PROGRAM, f"{DENSE_ULEARN.title} ({DENSE_ULEARN.paper}).", commands)

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 from PIL import Image
-from tqdm import tqdm
 
 from dense_ulearn.method import DENSE_ULEARN
-from vos_shared.datasets.frame_lists import ListedSequence, read_inference_list
+from vos_shared.datasets.frame_lists import read_inference_list
 from vos_shared.errors import UserError
 from vos_shared.inputs import inputs_fingerprint, require_prompts
 from vos_shared.masks import DAVIS_PALETTE
-from vos_shared.method import Frame, ObjectMask, Segmenter
-from vos_shared.results import ResultsTree, check_places, fingerprint
-from vos_shared.runtime.device import choose_device
-from vos_shared.runtime.distributed import rank, shard
-from vos_shared.segment import SegmentArguments, run_settings
-from vos_shared.sequence_loop import MaskSink, segment_sequence
+from vos_shared.method import Frame, ObjectMask
+from vos_shared.processing import Output, check_outputs, mask_output, process
+from vos_shared.results import ResultsTree, fingerprint
+from vos_shared.runtime.distributed import shard
+from vos_shared.segment import SegmentArguments, load_segmenter, run_settings
+from vos_shared.sequence_loop import SegmentedFrame
 
 PASCAL_COLOURS: Final = 22
 """Ids that have a colour of their own in the official pictures; those above are grey."""
@@ -52,85 +48,34 @@ def segment_list(
     if not any(item.sequence.annotations for item in everything):
         raise UserError(f"file list {path}: no mask that it names is there; sequences begin with the masks of objects")
     listed = shard(everything)
-    prompted = [item.sequence for item in listed if item.sequence.annotations]  # Others are background, as published.
-    require_prompts(prompted, DENSE_ULEARN.supervision)
-    device = choose_device(arguments.device)
-    weights, precision = arguments.weights, arguments.precision
-    segmenter = DENSE_ULEARN.load(weights, str(device), precision, variant=arguments.variant, **options)
+    sequences = [item.sequence for item in listed]
+    supervision = DENSE_ULEARN.supervision
+    # A sequence without masks is all background, as in the published program.
+    require_prompts([sequence for sequence in sequences if sequence.annotations], supervision)
+    segmenter, device = load_segmenter(DENSE_ULEARN, arguments, options)
     settings = {**run_settings(DENSE_ULEARN, segmenter, arguments, options), "pictures": pictures}
-    tree = ResultsTree(arguments.output / f"{layer}_vos", settings=settings)
-    drawn = ResultsTree(arguments.output / f"{layer}_vis", settings=settings, kind="pictures") if pictures else None
-    check_places([tree] if drawn is None else [tree, drawn], (item.sequence.name for item in listed))
-    total = sum(len(item.sequence.frame_names) for item in listed)
-    with tqdm(total=total, unit="frame", disable=None if rank() == 0 else True) as bar:
-        for item in listed:
-            bar.set_description(item.sequence.name)
-            inputs = fingerprint([inputs_fingerprint(item.sequence, DENSE_ULEARN.supervision), sorted(item.wanted)])
-            if arguments.resume and _is_done(item, tree, inputs, drawn):
-                bar.update(len(item.sequence.frame_names))
-            else:
-                _segment(item, tree, inputs, drawn, segmenter, device, arguments.seed, bar.update)
-    print(f"{len(listed)} {'sequence' if len(listed) == 1 else 'sequences'} in {tree.root}")
+    wanted = {item.sequence.name: sorted(item.wanted) for item in listed}
+    masks = ResultsTree(arguments.output / f"{layer}_vos", settings=settings)
+    outputs = [mask_output(masks, frame_names=lambda item: wanted[item.name])]
+    if pictures:
+        tree = ResultsTree(arguments.output / f"{layer}_vis", settings=settings, kind="pictures")
+        outputs.append(Output(tree, _write_picture))
+    check_outputs(outputs, sequences)
+    process(
+        sequences,
+        segmenter,
+        outputs,
+        supervision=supervision,
+        device=device,
+        seed=arguments.seed,
+        resume=arguments.resume,
+        fingerprint=lambda item: fingerprint([inputs_fingerprint(item, supervision), wanted[item.name]]),
+    )
+    print(f"{len(listed)} {'sequence' if len(listed) == 1 else 'sequences'} in {masks.root}")
 
 
-def _is_done(item: ListedSequence, tree: ResultsTree, inputs: str, drawn: ResultsTree | None) -> bool:
-    name = item.sequence.name
-    if drawn is not None and not drawn.is_complete(name, item.sequence.frame_names, inputs):
-        return False
-    return tree.is_complete(name, sorted(item.wanted), inputs)
-
-
-def _segment(
-    item: ListedSequence,
-    tree: ResultsTree,
-    inputs: str,
-    drawn: ResultsTree | None,
-    segmenter: Segmenter,
-    device: torch.device,
-    seed: int,
-    on_frame: Callable[[], object],
-) -> None:
-    name = item.sequence.name
-    with (
-        nullcontext() if drawn is None else drawn.replacing(name, inputs) as folder,
-        tree.writer(name, sorted(item.wanted), inputs) as writer,
-    ):
-        pictures = None if folder is None else _Pictures(folder, iter(item.sequence.video))
-        timing = segment_sequence(
-            segmenter,
-            item.sequence,
-            _Outputs(writer, item.wanted, pictures),
-            supervision=DENSE_ULEARN.supervision,
-            device=device,
-            seed=seed,
-            on_frame=on_frame,
-        )
-        writer.extra({"timing": timing.to_json()})
-
-
-@dataclass(frozen=True)
-class _Outputs:
-    """Masks of flagged frames, pictures of all."""
-
-    masks: MaskSink
-    wanted: frozenset[str]
-    pictures: _Pictures | None
-
-    def write(self, frame_name: str, mask: ObjectMask, /) -> None:
-        if frame_name in self.wanted:
-            self.masks.write(frame_name, mask)
-        if self.pictures is not None:
-            self.pictures.write(frame_name, mask)
-
-
-@dataclass(frozen=True)
-class _Pictures:
-    folder: Path
-    frames: Iterator[Frame]  # Decoded once more: here they are needed later than in the segmenter.
-
-    def write(self, frame_name: str, mask: ObjectMask, /) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture(next(self.frames), mask)).save(self.folder / f"{frame_name}.png")
+def _write_picture(folder: Path, item: SegmentedFrame) -> None:
+    Image.fromarray(picture(item.frame, item.segmentation.mask)).save(folder / f"{item.name}.png")
 
 
 def picture(frame: Frame, mask: ObjectMask) -> Frame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -25,8 +26,8 @@ from vos_shared.datasets.sequence import VideoSequence
 from vos_shared.errors import BadDataset
 from vos_shared.evaluation import evaluate
 from vos_shared.masks import read_mask, write_mask
-from vos_shared.method import ModelInfo, ObjectMask, Supervision
-from vos_shared.sequence_loop import segment_sequence
+from vos_shared.method import ModelInfo, Supervision
+from vos_shared.sequence_loop import SegmentedFrame, segment_sequence
 from vos_shared.training import RunningMeans
 
 LAYERS: Final[tuple[Layer, ...]] = ("key", "res4")
@@ -148,11 +149,19 @@ class Validation:
                 folder = Path(results) / sequence.name
                 folder.mkdir()
                 segment_sequence(
-                    segmenter, sequence, _Folder(folder), supervision=Supervision.FIRST_FRAME, device=device
+                    segmenter,
+                    sequence,
+                    partial(_write, folder),
+                    supervision=Supervision.FIRST_FRAME,
+                    device=device,
                 )
                 pictures[sequence.name] = _picture(sequence, folder)
             scores = evaluate("davis2017", list(self.sequences), results, progress=False)
         return dict(scores.summary), pictures
+
+
+def _write(folder: Path, item: SegmentedFrame) -> None:
+    write_mask(folder / f"{item.name}.png", item.segmentation.mask)
 
 
 def _picture(sequence: VideoSequence, results: Path) -> npt.NDArray[np.uint8]:
@@ -164,11 +173,3 @@ def _picture(sequence: VideoSequence, results: Path) -> npt.NDArray[np.uint8]:
     empty = np.zeros(frames[0].shape[:2], np.uint8)
     found = [read_mask(results / f"{name}.png") for name in names]
     return segmentation_picture(frames, [empty if mask is None else mask for mask in truth], found)
-
-
-@dataclass(frozen=True)
-class _Folder:
-    path: Path
-
-    def write(self, frame_name: str, mask: ObjectMask, /) -> None:
-        write_mask(self.path / f"{frame_name}.png", mask)

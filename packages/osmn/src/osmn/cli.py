@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, cast
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from osmn.cli_train import Train
 from osmn.method import OSMN_METHOD
 from osmn.settings import InferenceSettings, OnlineSettings
-from vos_shared.cli import Evaluate, run_cli
+from vos_shared.cli import Evaluate, run_commands
 from vos_shared.errors import UserError
 from vos_shared.inputs import InputArguments
+from vos_shared.options import changed_settings
 from vos_shared.segment import SegmentArguments, run_segment
 
 PROGRAM = "osmn"
-
-
-def changed(settings: Any) -> dict[str, Any]:
-    """The fields of a settings object that differ from their defaults."""
-    default = type(settings)()
-    given = {item.name: getattr(settings, item.name) for item in fields(settings)}
-    return {name: value for name, value in given.items() if value != getattr(default, name)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +29,7 @@ class Segment(SegmentArguments):
 
     def run(self) -> None:
         """Segment."""
-        run_segment(OSMN_METHOD, self, **changed(self.settings))
+        run_segment(OSMN_METHOD, self, **changed_settings(self.settings))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +42,7 @@ class FineTune(SegmentArguments):
 
     def run(self) -> None:
         """Fine-tune and segment."""
-        run_segment(OSMN_METHOD, self, **changed(self.settings), **changed(self.online))
+        run_segment(OSMN_METHOD, self, **changed_settings(self.settings), **changed_settings(self.online))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,10 +179,6 @@ class Export:
             print(path)
 
 
-class _Command(Protocol):
-    def run(self) -> int | None: ...
-
-
 def main() -> None:
     """Run the ``osmn`` command."""
     commands: dict[str, Callable[..., Any]] = {
@@ -204,9 +193,4 @@ def main() -> None:
         "export": Export,
     }
 
-    def command() -> int | None:
-        description = f"{OSMN_METHOD.title} ({OSMN_METHOD.paper})."
-        chosen = tyro.extras.subcommand_cli_from_dict(commands, prog=PROGRAM, description=description)
-        return cast(_Command, chosen).run()
-
-    sys.exit(run_cli(command, prog=PROGRAM))
+    run_commands(PROGRAM, f"{OSMN_METHOD.title} ({OSMN_METHOD.paper}).", commands)

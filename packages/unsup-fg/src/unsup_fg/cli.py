@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tyro
-
-from vos_shared.cli import run_cli
+from unsup_fg.method import VIDEOPCA
+from vos_shared.cli import run_commands
 from vos_shared.errors import UserError
 from vos_shared.inputs import InputArguments
 
@@ -46,44 +44,30 @@ class VideoPCACommand(InputArguments):
 
     def run(self) -> None:
         """Label what is not labelled yet, draw it, write the times."""
-        from tqdm import tqdm
-
-        from unsup_fg.inference import SegmenterSettings
-        from unsup_fg.labelling import Labeller
-        from vos_shared.atomic import require_json, write_json
-        from vos_shared.overlay_video import overlay_path, require_overlay, write_overlay
-        from vos_shared.runtime.device import choose_device, describe_device
-        from vos_shared.runtime.distributed import own_file, rank, shard
+        from unsup_fg.inference import SegmenterSettings, VideoPCASegmenter
+        from unsup_fg.labelling import label_outputs
+        from vos_shared.atomic import require_json
+        from vos_shared.processing import check_outputs, draw, process, write_timing
+        from vos_shared.runtime.device import choose_device
+        from vos_shared.runtime.distributed import shard
 
         require_json(self.timing)
         if self.overlay and self.output is None:
             raise UserError("--overlay draws object masks; add --output FOLDER for them")
         settings = SegmenterSettings(self.components, self.size or None, self.longest_run, self.threshold)
-        device = choose_device(self.device)
-        labeller = Labeller(settings, device, masks=self.output, soft=self.soft)
+        segmenter = VideoPCASegmenter(settings, choose_device(self.device))
+        outputs = label_outputs(segmenter, masks=self.output, soft=self.soft)
         sequences = shard(self._worth_labelling(self.load()))
-        labeller.check_places(sequence.name for sequence in sequences)
-        drawn = self.output if self.overlay else None
-        if drawn:
-            for sequence in sequences:
-                require_overlay(overlay_path(drawn / sequence.name))
-        times, done, total = {}, 0, sum(len(sequence.frame_names) for sequence in sequences)
-        with tqdm(total=total, unit="frame", disable=None if rank() == 0 else True) as bar:
-            for sequence in sequences:
-                bar.set_description(sequence.name)
-                times[sequence.name] = labeller.label(sequence, on_frame=bar.update)
-                done += len(sequence.frame_names)
-                bar.update(done - bar.n)  # Where it was finished before.
-                if drawn:
-                    write_overlay(sequence.video, drawn / sequence.name, overlay_path(drawn / sequence.name))
+        check_outputs(outputs, sequences, overlay=self.overlay)
+        process(sequences, segmenter, outputs, supervision=VIDEOPCA.supervision, device=segmenter.device)
+        if self.overlay:
+            draw(sequences, outputs[0].tree)
+        if self.timing is not None:
+            write_timing(sequences, outputs[0].tree, self.timing)
         folders = [
             f"{kind} in {folder}" for kind, folder in (("masks", self.output), ("soft masks", self.soft)) if folder
         ]
         print(f"{len(sequences)} {'sequence' if len(sequences) == 1 else 'sequences'}: {', '.join(folders)}")
-        if self.timing is not None and sequences:  # With more processes than sequences some have none.
-            write_json(
-                own_file(self.timing), {"method": "videopca", "device": describe_device(device), "sequences": times}
-            )
 
     def _worth_labelling(self, sequences: list[VideoSequence]) -> list[VideoSequence]:
         """Leave out, and say so, what is too short to tell background from foreground."""
@@ -102,12 +86,4 @@ class VideoPCACommand(InputArguments):
 
 def main() -> None:
     """Run the ``unsup-fg`` command."""
-
-    def command() -> None:
-        tyro.extras.subcommand_cli_from_dict(
-            {"videopca": VideoPCACommand},
-            prog="unsup-fg",
-            description="Unsupervised learning of foreground from video.",
-        ).run()
-
-    sys.exit(run_cli(command, prog="unsup-fg"))
+    run_commands("unsup-fg", "Unsupervised learning of foreground from video.", {"videopca": VideoPCACommand})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import sys
 import time
@@ -22,6 +21,7 @@ from tqdm import tqdm
 from vos_shared.atomic import atomic_path, write_json
 from vos_shared.checkpoints.torch_pickle import load_torch
 from vos_shared.errors import BadWeights, MissingExtra, UserError
+from vos_shared.runtime.seeding import random_state, set_random_state
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -68,28 +68,6 @@ class ResumeFile:
             raise BadWeights(f"{self.path}: no resume file of a training run; give the one that the run itself wrote")
         set_random_state(state.pop("random"))
         return state
-
-
-def random_state() -> dict[str, Any]:
-    """The state of Python's, NumPy's and PyTorch's global generators, as tensors and plain values."""
-    name, words, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002 - the global one is meant
-    return {
-        "python": random.getstate(),
-        "numpy": [str(name), np.asarray(words).tolist(), int(position), int(has_gauss), float(gauss)],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def set_random_state(state: Mapping[str, Any]) -> None:
-    """Undo `random_state`. CUDA generators are set when there are as many devices as there were."""
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    name, words, *rest = state["numpy"]
-    np.random.set_state((name, np.array(words, np.uint32), *rest))  # noqa: NPY002 - the global one is meant
-    torch.set_rng_state(state["torch"].cpu())
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([device_state.cpu() for device_state in state["cuda"]])
 
 
 class TrainingLog:

@@ -1,0 +1,229 @@
+"""Segmenters run over sequences into trees of results: what is finished stays, what is not is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from vos_shared.errors import BadResults
+from vos_shared.inputs import inputs_fingerprint
+from vos_shared.method import Segmenter, Supervision
+from vos_shared.sequence_loop import SegmentedFrame, segment_sequence, total_timing
+
+if TYPE_CHECKING:
+    import torch
+
+    from vos_shared.datasets import VideoSequence
+    from vos_shared.results import ResultsTree
+
+
+def _all_frames(sequence: VideoSequence) -> Sequence[str]:
+    return sequence.frame_names
+
+
+@dataclass(frozen=True)
+class Output:
+    """A tree of results that a segmenter fills.
+
+    Attributes:
+        tree: where the results of each sequence go.
+        write: writes the files of one frame into the folder of its sequence.
+        frame_names: frames of a sequence that are written; by default all.
+        pictures: whether that makes ``<frame>.png`` of each, without which a sequence is not finished.
+        soft_masks: whether `write` needs soft masks.
+    """
+
+    tree: ResultsTree
+    write: Callable[[Path, SegmentedFrame], object]
+    frame_names: Callable[[VideoSequence], Sequence[str]] = _all_frames
+    pictures: bool = True
+    soft_masks: bool = False
+
+    def required(self, sequence: VideoSequence) -> Sequence[str]:
+        """Frames of which there must be a picture when the sequence is finished."""
+        return self.frame_names(sequence) if self.pictures else ()
+
+    def is_finished(self, sequence: VideoSequence, inputs: str) -> bool:
+        """Whether the results of a sequence are there, made from these inputs."""
+        return self.tree.is_complete(sequence.name, self.required(sequence), inputs)
+
+
+def mask_output(tree: ResultsTree, frame_names: Callable[[VideoSequence], Sequence[str]] = _all_frames) -> Output:
+    """Palette PNGs of object ids, ``<sequence>/<frame>.png``.
+
+    Args:
+        tree: where they go.
+        frame_names: the frames whose masks are written; by default all.
+    """
+    from vos_shared.masks import write_mask
+
+    def write(folder: Path, item: SegmentedFrame) -> None:
+        write_mask(folder / f"{item.name}.png", item.segmentation.mask)
+
+    return Output(tree, write, frame_names)
+
+
+def soft_mask_output(tree: ResultsTree) -> Output:
+    """Soft masks, ``<sequence>/<object id>/<frame>.npy``."""
+    from vos_shared.soft_masks import write_soft_masks
+
+    def write(folder: Path, item: SegmentedFrame) -> None:
+        if item.segmentation.soft_masks is not None:
+            write_soft_masks(folder, item.name, item.segmentation.soft_masks)
+
+    return Output(tree, write, pictures=False, soft_masks=True)
+
+
+def check_outputs(outputs: Sequence[Output], sequences: Iterable[VideoSequence], *, overlay: bool = False) -> None:
+    """Refuse, before any work, to replace what somebody else has written.
+
+    Args:
+        outputs: what will be written.
+        sequences: what will be processed.
+        overlay: whether overlay videos will be drawn beside the masks of the first output.
+
+    Raises:
+        BadResults: naming the folder or file.
+    """
+    from vos_shared.overlay_video import overlay_path, require_overlay
+    from vos_shared.results import check_places
+
+    names = [sequence.name for sequence in sequences]
+    check_places([output.tree for output in outputs], names)
+    for name in names if overlay else ():
+        require_overlay(overlay_path(outputs[0].tree.folder(name)))
+
+
+def process(
+    sequences: Sequence[VideoSequence],
+    segmenter: Segmenter,
+    outputs: Sequence[Output],
+    *,
+    supervision: Supervision,
+    device: torch.device,
+    seed: int = 0,
+    resume: bool = True,
+    fingerprint: Callable[[VideoSequence], str] | None = None,
+) -> None:
+    """Run a segmenter over the sequences that are not finished in all outputs; shows progress.
+
+    The time of each sequence is kept in the record of the first output, see `times_of`.
+
+    Args:
+        sequences: the share of this process.
+        segmenter: runs over one after another.
+        outputs: what is written, the first is the main one. `check_outputs` looks at them before long work.
+        supervision: what the segmenter is told.
+        device: where it computes, for the times.
+        seed: of random numbers, the same for every sequence.
+        resume: leave alone what is finished; False computes all anew.
+        fingerprint: of what a sequence's results are made from; by default of its frames and prompts.
+
+    Raises:
+        UserError: at the sequence that it concerns; finished sequences stay.
+    """
+    made_from = fingerprint or (lambda sequence: inputs_fingerprint(sequence, supervision))
+    inputs = {sequence.name: made_from(sequence) for sequence in sequences}
+
+    def finished(sequence: VideoSequence) -> bool:
+        return resume and all(output.is_finished(sequence, inputs[sequence.name]) for output in outputs)
+
+    pending = [sequence for sequence in sequences if not finished(sequence)]
+    with tqdm(total=sum(len(item.frame_names) for item in pending), unit="frame", disable=bar_hidden()) as bar:
+        for sequence in pending:
+            bar.set_description(sequence.name)
+            with ExitStack() as stack:
+                write, keep = _writers(stack, outputs, sequence, inputs[sequence.name])
+                timing = segment_sequence(
+                    segmenter,
+                    sequence,
+                    write,
+                    supervision=supervision,
+                    device=device,
+                    seed=seed,
+                    soft_masks=any(output.soft_masks for output in outputs),
+                    on_frame=bar.update,
+                )
+                keep({"timing": {"device": _described(device), **timing.to_json()}})
+
+
+_Write = Callable[[SegmentedFrame], None]
+_Keep = Callable[[Mapping[str, Any]], None]
+
+
+def _writers(stack: ExitStack, outputs: Sequence[Output], sequence: VideoSequence, inputs: str) -> tuple[_Write, _Keep]:
+    """What writes a frame to all outputs, and what keeps a record beside the first."""
+    origin = sequence.video.origin
+    writers = [
+        stack.enter_context(output.tree.writer(sequence.name, output.required(sequence), inputs, source=origin))
+        for output in outputs
+    ]
+    targets = [
+        (frozenset(output.frame_names(sequence)), output.write, writer.folder)
+        for output, writer in zip(outputs, writers, strict=True)
+    ]
+
+    def write(item: SegmentedFrame) -> None:
+        for names, write_frame, folder in targets:
+            if item.name in names:
+                write_frame(folder, item)
+
+    return write, writers[0].extra
+
+
+def _described(device: torch.device) -> str:
+    from vos_shared.runtime.device import describe_device
+
+    return describe_device(device)
+
+
+def draw(sequences: Sequence[VideoSequence], tree: ResultsTree) -> None:
+    """Draw the objects over the frames, ``<sequence>.mp4`` beside the masks, unless one is there that is younger."""
+    from vos_shared.overlay_video import overlay_path, write_overlay
+
+    for sequence in tqdm(sequences, desc="drawing", unit="sequence", disable=bar_hidden()):
+        masks = tree.folder(sequence.name)
+        path = overlay_path(masks)
+        if not path.exists() or path.stat().st_mtime < masks.stat().st_mtime:
+            write_overlay(sequence.video, masks, path)
+
+
+def times_of(sequences: Sequence[VideoSequence], tree: ResultsTree) -> dict[str, dict[str, Any]]:
+    """What each sequence cost, now or when it was computed; see `vos_shared.sequence_loop.SequenceTiming.to_json`.
+
+    Raises:
+        BadResults: a record is not there or damaged, since another run writes to the tree at the same time.
+    """
+    records = {sequence.name: tree.record(sequence.name) or {} for sequence in sequences}
+    times = {name: record.get("extra", {}).get("timing") for name, record in records.items()}
+    if lacking := [name for name, timing in times.items() if not isinstance(timing, dict) or "frames" not in timing]:
+        raise BadResults(f"{tree.root} has no times of {lacking[0]}: another run may be writing there; run this again")
+    return {name: timing for name, timing in times.items() if timing is not None}
+
+
+def write_timing(sequences: Sequence[VideoSequence], tree: ResultsTree, path: Path) -> None:
+    """Write the times of this run and of those before it as JSON; under torchrun a file for each process.
+
+    With more processes than sequences some have no sequence and write nothing.
+
+    Raises:
+        BadResults: as `times_of`.
+    """
+    from vos_shared.atomic import write_json
+    from vos_shared.runtime.distributed import own_file
+
+    if sequences:
+        times = times_of(sequences, tree)
+        write_json(own_file(path), {**tree.settings, "total": total_timing(times.values()), "sequences": times})
+
+
+def bar_hidden() -> bool | None:
+    """For ``tqdm(disable=..)``: only the first process shows a bar, and only in a terminal."""
+    from vos_shared.runtime.distributed import rank
+
+    return None if rank() == 0 else True
