@@ -70,25 +70,25 @@ import sys
 import torch
 from dataclasses import replace
 from dense_ulearn.augmentation import Views
-from dense_ulearn.presets import CUSTOM, Augmentation, Objective
-from dense_ulearn.trainer import Trainer
+from dense_ulearn.presets import CUSTOM, Augmentation, ObjectiveSettings
+from dense_ulearn.objective import Objective
 from vos_shared.runtime.distributed import fabric, rank, world_size
 
-settings = replace(CUSTOM, augmentation=Augmentation(32, (32, 40)), objective=Objective(4, 2))
+settings = replace(CUSTOM, augmentation=Augmentation(32, (32, 40)), objective=ObjectiveSettings(4, 2))
 lightning = fabric("cpu", devices=world_size())
 lightning.launch()
-trainer = Trainer(settings, lightning)
-trainer.network.eval()  # Batch statistics would differ.
+objective = Objective(settings, lightning)
+objective.network.eval()  # Batch statistics would differ.
 generator = torch.Generator().manual_seed(3)
 whole = Views(*(torch.randint(256, (4, 3, 3, 32, 32), generator=generator, dtype=torch.uint8) for _ in range(2)),
               torch.tensor([[-0.7, 0, 0.1], [0, 0.7, -0.2]]).repeat(4, 1, 1))
 share = 4 // world_size()
 views = Views(*(part[rank() * share : (rank() + 1) * share] for part in whole))
-losses = trainer.losses(views, trainer.draw_offsets(share))
+losses = objective.losses(views, objective.draw_offsets(share, 0))
 lightning.backward(losses.main)
 main = lightning.all_reduce(losses.main.detach(), reduce_op="mean")
 if rank() == 0:
-    gradient = {name: parameter.grad for name, parameter in trainer.network.named_parameters()}
+    gradient = {name: parameter.grad for name, parameter in objective.network.named_parameters()}
     torch.save({"main": main, "gradient": gradient}, sys.argv[1])
 """
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dense_ulearn.data import ClipBatches, ClipDataset, clip_batches, sample_ids
-from dense_ulearn.presets import Augmentation, Sampling
+from dense_ulearn.data import ClipDataset, TrainingClips, sample_ids
+from dense_ulearn.presets import Augmentation, Sampling, TrainingSettings
 from vos_shared.errors import BadDataset, BadVideo
+from vos_shared.training.batches import load
 from vos_shared.video import Video
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -46,36 +48,43 @@ def test_every_place_and_every_anchor_frame_is_drawn() -> None:
     assert {min(clip) for clip in clips} == {0, 1, 2, 3}
 
 
-def test_an_epoch_visits_every_video_once_and_each_epoch_differs() -> None:
-    batches = list(ClipBatches(12, 4, 2, seed=3))
+class Keys(ClipDataset):
+    """Shows which clip is asked for."""
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        return key
+
+
+def keys_of(videos: int, batch: int, steps: int, *, clips_per_video: int = 1, processes: int = 1) -> list[list[Any]]:
+    """(epoch, index) of the clips of each step, over all processes."""
+    frames = np.zeros((videos, 5, 40, 40, 3), np.uint8)
+    clips = Keys([Video.open(video) for video in frames], Sampling(), Augmentation(), seed=3)
+    settings = TrainingSettings(batch=batch, clips_per_video=clips_per_video, seed=3)
+    samples = TrainingClips(clips, settings, processes)
+    return [[samples[step, slot] for slot in range(batch * processes)] for step in range(steps)]
+
+
+def test_an_epoch_visits_every_video_and_each_epoch_differs() -> None:
+    batches = keys_of(6, 4, 6, clips_per_video=2)
     epochs = [[key for batch in batches[first : first + 3] for key in batch] for first in (0, 3)]
     orders = [[index for _, index in epoch] for epoch in epochs]
     assert [{epoch for epoch, _ in keys} for keys in epochs] == [{0}, {1}]
     assert [sorted(order) for order in orders] == [list(range(12))] * 2
     assert orders[0] != orders[1]
+    assert orders[0] == np.random.default_rng((3, 0)).permutation(12).tolist(), "as in earlier versions"
 
 
 def test_the_last_partial_batch_is_dropped() -> None:
-    assert [len(batch) for batch in ClipBatches(11, 4, 1, seed=0)] == [4, 4]
+    assert [{epoch for epoch, _ in batch} for batch in keys_of(11, 4, 3)] == [{0}, {0}, {1}]
 
 
-@given(st.integers(0, 6))
-def test_a_run_that_starts_later_sees_the_rest_of_the_same_batches(start: int) -> None:
-    whole = list(ClipBatches(8, 4, 3, seed=5, clips_per_video=1))
-    later = ClipBatches(8, 4, 3, seed=5, start=start)
-    assert list(later) == whole[start:]
-    assert len(later) == len(whole) - start
-
-
-def test_ranks_share_the_batch_of_one_process() -> None:
-    whole = list(ClipBatches(8, 4, 2, seed=1))
-    ranks = [list(ClipBatches(8, 2, 2, seed=1, rank=rank, world=2)) for rank in range(2)]
-    assert [first + second for first, second in zip(*ranks, strict=True)] == whole
+def test_processes_share_the_batch_of_one() -> None:
+    assert keys_of(8, 2, 4, processes=2) == keys_of(8, 4, 4)
 
 
 def test_too_few_videos_for_a_batch() -> None:
     with pytest.raises(BadDataset, match="3 clips do not fill one batch of 4"):
-        ClipBatches(3, 4, 1, seed=0)
+        keys_of(3, 4, 1)
 
 
 def clips_of(frames: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> ClipDataset:
@@ -96,6 +105,6 @@ def test_a_damaged_frame_is_one_line(tmp_path: Path, workers: int) -> None:
         (tmp_path / f"{index}.jpg").write_bytes(b"\xff\xd8\xff" + os.urandom(40))
     clips = ClipDataset([Video.open(tmp_path)], Sampling(), Augmentation(crop=32, shorter_side=(32, 40)), seed=0)
     with pytest.raises(BadVideo) as caught:
-        list(clip_batches(clips, [[(0, 0)]], workers))
+        list(load(clips, [[(0, 0)]], workers=workers))
     assert str(caught.value).startswith(f"frame {tmp_path}")
     assert "\n" not in str(caught.value)

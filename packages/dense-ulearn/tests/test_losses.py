@@ -12,12 +12,12 @@ from torch import Tensor
 
 from dense_ulearn.losses import Losses, Offsets, check_cells, draw_offsets, training_losses
 from dense_ulearn.networks import DenseNetwork
-from dense_ulearn.presets import Objective, Optimisation
-from dense_ulearn.trainer import keys_of_views, make_optimiser, parameter_groups
+from dense_ulearn.objective import keys_of_views, make_optimiser, parameter_groups
+from dense_ulearn.presets import ObjectiveSettings, Optimisation
 from vos_shared.errors import UserError
 from vos_shared.runtime.device import autocast
 
-SMALL = Objective(grid=4, reference_grid=2)
+SMALL = ObjectiveSettings(grid=4, reference_grid=2)
 
 
 def random_batch(seed: int, clips: int = 2, frames: int = 3, cells: int = 8) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -41,7 +41,7 @@ def warp(maps: Tensor, theta: Tensor) -> Tensor:
 
 
 def plain_losses(
-    keys: Tensor, other: Tensor, theta: Tensor, other_theta: Tensor, offsets: Offsets, objective: Objective
+    keys: Tensor, other: Tensor, theta: Tensor, other_theta: Tensor, offsets: Offsets, objective: ObjectiveSettings
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Word by word: logits over all anchors, warped; softmax, other clips zeroed, argmax. Slow and large."""
     clips, frames, _, height, width = keys.shape
@@ -117,18 +117,18 @@ def test_a_pair_of_equal_views_that_are_told_apart_everywhere_costs_little() -> 
     keys = torch.eye(64).view(1, 1, 64, 8, 8).repeat(1, 3, 1, 1, 1)
     identity = torch.eye(2, 3).expand(1, 3, 2, 3)
     offsets = Offsets(*(torch.zeros(1, dtype=torch.long) for _ in range(4)))
-    assert training_losses(keys, keys, identity, identity, offsets, Objective()).main < 1e-5
+    assert training_losses(keys, keys, identity, identity, offsets, ObjectiveSettings()).main < 1e-5
 
 
 def test_offsets_stay_within_one_step_and_come_in_the_published_order() -> None:
-    offsets = draw_offsets(500, 32, 64, Objective(), torch.Generator().manual_seed(3))
+    offsets = draw_offsets(500, 32, 64, ObjectiveSettings(), torch.Generator().manual_seed(3))
     assert [int(offset.max()) for offset in offsets] == [7, 3, 15, 7]
     assert torch.equal(offsets.grid_x, torch.randint(8, (500,), generator=torch.Generator().manual_seed(3)))
 
 
 def test_a_map_that_the_grid_does_not_divide_is_refused() -> None:
     with pytest.raises(UserError, match="10x8 cells cannot hold a regular 8x8 grid"):
-        check_cells(10, 8, Objective())
+        check_cells(10, 8, ObjectiveSettings())
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def official_losses(official: dict[str, Tensor], network: DenseNetwork, device: 
     )
     keys = keys_of_views(forward, forward, frames1, frames2)
     offsets = Offsets(*(official[f"off_{name}"] for name in ("grid_x", "grid_y", "ref_x", "ref_y")))
-    return training_losses(*keys, affine1, affine2, offsets, Objective())
+    return training_losses(*keys, affine1, affine2, offsets, ObjectiveSettings())
 
 
 def test_one_training_step_equals_the_official_one(

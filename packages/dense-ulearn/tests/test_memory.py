@@ -17,10 +17,10 @@ from torch.utils._pytree import tree_leaves
 from dense_ulearn.inference import STORAGE, NetworkFeatures
 from dense_ulearn.losses import draw_offsets, training_losses
 from dense_ulearn.networks import DenseNetwork, normalise_images
-from dense_ulearn.presets import Objective, Optimisation
+from dense_ulearn.objective import keys_of_views, make_optimiser
+from dense_ulearn.presets import ObjectiveSettings, Optimisation
 from dense_ulearn.propagation import LabelPropagation
 from dense_ulearn.settings import InferenceSettings
-from dense_ulearn.trainer import keys_of_views, make_optimiser
 
 MEBIBYTE = 2**20
 
@@ -97,7 +97,7 @@ def test_half_precision_path_needs_less_than_two_gibibytes() -> None:
 
 def test_a_training_step_never_mixes_devices() -> None:
     """Clips come from the CPU as a data loader gives them; everything else is where the network is."""
-    device, objective = torch.device("meta"), Objective(grid=2, reference_grid=2)
+    device, objective = torch.device("meta"), ObjectiveSettings(grid=2, reference_grid=2)
     network = DenseNetwork().to(device)
     optimiser = make_optimiser(network, Optimisation())
 

@@ -8,7 +8,7 @@ import torch
 from dense_ulearn.augmentation import Views
 from dense_ulearn.losses import Offsets, training_losses
 from dense_ulearn.pictures import label_colours, segmentation_picture, training_picture
-from dense_ulearn.presets import Objective
+from dense_ulearn.presets import ObjectiveSettings
 
 
 def test_labels_have_colours_of_their_own() -> None:
@@ -25,8 +25,8 @@ def test_the_grid_shows_both_views_and_equal_columns_for_a_perfect_network() -> 
     keys = torch.eye(64).view(1, 1, 64, 8, 8).repeat(1, frames, 1, 1, 1)  # Every cell is told apart.
     identity = torch.eye(2, 3).expand(1, frames, 2, 3)
     offsets = Offsets(*(torch.zeros(1, dtype=torch.long) for _ in range(4)))
-    losses = training_losses(keys, keys, identity, identity, offsets, Objective())
-    picture = torch.from_numpy(training_picture(views, keys, losses, Objective()))
+    losses = training_losses(keys, keys, identity, identity, offsets, ObjectiveSettings())
+    picture = torch.from_numpy(training_picture(views, keys, losses, ObjectiveSettings()))
     assert picture.shape == (frames * side, 5 * side, 3)
     marked, warped, other, labels, assignment = picture.split(side, 1)
     assert (marked[:side, :, 0] > 100).all()  # Every cell of frame 0 is an anchor.

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from dense_ulearn.networks import DenseNetwork
+from dense_ulearn.objective import check_settings, make_optimiser
 from dense_ulearn.presets import (
     CUSTOM,
     KINETICS,
@@ -14,12 +15,11 @@ from dense_ulearn.presets import (
     TRACK,
     YTVOS,
     Augmentation,
-    Objective,
+    ObjectiveSettings,
     Optimisation,
     Sampling,
     TrainingSettings,
 )
-from dense_ulearn.trainer import check_settings, make_optimiser
 from vos_shared.errors import UserError
 
 TINY = TrainingSettings(
@@ -28,7 +28,7 @@ TINY = TrainingSettings(
     clips_per_video=2,
     seed=5,
     augmentation=Augmentation(crop=32, shorter_side=(32, 48)),
-    objective=Objective(grid=4, reference_grid=2),
+    objective=ObjectiveSettings(grid=4, reference_grid=2),
     optimisation=Optimisation("adam", 1e-3, 5e-4, "step", step_epochs=1, gamma=0.5),
 )
 """Two epochs of two steps."""
@@ -44,8 +44,8 @@ TINY = TrainingSettings(
         (replace(TINY, validate_epochs=0), "--validate-epochs is 0"),
         (replace(TINY, sampling=Sampling(frames=1)), "--frames is 1"),
         (replace(TINY, sampling=Sampling(gap=0)), "--gap is 0"),
-        (replace(TINY, objective=Objective(grid=0)), "--grid is 0"),
-        (replace(TINY, objective=Objective(temperature=0)), "--temperature is 0; it must be more than 0"),
+        (replace(TINY, objective=ObjectiveSettings(grid=0)), "--grid is 0"),
+        (replace(TINY, objective=ObjectiveSettings(temperature=0)), "--temperature is 0; it must be more than 0"),
         (replace(TINY, optimisation=Optimisation(lr=-1)), "--lr is -1"),
         (replace(TINY, optimisation=Optimisation(lr=float("nan"))), "--lr is nan"),
         (replace(TINY, optimisation=Optimisation(step_epochs=0)), "--step-epochs is 0"),
@@ -102,7 +102,7 @@ def test_published_configurations(
     assert (preset.batch, preset.epochs, preset.clips_per_video, preset.block_bn) == (16, epochs, 1, False)
     assert preset.sampling == Sampling(5, gap, ordered=preset is KINETICS)
     assert preset.augmentation == Augmentation(256, shorter_side, random_crop=optimiser == "adam", zoom=(0.5, 1.0))
-    assert preset.objective == Objective(8, 4, 0.05, 0.1)
+    assert preset.objective == ObjectiveSettings(8, 4, 0.05, 0.1)
     assert (found.optimiser, found.lr, found.weight_decay, found.schedule) == (optimiser, rate, 5e-4, "step")
     assert (found.step_epochs, found.gamma) == (step_epochs, gamma)
     assert (preset.validate_epochs, preset.picture_epochs) == (validated, pictured)

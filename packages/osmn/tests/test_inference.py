@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from osmn.data import TrainingStream
+from osmn.data import TrainingSamples
 from osmn.guides import dilated_guide, resize_mask, spatial_guide
 from osmn.inference import OSMNSegmenter, load
 from osmn.networks import OSMN, Architecture, initialise
@@ -164,7 +164,7 @@ def test_fine_tuning_learns_the_first_frame_and_leaves_the_start_alone(
     if device.type == "cpu":  # Kernels of a GPU add up in any order.
         assert all(torch.equal(value, again.state_dict()[name]) for name, value in tuned.state_dict().items())
     sample = {
-        name: value[None].to(device) for name, value in TrainingStream(first_frame, samples, 1, 1, seed=9)[0].items()
+        name: value[None].to(device) for name, value in TrainingSamples(first_frame, samples, 1, seed=9)[0, 0].items()
     }
     with torch.no_grad():
         untuned, learned = (float(Objective(network)(sample)[0]) for network in (model, tuned))

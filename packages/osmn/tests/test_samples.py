@@ -17,7 +17,7 @@ from osmn.data import (
     Example,
     Mixture,
     StillImages,
-    TrainingStream,
+    TrainingSamples,
     VideoFrames,
     _still,
     make_sample,
@@ -25,7 +25,8 @@ from osmn.data import (
 from osmn.guides import MEAN_BGR, Gaussian
 from osmn.presets import GuideAugmentation, SampleSettings
 from vos_shared.datasets import VideoSequence
-from vos_shared.datasets.davis import davis2016
+from vos_shared.datasets.davis import davis2016, davis2017
+from vos_shared.datasets.synthetic import write_davis_tree
 from vos_shared.errors import BadDataset
 from vos_shared.masks import write_mask
 from vos_shared.video import Video
@@ -91,12 +92,13 @@ def test_perturbed_mask_that_leaves_the_frame_is_cut() -> None:
 
 
 def test_a_sample_depends_on_seed_and_place_alone(stills: StillImages) -> None:
-    stream, again = (TrainingStream(stills, TINY, batch=2, steps=6, seed=5) for _ in range(2))
-    later = again[9]
-    for key, value in stream[9].items():
-        torch.testing.assert_close(value, later[key])
-    assert stream[8]["image"].shape == stream[9]["image"].shape  # One scale a step.
-    assert {tuple(stream[item]["image"].shape[1:]) for item in range(12)} == {(48, 64), (36, 48)}
+    samples, again = (TrainingSamples(stills, TINY, batch=2, seed=5) for _ in range(2))
+    later = again[4, 1]
+    for name, value in samples[4, 1].items():
+        torch.testing.assert_close(value, later[name])
+    assert samples[4, 0]["image"].shape == samples[4, 1]["image"].shape  # One scale a step.
+    sizes = {tuple(samples[step, slot]["image"].shape[1:]) for step in range(6) for slot in range(2)}
+    assert sizes == {(48, 64), (36, 48)}
 
 
 def test_images_without_masks_are_all_listed(stills: StillImages) -> None:
@@ -205,11 +207,30 @@ def test_guides_of_videos_show_enough_of_an_object(tmp_path: Path) -> None:
 
 def test_an_epoch_sees_every_example_of_every_source_once(stills: StillImages) -> None:
     source = Mixture([stills, stills])
-    stream = TrainingStream(source, TINY, batch=3, steps=4, seed=1)
-    orders = [[stream._index(6 * epoch + place) for place in range(6)] for epoch in range(2)]
+    samples = TrainingSamples(source, TINY, batch=3, seed=1)
+    orders = [[samples._order(epoch, place) for place in range(6)] for epoch in range(2)]
     assert all(sorted(order) == list(range(6)) for order in orders)
     assert orders[0] != orders[1] != list(range(6))
     assert [source._examples[index][1] for index in range(6)] == [0, 1, 2, 0, 1, 2]
+
+
+def test_masks_of_videos_are_decoded_once_for_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other processes and a resumed run read the index; other masks make another."""
+    write_davis_tree(tmp_path / "davis", clips=2, frames=4, size=(48, 64))
+    sequences, run = davis2017(tmp_path / "davis"), tmp_path / "run"
+    found = VideoFrames.from_sequences(sequences, run)
+    assert found == VideoFrames.from_sequences(sequences)
+    pairs = [rest for _, *rest in found.frames]
+    with monkeypatch.context() as patch:
+        patch.setattr(VideoSequence, "annotation", lambda *_: pytest.fail("a mask was decoded"))
+        again = VideoFrames.from_sequences(davis2017(tmp_path / "davis"), run)
+    assert [rest for _, *rest in again.frames] == pairs
+    assert again.guides == found.guides
+    path = sequences[0].annotations["00001"]
+    write_mask(path, np.zeros((48, 64), np.uint8))
+    assert len(VideoFrames.from_sequences(davis2017(tmp_path / "davis"), run)) < len(found)
+    (run / "objects.json").write_bytes(b"[" * 100_000)
+    assert len(VideoFrames.from_sequences(davis2017(tmp_path / "davis"), run)) < len(found)
 
 
 def test_only_large_objects_of_coco_are_trained_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 
-from osmn import training
 from osmn.data import (
     Example,
     Source,
@@ -21,8 +21,8 @@ from osmn.networks import OSMN, Architecture, initialise
 from osmn.presets import COCO, DAVIS, YOUTUBE_VOS, GuideAugmentation, SampleSettings, TrainingSettings
 from osmn.settings import OnlineSettings
 from osmn.snapshots import load_snapshot
-from osmn.training import _seed_dropout, train
-from vos_shared.errors import BadDataset, BadWeights, UserError
+from osmn.training import train
+from vos_shared.errors import BadDataset, UserError
 from vos_shared.runtime.distributed import fabric
 
 TINY = SampleSettings(size=(48, 64), scales=(1.0, 0.75), scale_value=0.00787)
@@ -35,31 +35,31 @@ def test_damaged_photographs_and_masks_of_another_size_are_named(stills: StillIm
         stills.example(0, np.random.default_rng(0))
     image.write_bytes(image.read_bytes()[:200])
     for workers in (0, 1):
-        settings = TrainingSettings(steps=2, batch_size=3, workers=workers)
+        settings = TrainingSettings(steps=2, batch_size=3)
         with pytest.raises(UserError, match=r"0\.png") as caught:
-            train_tiny(stills, tmp_path / f"run{workers}", settings)
+            train_tiny(stills, tmp_path / f"run{workers}", settings, workers=workers)
         assert "\n" not in str(caught.value)
 
 
 def train_tiny(
-    stills: Source, folder: Path, settings: TrainingSettings, *, resume: bool = False
+    stills: Source, folder: Path, settings: TrainingSettings, *, resume: bool = False, workers: int = 0
 ) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     model = initialise(OSMN(Architecture("lite", head_width=8)))
     ours = fabric("cpu")
     ours.launch()
-    path = train(model, stills, TINY, settings, folder, ours, resume=resume)
+    path = train(model, stills, TINY, settings, folder, ours, resume=resume, workers=workers)
     assert path is not None
     return load_snapshot(path).model.state_dict()
 
 
 def test_training_resumes_as_if_it_had_never_stopped(stills: StillImages, tmp_path: Path) -> None:
-    settings = TrainingSettings(steps=4, batch_size=2, learning_rate=1e-3, drop_at=None, save_steps=2, workers=0)
+    settings = TrainingSettings(steps=4, batch_size=2, learning_rate=1e-3, drop_at=None, save_steps=2)
     whole = train_tiny(stills, tmp_path / "whole", settings)
     train_tiny(stills, tmp_path / "parts", replace(settings, steps=2))
     with pytest.raises(UserError, match="--resume"):
         train_tiny(stills, tmp_path / "parts", settings)
-    with pytest.raises(BadWeights, match="seed 1234, not 5"):
+    with pytest.raises(UserError, match="seed 1234, not 5"):
         train_tiny(stills, tmp_path / "parts", replace(settings, seed=5), resume=True)
     parts = train_tiny(stills, tmp_path / "parts", settings, resume=True)
     assert all(torch.equal(value, parts[key]) for key, value in whole.items())
@@ -82,7 +82,7 @@ class Fragile:
 
 
 def test_what_was_computed_before_a_bad_example_is_not_lost(stills: StillImages, tmp_path: Path) -> None:
-    settings = TrainingSettings(steps=4, batch_size=2, learning_rate=1e-3, workers=0)
+    settings = TrainingSettings(steps=4, batch_size=2, learning_rate=1e-3)
     source = Fragile(stills)
     with pytest.raises(BadDataset, match="fifth example"):
         train_tiny(source, tmp_path / "run", settings)
@@ -93,38 +93,12 @@ def test_what_was_computed_before_a_bad_example_is_not_lost(stills: StillImages,
     assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
 
 
-def test_a_loss_that_is_no_number_ends_the_run_and_is_not_saved(stills: StillImages, tmp_path: Path) -> None:
-    settings = TrainingSettings(steps=4, batch_size=2, learning_rate=1e30, workers=0)
-    with pytest.raises(UserError, match=r"the loss is (nan|inf) at step 2; lower --learning-rate"):
-        train_tiny(stills, tmp_path / "run", settings)
-    assert not (tmp_path / "run" / "last.safetensors").exists()
-
-
-def test_weights_that_are_no_numbers_never_replace_good_ones(
-    stills: StillImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first_step = training._step
-
-    def diverging(objective: Any, *rest: Any) -> dict[str, float]:
-        losses = first_step(objective, *rest)
-        if (tmp_path / "run" / "last.safetensors").exists():
-            next(objective.parameters()).data.fill_(torch.nan)
-        return losses
-
-    monkeypatch.setattr(training, "_step", diverging)
-    settings = TrainingSettings(steps=4, batch_size=2, learning_rate=1e-3, workers=0, save_steps=1)
-    with pytest.raises(UserError, match="weights are no numbers any more at step 2"):
-        train_tiny(stills, tmp_path / "run", settings)
-    assert load_snapshot(tmp_path / "run" / "last.safetensors").metadata["steps"] == "1"
-
-
 @pytest.mark.parametrize(
     "option",
     [
         {"steps": 0},
         {"batch_size": 0},
         {"save_steps": 0},
-        {"workers": -1},
         {"seed": -1},
         {"learning_rate": float("nan")},
         {"drop_at": 0},
@@ -157,32 +131,24 @@ def test_the_rate_falls_once_and_reaches_the_optimiser() -> None:
     settings = TrainingSettings()
     assert [settings.rate(step) for step in (0, 199_999, 200_000, 299_999)] == pytest.approx([1e-5, 1e-5, 1e-6, 1e-6])
     assert replace(settings, drop_at=None).rate(299_999) == 1e-5
-    layer = torch.nn.Linear(1, 1, bias=False)
-    lightning = fabric("cpu")
-    objective, optimiser = lightning.setup(_Sum(layer), torch.optim.SGD(layer.parameters(), lr=7.0))
-    before = layer.weight.item()
-    found = training._step(objective, optimiser, {"x": torch.ones(1, 1)}, 0.25, lightning)
-    assert layer.weight.item() == pytest.approx(before - 0.25 * (1 + 2))  # The gradients of both losses.
-    assert found["rate"] == 0.25
 
 
-class _Sum(torch.nn.Module):
-    """Two losses of a layer, w and 2 w."""
+def test_the_rate_of_each_step_reaches_the_optimiser(stills: StillImages, tmp_path: Path) -> None:
+    settings = TrainingSettings(steps=40, batch_size=1, learning_rate=1e-3, drop_at=30)
+    tiny = replace(TINY, size=(32, 64), scales=(1.0,))
+    model = initialise(OSMN(Architecture("lite", head_width=8)))
+    train(model, stills, tiny, settings, tmp_path, fabric("cpu"))
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["rate"]) for line in lines] == [(20, 1e-3), (40, pytest.approx(1e-4))]
+    rates = [group["lr"] for group in torch.load(tmp_path / "resume.pt")["optimiser"]["param_groups"]]
+    assert rates == [pytest.approx(1e-4)]
 
-    def __init__(self, layer: torch.nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
 
-    def forward(self, sample: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        value = self.layer(sample["x"]).sum()
-        return value, 2 * value
-
-
-def test_dropout_is_the_same_after_a_stop_and_another_in_each_process(stills: StillImages, tmp_path: Path) -> None:
+def test_dropout_is_the_same_after_a_stop(stills: StillImages, tmp_path: Path) -> None:
     def train_vgg(name: str, steps: int, *, resume: bool = False) -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
         model = initialise(OSMN(Architecture("deeplab", visual=False)))
-        settings = TrainingSettings(steps=steps, batch_size=1, learning_rate=1e-3, workers=0, drop_at=None)
+        settings = TrainingSettings(steps=steps, batch_size=1, learning_rate=1e-3, drop_at=None)
         path = train(model, stills, TINY, settings, tmp_path / name, fabric("cpu"), resume=resume)
         assert path is not None
         return load_snapshot(path).model.state_dict()
@@ -192,16 +158,10 @@ def test_dropout_is_the_same_after_a_stop_and_another_in_each_process(stills: St
     torch.rand(3)
     parts = train_vgg("parts", 3, resume=True)
     assert all(torch.equal(value, parts[key]) for key, value in whole.items())
-    drawn = []
-    for step, rank in ((0, 0), (0, 1), (1, 0), (0, 0)):
-        _seed_dropout(5, step, rank)
-        drawn.append(torch.rand(1).item())
-    assert drawn[0] == drawn[3]
-    assert len(set(drawn)) == 3
 
 
 def test_fixed_blocks_keep_their_start_values(stills: StillImages, tmp_path: Path) -> None:
-    settings = TrainingSettings(steps=1, batch_size=2, learning_rate=1e-2, workers=0, fix_trunk_bn=True,
+    settings = TrainingSettings(steps=1, batch_size=2, learning_rate=1e-2, fix_trunk_bn=True,
                                 fixed_seg_blocks=3, fixed_modulator_blocks=12)  # fmt: skip
     trained = train_tiny(stills, tmp_path / "run", settings)
     torch.manual_seed(0)

@@ -10,22 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from dense_ulearn.presets import CUSTOM, KINETICS, OXUVA, TRACK, YTVOS, TrainingSettings
-from vos_shared.cli import STOPPED
 from vos_shared.errors import UserError
+from vos_shared.training.arguments import RunArguments
 
 if TYPE_CHECKING:
     from vos_shared.video import Video
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainArguments:
+class TrainArguments(RunArguments):
     """What every training run is told."""
 
-    output: Path
-    """Folder of the run: resume.pt, last.safetensors, best/, log.jsonl, tensorboard/."""
     settings: Annotated[TrainingSettings, tyro.conf.arg(name="")] = CUSTOM
-    resume: bool = False
-    """Go on with the run in OUTPUT, exactly where its resume.pt was written."""
     weights: Path | None = None
     """Start from these weights instead of random ones."""
     validation: Path | None = None
@@ -34,18 +30,6 @@ class TrainArguments:
     """Its list of sequences, by name or path. Do not choose weights by the set that they will be judged on."""
     validation_sequences: tuple[str, ...] = ()
     """Of the list, only these."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
-    precision: str = "fp32"
-    """fp32, or mixed precision with bf16 or fp16."""
-    devices: int = 1
-    """Processes (GPUs) on each machine, each with its own --batch clips; torchrun's own number has precedence."""
-    nodes: int = 1
-    """Machines; the same."""
-    workers: int = 4
-    """Processes that read clips, for each GPU."""
-    minutes: float = 5.0
-    """Wall time between two writes of resume.pt and last.safetensors."""
     keep: int = 3
     """How many improved snapshots stay in best/."""
 
@@ -53,42 +37,37 @@ class TrainArguments:
         """Train on the videos that `find_videos` finds; `data` says in words what they are.
 
         Returns:
-            The exit code: `STOPPED` where the run was asked to stop early.
+            The exit code.
         """
         from dense_ulearn.data import ClipDataset
-        from dense_ulearn.training import Run, train
-        from vos_shared.runtime.agreement import together
-        from vos_shared.runtime.distributed import fabric
+        from dense_ulearn.training import RunOptions, train
+        from vos_shared.training.agreement import together
 
         settings = self.settings
-        self._check()  # What can fail comes before videos are decoded.
+        self.check()  # Before videos are decoded.
         validation, weights = self._validation(), self._weights()
-        lightning = fabric(self.device, self.precision, devices=self.devices, nodes=self.nodes)
-        lightning.launch()
-        videos = together(find_videos, lightning)  # The first process decodes video files, others find the frames.
+        fabric = self.launch()
+        videos = together(find_videos, fabric)  # The first process decodes video files, others find the frames.
         clips = ClipDataset(videos, settings.sampling, settings.augmentation, settings.seed)
-        run = Run(self.output, self.resume, self.minutes, self.workers, self.keep, data)
-        last = train(settings, clips, run, lightning, validation=validation, weights=weights)
-        if lightning.is_global_zero:
-            print(last or f"stopped; go on with --resume --output {self.output}")
-        return 0 if last else STOPPED
+        options = RunOptions(self.output, self.resume, self.minutes, self.workers, self.keep, data)
+        last = train(settings, clips, options, fabric, validation=validation, weights=weights)
+        return self.ended(last, fabric)
 
-    def _check(self) -> None:
-        from dense_ulearn.trainer import check_settings
-        from dense_ulearn.training import RESUME
+    def check(self) -> None:
+        """Refuse, before any work, options that cannot be used.
+
+        Raises:
+            UserError: naming the option.
+        """
+        from dense_ulearn.objective import check_settings
         from vos_shared.runtime.device import choose_device
 
         check_settings(self.settings)
-        if self.workers < 0 or self.keep < 1 or not self.minutes >= 0:
-            raise UserError("training: --workers and --minutes cannot be negative, --keep must be at least 1")
-        if self.output.exists() and not self.output.is_dir():
-            raise UserError(f"training: --output {self.output} is a file; give a folder")
+        if self.keep < 1:
+            raise UserError(f"training: --keep is {self.keep}; give 1 or more")
         if self.resume and self.weights is not None:
             raise UserError("training: --weights starts a run, --resume goes on with one; leave one of them out")
-        if self.resume and not (self.output / RESUME).is_file():
-            raise UserError(f"training: {self.output} holds no run to go on with ({RESUME}); leave out --resume")
-        if not self.resume and (self.output / RESUME).is_file():
-            raise UserError(f"training: {self.output} already holds a run; choose another --output, or add --resume")
+        super().check()
         if self.settings.sync_bn and choose_device(self.device).type != "cuda":
             raise UserError("training: --sync-bn works on CUDA devices only; leave it out")
 

@@ -1,4 +1,4 @@
-"""Training clips: which frames of which video, in which order, and the loader that hands them to the loop.
+"""Training clips: which frames of which video, in which order.
 
 Every draw follows from (seed, epoch, clip), never from what was drawn before, so that a run can stop and go on anywhere
 and more loader workers change nothing.
@@ -6,18 +6,16 @@ and more loader workers change nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
-from dense_ulearn.augmentation import ClipViews, Views, make_views
-from dense_ulearn.presets import Augmentation, Sampling
+from dense_ulearn.augmentation import ClipViews, make_views
+from dense_ulearn.presets import Augmentation, Sampling, TrainingSettings
 from vos_shared.errors import BadDataset
-from vos_shared.training import leave_process_group, worker_items
+from vos_shared.training.batches import EpochOrder
 from vos_shared.video import Video
 
 
@@ -61,81 +59,38 @@ class ClipDataset(Dataset[ClipViews]):
         return make_views([Image.fromarray(video[index]) for index in ids], self.augmentation, rng)
 
 
-class ClipBatches(Sampler[list[tuple[int, int]]]):
-    """The keys of one rank's batches, from any step to the end of training.
-
-    Every epoch visits every video `clips_per_video` times in an order of its own; the last partial batch is dropped.
-    """
-
-    def __init__(
-        self,
-        videos: int,
-        batch: int,
-        epochs: int,
-        seed: int,
-        *,
-        start: int = 0,
-        clips_per_video: int = 1,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        """Plan the batches.
-
-        Args:
-            videos: how many there are.
-            batch: clips per rank and step.
-            epochs: how many epochs in all.
-            seed: of the orders.
-            start: first step to hand out, counted from the beginning of training.
-            clips_per_video: visits to a video in one epoch.
-            rank: this process.
-            world: number of processes.
-
-        Raises:
-            BadDataset: not enough videos for one batch.
-        """
-        self.clips = videos * clips_per_video
-        self.batch, self.seed, self.start, self.rank, self.world = batch, seed, start, rank, world
-        self.steps_per_epoch = self.clips // (batch * world)
-        if not self.steps_per_epoch:
-            raise BadDataset(
-                f"training: {self.clips} clips do not fill one batch of {batch * world}; add videos, lower the batch "
-                "or raise the clips per video"
-            )
-        self.steps = epochs * self.steps_per_epoch
-
-    def __len__(self) -> int:
-        return self.steps - self.start
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        step = self.start
-        while step < self.steps:
-            epoch, done = divmod(step, self.steps_per_epoch)
-            order = np.random.default_rng((self.seed, epoch)).permutation(self.clips)
-            for position in range(done, self.steps_per_epoch):
-                first = (position * self.world + self.rank) * self.batch
-                yield [(epoch, int(index)) for index in order[first : first + self.batch]]
-                step += 1
-
-
-def clip_batches(
-    dataset: ClipDataset, keys: Iterable[list[tuple[int, int]]], workers: int
-) -> Iterator[Views[Tensor]]:  # fmt: skip
-    """Batches of views as tensors, uint8 [B, T, 3, S, S] twice and float32 [B, 2, 3].
-
-    Args:
-        dataset: what makes the clips.
-        keys: (epoch, index) of the clips of each batch.
-        workers: processes that read ahead; 0 reads in this one.
+def steps_per_epoch(settings: TrainingSettings, videos: int, processes: int) -> int:
+    """Steps in which an epoch visits every video `clips_per_video` times; the last partial batch is dropped.
 
     Raises:
-        BadVideo: a frame cannot be read.
+        BadDataset: not enough videos for one batch.
     """
-    loader: DataLoader[ClipViews] = DataLoader(
-        dataset,
-        batch_sampler=keys if isinstance(keys, Sampler) else list(keys),
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=leave_process_group,
-    )
-    yield from worker_items(loader)
+    clips, batch = videos * settings.clips_per_video, settings.batch * processes
+    if clips < batch:
+        raise BadDataset(
+            f"training: {clips} clips do not fill one batch of {batch}; add videos, lower the batch or raise the clips "
+            "per video"
+        )
+    return clips // batch
+
+
+class TrainingClips(Dataset[ClipViews]):
+    """The clips of a run by (step, slot); each epoch visits the videos in an order of its own.
+
+    Args:
+        clips: by (epoch, index).
+        settings: of the run.
+        processes: that train together.
+    """
+
+    def __init__(self, clips: ClipDataset, settings: TrainingSettings, processes: int) -> None:
+        self._clips = clips
+        self._batch = settings.batch * processes
+        self._steps = steps_per_epoch(settings, len(clips), processes)
+        self._order = EpochOrder(len(clips) * settings.clips_per_video, settings.seed)
+
+    def __getitem__(self, key: tuple[int, int]) -> ClipViews:
+        """Both views of the clip at a slot of a step."""
+        step, slot = key
+        epoch, position = divmod(step, self._steps)
+        return self._clips[epoch, self._order(epoch, position * self._batch + slot)]

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from dense_ulearn.collectives import Ranks
-from dense_ulearn.presets import Objective
+from dense_ulearn.presets import ObjectiveSettings
 from vos_shared.errors import UserError
 
 
@@ -49,7 +49,7 @@ class Losses(NamedTuple):
     anchor_cells: Tensor
 
 
-def check_cells(height: int, width: int, objective: Objective) -> None:
+def check_cells(height: int, width: int, objective: ObjectiveSettings) -> None:
     """Refuse a feature map that the grids do not divide.
 
     Raises:
@@ -63,7 +63,7 @@ def check_cells(height: int, width: int, objective: Objective) -> None:
             )
 
 
-def draw_offsets(clips: int, height: int, width: int, objective: Objective, generator: Generator) -> Offsets:
+def draw_offsets(clips: int, height: int, width: int, objective: ObjectiveSettings, generator: Generator) -> Offsets:
     """Draw one offset per clip, axis and grid: the grids move rigidly, by less than one grid step.
 
     Args:
@@ -149,9 +149,14 @@ def cross_view_loss(main: Tensor, other: Tensor, temperature: float, ranks: Rank
 
 
 def training_losses(
-    keys: Tensor, other_keys: Tensor, theta: Tensor, other_theta: Tensor, offsets: Offsets, objective: Objective,
+    keys: Tensor,
+    other_keys: Tensor,
+    theta: Tensor,
+    other_theta: Tensor,
+    offsets: Offsets,
+    objective: ObjectiveSettings,
     ranks: Ranks | None = None,
-) -> Losses:  # fmt: skip
+) -> Losses:
     """Both losses of one batch.
 
     Args:

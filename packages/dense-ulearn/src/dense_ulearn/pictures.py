@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dense_ulearn.augmentation import Views
 from dense_ulearn.losses import Losses, gather_cells, warp_cells
-from dense_ulearn.presets import Objective
+from dense_ulearn.presets import ObjectiveSettings
 from vos_shared.masks import overlay
 from vos_shared.method import Frame, ObjectMask
 
@@ -23,7 +23,7 @@ PICTURE_HEIGHT: Final = 240
 
 
 def training_picture(
-    views: Views[Tensor], keys: Tensor, losses: Losses, objective: Objective
+    views: Views[Tensor], keys: Tensor, losses: Losses, objective: ObjectiveSettings
 ) -> npt.NDArray[np.uint8]:  # fmt: skip
     """One row a frame, clip by clip; the columns are five squares of the crop's size.
 
@@ -52,7 +52,7 @@ def training_picture(
     mixed = mixed.unflatten(2, labels.shape[2:]).byte()
     marked = _mark_anchors(main, losses, labels.shape[2:], frames)
     columns = [marked, warped, views.other.cpu().flatten(0, 1), *(_enlarge(cells, side) for cells in (labels, mixed))]
-    rows: npt.NDArray[np.uint8] = torch.cat(columns, 3).permute(0, 2, 3, 1).flatten(0, 1).numpy()
+    rows: npt.NDArray[np.uint8] = torch.cat(columns, 3).permute(0, 2, 3, 1).flatten(0, 1).cpu().numpy()
     return rows
 
 
@@ -85,7 +85,7 @@ def label_colours(count: int) -> Tensor:
     return (torch.stack(ramps, 1).clamp(0, 1) * 255).byte()
 
 
-def _assignment(keys: Tensor, losses: Losses, theta: Tensor, objective: Objective) -> Tensor:
+def _assignment(keys: Tensor, losses: Losses, theta: Tensor, objective: ObjectiveSettings) -> Tensor:
     """Probabilities over all anchors in the register of the other view, [N, h * w, A * B]."""
     flat = keys.flatten(3)
     anchors = gather_cells(flat[:, 0], losses.anchor_cells).flatten(0, 1)

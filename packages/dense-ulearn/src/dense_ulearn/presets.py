@@ -61,7 +61,7 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class Objective:
+class ObjectiveSettings:
     """Settings of the objective; the defaults are those of all four published configurations.
 
     Attributes:
@@ -141,7 +141,7 @@ class TrainingSettings:
     sync_bn: bool = False
     sampling: Sampling = field(default_factory=Sampling)
     augmentation: Augmentation = field(default_factory=Augmentation)
-    objective: Objective = field(default_factory=Objective)
+    objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     optimisation: Optimisation = field(default_factory=Optimisation)
     validate_epochs: int = 1
     picture_epochs: int = 10

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import glob
-import secrets
-import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,7 +15,7 @@ from dense_ulearn.presets import TrainingSettings
 from vos_shared.datasets.frame_lists import read_folder_list, read_video_list
 from vos_shared.errors import BadDataset, BadVideo
 from vos_shared.method import Frame
-from vos_shared.results import sweep_abandoned
+from vos_shared.results import partial_folder
 from vos_shared.video import Video
 from vos_shared.video_sources import FRAME_SUFFIXES, frame_files, matching_paths, naturally_sorted
 
@@ -108,7 +106,6 @@ def found_videos(places: Sequence[Path], output: Path, longest: int) -> list[Vid
     """
     sources = [source for place in places for source in _sources_at(place, output)]
     cache = output / "frames"
-    sweep_abandoned(cache / ".partial")
     files = [source for source in sources if source.is_file()]
     with tqdm(total=len(files), desc="decoding", unit="video", disable=None if files else True) as bar:
         return [_open(source, cache, longest, bar) for source in sources]
@@ -158,17 +155,14 @@ def _open(source: Path, cache: Path, longest: int, bar: tqdm[object]) -> Video:
 
 def _decode(video: Video, frames: Path, longest: int) -> None:
     """Write the frames to a folder that appears when all of them are there."""
-    folder = frames.parent / ".partial" / f"{frames.name}.{secrets.token_hex(4)}"
-    folder.mkdir(parents=True)
-    try:
+    with partial_folder(frames.parent, frames.name) as folder:
         for index, frame in enumerate(video):
             _shrunk(frame, longest).save(folder / f"{index:05d}.jpg", quality=JPEG_QUALITY)
-        folder.rename(frames)
-    except OSError:
-        if not frames.is_dir():  # Another process has decoded the same video.
-            raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            folder.rename(frames)
+        except OSError:
+            if not frames.is_dir():  # Another process has decoded the same video.
+                raise
 
 
 def _shrunk(frame: Frame, longest: int) -> Image.Image:

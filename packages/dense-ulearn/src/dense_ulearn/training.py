@@ -1,54 +1,40 @@
-"""A training run in a folder: steps, epochs, validation, snapshots, logs, and going on where it was killed."""
+"""A training run: epochs, learning rates, validation and snapshots around the objective."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
-import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from dense_ulearn.augmentation import Views
-from dense_ulearn.data import ClipBatches, ClipDataset, clip_batches
+from dense_ulearn.data import ClipDataset, TrainingClips, steps_per_epoch
+from dense_ulearn.objective import Objective
 from dense_ulearn.presets import TrainingSettings
 from dense_ulearn.sources import video_names
-from dense_ulearn.trainer import Trainer
 from dense_ulearn.validation import Validation
-from vos_shared.errors import UserError
+from vos_shared.checkpoints import safetensors_io
 from vos_shared.results import fingerprint
-from vos_shared.runtime.agreement import after_each, agreed_items, only_run, require_no_run, together
-from vos_shared.training import (
-    BestSnapshots,
-    ResumeFile,
-    RunningMeans,
-    StopRequest,
-    TrainingLog,
-    is_finite,
-    lost_workers_told,
-    progress_bar,
-)
+from vos_shared.training.batches import read_batches
+from vos_shared.training.run import TrainingRun
+from vos_shared.training.snapshots import BestSnapshots
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-RESUME, LAST, LOG = "resume.pt", "last.safetensors", "log.jsonl"
-LOG_STEPS = 10
-"""Steps over which logged losses are averaged."""
-
 
 @dataclass(frozen=True)
-class Run:
+class RunOptions:
     """Where a run writes, and how often.
 
     Attributes:
         folder: of the run: `resume.pt`, `last.safetensors`, `best/`, `log.jsonl`, `tensorboard/`.
         resume: go on from `resume.pt`.
-        minutes: wall time between two writes of `resume.pt` and `last.safetensors`.
+        minutes: wall time between two saves.
         workers: processes that prepare clips.
         keep: how many improved snapshots stay in `best/`.
         data: what was trained on, in words, for the snapshots' metadata.
@@ -65,7 +51,7 @@ class Run:
 def train(
     settings: TrainingSettings,
     clips: ClipDataset,
-    run: Run,
+    options: RunOptions,
     fabric: Fabric,
     *,
     validation: Validation | None = None,
@@ -76,7 +62,7 @@ def train(
     Args:
         settings: what to compute.
         clips: training clips.
-        run: the folder and its habits.
+        options: the output folder and how often it is written.
         fabric: launched; every process calls this function.
         validation: what to measure after epochs.
         weights: state dict to start from.
@@ -85,183 +71,82 @@ def train(
         The last snapshot, or None where the run was asked to stop early (it can be resumed).
 
     Raises:
-        UserError: settings that do not fit together, a folder that holds another run, frames or validation masks that
-            cannot be read (what was computed is saved), a loss that is no number, a reader that was killed.
+        UserError: as `TrainingRun`; settings that do not fit together, frames or validation masks that cannot be read
+            (what was computed is saved).
+        BadDataset: not enough videos for one batch.
     """
-    trainer = Trainer(settings, fabric, weights)
-    keys = ClipBatches(
-        len(clips),
-        settings.batch,
-        settings.epochs + 1,
-        settings.seed,
-        clips_per_video=settings.clips_per_video,
-        rank=fabric.global_rank,
-        world=fabric.world_size,
-    )
-    with only_run(run.folder, fabric):
-        loop = _Loop(trainer, keys, run, validation, fingerprint(video_names(clips.videos)))
-        if run.resume:
-            loop.go_on()
-        else:
-            loop.begin()
-        with (
-            TrainingLog(run.folder, loop.step + 1, enabled=fabric.is_global_zero) as log,
-            StopRequest() as stop,
-            lost_workers_told(),
-        ):
-            finished = loop.run(clips, log, stop)
-    return run.folder / LAST if finished else None
+    objective = Objective(settings, fabric, weights)
+    epoch_steps = steps_per_epoch(settings, len(clips), fabric.world_size)
+    best = BestSnapshots(options.folder / "best", options.keep)
+    with TrainingRun(
+        options.folder,
+        fabric,
+        objective.network,
+        objective.optimiser,
+        steps=(settings.epochs + 1) * epoch_steps,
+        seed=settings.seed,
+        write_weights=lambda path: snapshot(path, max(run.step - 1, 0) // epoch_steps, {}),
+        minutes=options.minutes,
+        resume=options.resume,
+        must_match=_circumstances(settings, clips, validation),
+        extra={"best": best} if fabric.is_global_zero else {},
+        remedy="with a lower --lr or a higher --temperature",
+    ) as run:
 
+        def snapshot(path: Path, epoch: int, more: Mapping[str, object]) -> None:
+            facts = {
+                "description": f"trained on {options.data or 'videos'}, {run.step} steps",
+                "step": run.step,
+                "epoch": epoch,
+                "hours": f"{run.seconds / 3600:.2f}",
+                "settings": json.dumps(asdict(settings)),
+                **more,
+            }
+            words = {name: str(value) for name, value in facts.items()}
+            safetensors_io.save(path, objective.network.state_dict(), words)
 
-class _Loop:
-    def __init__(
-        self, trainer: Trainer, keys: ClipBatches, where: Run, validation: Validation | None, videos: str
-    ) -> None:
-        self.trainer, self.keys, self.where, self.validation, self.videos = trainer, keys, where, validation, videos
-        self.file = ResumeFile(where.folder / RESUME, where.minutes)
-        self.best = BestSnapshots(where.folder / "best", where.keep)
-        self.means = RunningMeans()
-        self.step = 0
-        self.seconds = 0.0
-        self.leader = trainer.fabric.is_global_zero
+        def validate(epoch: int) -> None:
+            if validation is None or not fabric.is_global_zero:
+                return
+            found = validation.measure(objective)
+            run.log.scalars(run.step, found.values, epoch=epoch)
+            for tag, picture in found.pictures.items():
+                run.picture(tag, picture)
+            name = f"epoch{epoch:03d}_score{found.score:.3f}_{found.layer}.safetensors"
+            more = {"score": found.score, "layer": found.layer}
+            best.offer(found.score, name, lambda path: snapshot(path, epoch, more))
 
-    def begin(self) -> None:
-        """Write the first resume file, so that a folder without one holds no run."""
-        require_no_run(self.where.folder, (self.file.path.name, LAST, LOG, "best"), self.trainer.fabric)
-        together(self._save_state, self.trainer.fabric)
-
-    def go_on(self) -> None:
-        """Take over everything from the resume file.
-
-        Raises:
-            UserError: it comes from a run with other settings, other data or on other devices.
-        """
-        state = self.file.load()
-        for what, value in self._circumstances().items():
-            before = state.get("circumstances", {}).get(what, value)
-            if before != value:
-                raise UserError(
-                    f"training: {self.file.path} was written with {what} {before}, not {value}; "
-                    "a run can only go on as it began: give the same, or start another with --weights"
-                )
-        self.trainer.load_state(state)
-        self.step, self.seconds, self.means = state["step"], state["seconds"], RunningMeans(state["means"])
-        self.keys.start = self.step
-        if self.leader:
-            self.best.drop_beyond(state["best"])
-
-    def run(self, clips: ClipDataset, log: TrainingLog, stop: StopRequest) -> bool:
-        """All steps that remain; False if it was asked to stop before the end."""
-        batches = after_each(clip_batches(clips, self.keys, self.where.workers), lambda: self._between_steps(log))
-        with progress_bar(self.keys.steps, self.step, enabled=self.leader) as bar:
-            for views in agreed_items(batches, stop, self.trainer.fabric, before_error=self._save):
-                epoch, position = divmod(self.step, self.keys.steps_per_epoch)
-                self.trainer.set_epoch(epoch)
-                loss = self._step(views)
-                bar.set_postfix(epoch=epoch, loss=f"{loss:.3f}", refresh=False)
-                bar.update()
-                last = position == self.keys.steps_per_epoch - 1
-                if last or self.step % LOG_STEPS == 0:
-                    self._log_means(log, epoch)
-                if last and self.leader and epoch % self.trainer.settings.picture_epochs == 0:
-                    log.picture(self.step, "train", self.trainer.pictures(views))
-                if last and self.validation is not None and epoch % self.trainer.settings.validate_epochs == 0:
-                    self._validate(log, epoch)
-        self._save()
-        return self.step >= self.keys.steps
-
-    def _between_steps(self, log: TrainingLog) -> None:
-        log.check()
-        if self.file.due():
-            self._save()
-
-    def _step(self, views: Views[Tensor]) -> float:
-        """One update; its loss, over all processes."""
-        started = time.monotonic()
-        losses = self.trainer.step(views)
-        mine = torch.stack([losses.main, losses.temp, losses.cross_key]).detach()
-        main, temp, cross_key = self.trainer.fabric.all_reduce(mine, reduce_op="mean").tolist()  # type: ignore[union-attr]
-        self.step += 1
-        if not math.isfinite(main):  # In all processes alike.
-            self._refuse_divergence(f"loss is {main}")
-        self.means.add({"main": main, "temp": temp, "cross_key": cross_key})
-        self.seconds += time.monotonic() - started
-        return float(main)
-
-    def _refuse_divergence(self, what: str) -> NoReturn:
-        raise UserError(
-            f"training: the {what} at step {self.step}; start another run with a lower --lr or a higher --temperature. "
-            f"What {self.where.folder} holds is from before"
+        samples = TrainingClips(clips, settings, fabric.world_size)
+        batches = read_batches(
+            samples, fabric, first=run.step, steps=run.steps, batch=settings.batch, workers=options.workers
         )
+        for views in run.over(batches):
+            epoch, position = divmod(run.step, epoch_steps)
+            last = position == epoch_steps - 1
+            _step(objective, views, run, epoch, last=last)
+            if last and epoch % settings.picture_epochs == 0 and fabric.is_global_zero:
+                run.picture("train", objective.pictures(views))
+            if last and epoch % settings.validate_epochs == 0:
+                run.agree(partial(validate, epoch))
+    return run.result
 
-    def _log_means(self, log: TrainingLog, epoch: int) -> None:
-        values = {f"train/{name}": value for name, value in self.means.take().items()}
-        values["train/lr"] = self.trainer.optimiser.param_groups[0]["lr"]
-        log.scalars(self.step, values, epoch=epoch, seconds=round(self.seconds, 1))
 
-    def _validate(self, log: TrainingLog, epoch: int) -> None:
-        """Measure and keep what improved; where that fails, save before all processes end.
+def _step(objective: Objective, views: Views[Tensor], run: TrainingRun, epoch: int, *, last: bool) -> None:
+    """One update; the learning rates are those of the epoch."""
+    objective.set_epoch(epoch)
+    losses = objective(views, run.step)
+    objective.optimiser.zero_grad()
+    run.fabric.backward(losses.main)
+    objective.optimiser.step()
+    named = {f"train/{name}": getattr(losses, name) for name in ("main", "temp", "cross_key")}
+    run.finished(named, {"train/lr": objective.optimiser.param_groups[0]["lr"]}, log=last, epoch=epoch)
 
-        Raises:
-            UserError: a frame or mask cannot be read, in the first process; another elsewhere.
-            OSError: a file cannot be read or written.
-        """
-        try:
-            together(lambda: self._measure(log, epoch), self.trainer.fabric)
-        except (UserError, OSError):
-            self._save()
-            raise
 
-    def _measure(self, log: TrainingLog, epoch: int) -> None:
-        """In the first process alone."""
-        if not self.leader or self.validation is None:
-            return
-        found = self.validation.measure(self.trainer)
-        log.scalars(self.step, found.values, epoch=epoch)
-        for tag, picture in found.pictures.items():
-            log.picture(self.step, tag, picture)
-        self.best.offer(
-            found.score,
-            f"epoch{epoch:03d}_score{found.score:.3f}_{found.layer}.safetensors",
-            lambda path: self._snapshot(path, epoch, score=found.score, layer=found.layer),
-        )
-
-    def _save(self) -> None:
-        """Save everything.
-
-        Raises:
-            UserError: the weights hold what is no number: what is on disk is worth more.
-        """
-        if not is_finite(self.trainer.network):
-            self._refuse_divergence("weights are no numbers any more")
-        self._save_state()
-        if self.leader:
-            self._snapshot(self.where.folder / LAST, max(self.step - 1, 0) // self.keys.steps_per_epoch)
-
-    def _save_state(self) -> None:
-        if self.leader:
-            state = {"step": self.step, "seconds": self.seconds, "means": self.means.state(), "best": self.best.best}
-            self.file.save({**self.trainer.state(), **state, "circumstances": self._circumstances()})
-
-    def _circumstances(self) -> dict[str, Any]:
-        """What the order of the clips and the arithmetic depend on, apart from the settings."""
-        fabric = self.trainer.fabric
-        return {
-            "clips": self.keys.clips,
-            "processes": fabric.world_size,
-            "precision": str(fabric.strategy.precision.precision),
-            "videos (hash of their names)": self.videos,
-            "validation on": self.validation.names if self.validation else "nothing",
-        }
-
-    def _snapshot(self, path: Path, epoch: int, **more: object) -> None:
-        words = f"trained on {self.where.data or 'videos'}, {self.step} steps"
-        self.trainer.save_snapshot(
-            path,
-            description=words,
-            step=self.step,
-            epoch=epoch,
-            hours=f"{self.seconds / 3600:.2f}",
-            settings=json.dumps(dataclasses.asdict(self.trainer.settings)),
-            **more,
-        )
+def _circumstances(settings: TrainingSettings, clips: ClipDataset, validation: Validation | None) -> dict[str, object]:
+    """What must be the same when a run goes on: all but its length."""
+    fixed = {name.replace("_", " "): value for name, value in asdict(settings).items() if name != "epochs"}
+    return fixed | {
+        "number of videos": len(clips),
+        "videos (hash of their names)": fingerprint(video_names(clips.videos)),
+        "validation on": validation.names if validation else "nothing",
+    }

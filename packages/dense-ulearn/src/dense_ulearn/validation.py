@@ -15,20 +15,20 @@ import torch
 from torch import Generator
 
 from dense_ulearn.augmentation import Views
-from dense_ulearn.data import ClipDataset, clip_batches
+from dense_ulearn.data import ClipDataset
 from dense_ulearn.inference import DenseSegmenter, NetworkFeatures
 from dense_ulearn.losses import draw_offsets
 from dense_ulearn.networks import DenseNetwork, Layer, map_size
+from dense_ulearn.objective import Objective
 from dense_ulearn.pictures import segmentation_picture
 from dense_ulearn.settings import InferenceSettings
-from dense_ulearn.trainer import Trainer
 from vos_shared.datasets.sequence import VideoSequence
 from vos_shared.errors import BadDataset
 from vos_shared.evaluation import evaluate
 from vos_shared.masks import read_mask, write_mask
 from vos_shared.method import ModelInfo, Supervision
 from vos_shared.sequence_loop import SegmentedFrame, segment_sequence
-from vos_shared.training import RunningMeans
+from vos_shared.training.batches import load
 
 LAYERS: Final[tuple[Layer, ...]] = ("key", "res4")
 """Both are measured; the better one gives the score of a snapshot."""
@@ -93,15 +93,15 @@ class Validation:
         """Of the sequences, in one line."""
         return ", ".join(sequence.name for sequence in self.sequences)
 
-    def measure(self, trainer: Trainer) -> Measured:
+    def measure(self, objective: Objective) -> Measured:
         """Measure the network as it is; its mode is evaluation afterwards."""
-        losses, clips = self.losses(trainer)
+        losses, clips = self.losses(objective)
         values = {f"val/{name}": value for name, value in losses.items()}
         pictures = {"val/clips": clips}
         scores: dict[Layer, float] = {}
         for layer in LAYERS:
-            propagation = InferenceSettings(layer=layer, temperature=trainer.settings.objective.temperature)
-            found, segmented = self.segmentation(trainer.network, propagation, trainer.fabric.device)
+            propagation = InferenceSettings(layer=layer, temperature=objective.settings.objective.temperature)
+            found, segmented = self.segmentation(objective.network, propagation, objective.fabric.device)
             values.update({f"val/{layer}/{name}": value for name, value in found.items()})
             pictures.update({f"val/{layer}/{name}": picture for name, picture in segmented.items()})
             scores[layer] = found["J&F-Mean"]
@@ -109,13 +109,13 @@ class Validation:
         return Measured(values, pictures, layer, scores[layer])
 
     @torch.no_grad()
-    def losses(self, trainer: Trainer) -> tuple[dict[str, float], npt.NDArray[np.uint8]]:
+    def losses(self, objective: Objective) -> tuple[dict[str, float], npt.NDArray[np.uint8]]:
         """The training losses with BatchNorm's running statistics, on one clip a sequence, the same clips each time.
 
         Also a picture of the last ones.
         """
-        settings = trainer.settings
-        trainer.network.eval()
+        settings = objective.settings
+        objective.network.eval()
         clips = ClipDataset(
             [sequence.video for sequence in self.sequences],
             replace(settings.sampling, gap=FRAME_GAP, ordered=False),
@@ -124,17 +124,17 @@ class Validation:
         )
         keys = [(0, index) for index in range(len(clips))]
         batches = [keys[first : first + settings.batch] for first in range(0, len(keys), settings.batch)]
-        generator, means = Generator().manual_seed(settings.seed), RunningMeans()
-        for views in clip_batches(clips, batches, workers=0):
-            found = self._batch_losses(trainer, views, generator)
-            for _ in range(len(views.main)):
-                means.add(found)
-        return means.take(), trainer.pictures(views)
+        generator, found = Generator().manual_seed(settings.seed), []
+        for views in load(clips, batches, workers=0):
+            found += [self._batch_losses(objective, views, generator)] * len(views.main)
+        return {name: sum(losses[name] for losses in found) / len(found) for name in found[0]}, objective.pictures(
+            views
+        )
 
-    def _batch_losses(self, trainer: Trainer, views: Views[torch.Tensor], generator: Generator) -> dict[str, float]:
-        cells = map_size(trainer.settings.augmentation.crop)
-        offsets = draw_offsets(len(views.main), cells, cells, trainer.settings.objective, generator)
-        losses = trainer.losses(views, offsets, alone=True)
+    def _batch_losses(self, objective: Objective, views: Views[torch.Tensor], generator: Generator) -> dict[str, float]:
+        cells = map_size(objective.settings.augmentation.crop)
+        offsets = draw_offsets(len(views.main), cells, cells, objective.settings.objective, generator)
+        losses = objective.losses(views, offsets, alone=True)
         return {name: getattr(losses, name).item() for name in ("main", "temp", "cross_key")}
 
     def segmentation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from osmn.presets import COCO, DAVIS, YOUTUBE_VOS, SampleSettings, TrainingSettings, require_trainable
-from vos_shared.cli import STOPPED
 from vos_shared.errors import UserError
+from vos_shared.training.arguments import RunArguments
 
 if TYPE_CHECKING:
     from osmn.data import Source
@@ -19,11 +20,9 @@ Variant = Literal["osvos", "mod_early_conv", "no_visual", "no_spatial", "deeplab
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainArguments:
+class TrainArguments(RunArguments):
     """What every training run is told."""
 
-    output: Path
-    """Folder of the run: resume.pt, last.safetensors, log.jsonl, tensorboard/."""
     weights: str
     """What the network starts from: imagenet (torchvision's VGG16), random, slim's vgg_16.ckpt, Keras' MobileNet as npz
     (lite), an official checkpoint, or a safetensors file of ours."""
@@ -33,35 +32,27 @@ class TrainArguments:
     """Which network; a safetensors file brings its own."""
     head_width: int = 2048
     """lite: channels in front of the modulation heads."""
-    resume: bool = False
-    """Go on with the run in OUTPUT, exactly where its resume.pt was written."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
-    precision: str = "fp32"
-    """fp32, or mixed precision with bf16 or fp16."""
-    devices: int = 1
-    """Processes (GPUs) on each machine, each with its own batch; torchrun's own number has precedence."""
-    nodes: int = 1
-    """Machines; the same."""
-    minutes: float = 5.0
-    """Wall time between two writes of resume.pt."""
 
     def __post_init__(self) -> None:
         if self.head_width < 1:
             raise UserError(f"osmn: --head-width is {self.head_width}; it must be at least 1")
 
-    def start_training(self, source: Source, data: str) -> int:
+    def start_training(self, find_source: Callable[[], Source], data: str) -> int:
         """Train on a source; `data` says in words what it is.
 
+        Args:
+            find_source: makes the source, in every process, in the first of each machine before the others.
+            data: what it is, in words.
+
         Returns:
-            The exit code: `STOPPED` where the run was asked to stop early.
+            The exit code.
         """
         from osmn.training import train
-        from vos_shared.runtime.distributed import fabric
         from vos_shared.runtime.seeding import seed_everything
+        from vos_shared.training.agreement import together
 
-        lightning = fabric(self.device, self.precision, devices=self.devices, nodes=self.nodes)
-        lightning.launch()
+        fabric = self.launch()
+        source = together(find_source, fabric)
         seed_everything(self.settings.seed)
         model, scale_value = self._model()
         masktrack = model.architecture.base_model == "masktrack"
@@ -73,14 +64,13 @@ class TrainArguments:
             samples,
             self.settings,
             self.output,
-            lightning,
+            fabric,
             resume=self.resume,
             minutes=self.minutes,
+            workers=self.workers,
             notes={"description": description, "shorter_side": self._shorter_side(model)},
         )
-        if lightning.is_global_zero:
-            print(last or f"stopped; go on with --resume --output {self.output}")
-        return 0 if last else STOPPED
+        return self.ended(last, fabric)
 
     def _model(self) -> tuple[Any, float]:
         """The network with its start values, and the factor of the normalised pixels that fits it.
@@ -119,7 +109,7 @@ class TrainOnCoco(TrainArguments):
         """Train."""
         from osmn.data import CocoImages
 
-        return self.start_training(CocoImages.open(self.root, self.split), "COCO")
+        return self.start_training(lambda: CocoImages.open(self.root, self.split), "COCO")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,10 +126,13 @@ class TrainOnImages(TrainArguments):
         from osmn.data import Mixture, StillImages, VideoFrames
         from vos_shared.datasets import davis2017
 
-        sources: list[Source] = [StillImages.from_folder(folder) for folder in self.images]
-        sources += [VideoFrames.from_sequences(davis2017(root)) for root in self.davis]
+        def find() -> Source:
+            sources: list[Source] = [StillImages.from_folder(folder) for folder in self.images]
+            sources += [VideoFrames.from_sequences(davis2017(root), self.output) for root in self.davis]
+            return Mixture(sources)
+
         names = [place.resolve().name for place in (*self.images, *self.davis)]
-        return self.start_training(Mixture(sources), ", ".join(names))
+        return self.start_training(find, ", ".join(names))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,11 +157,14 @@ class TrainOnVideos(TrainArguments):
         from osmn.data import VideoFrames
         from vos_shared.datasets import load_dataset
 
-        found = load_dataset(self.dataset, self.root, self.split, self.sequences or None)
-        if unknown := sorted(set(self.exclude) - {sequence.name for sequence in found}):
-            raise UserError(f"osmn: --exclude names {', '.join(unknown)}, which the list {self.split} does not")
-        used = [sequence for sequence in found if sequence.name not in self.exclude]
-        return self.start_training(VideoFrames.from_sequences(used, randomize_guide=self.randomize_guide), self.dataset)
+        def find() -> Source:
+            found = load_dataset(self.dataset, self.root, self.split, self.sequences or None)
+            if unknown := sorted(set(self.exclude) - {sequence.name for sequence in found}):
+                raise UserError(f"osmn: --exclude names {', '.join(unknown)}, which the list {self.split} does not")
+            used = [sequence for sequence in found if sequence.name not in self.exclude]
+            return VideoFrames.from_sequences(used, self.output, randomize_guide=self.randomize_guide)
+
+        return self.start_training(find, self.dataset)
 
     def _shorter_side(self, model: Any) -> str:
         """That of the frames it was trained on: objects shall be as large as they were."""

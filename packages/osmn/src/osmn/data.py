@@ -13,7 +13,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from osmn.augmentation import (
     MaskDraw,
@@ -24,11 +23,13 @@ from osmn.augmentation import (
     perturb_mask,
 )
 from osmn.guides import BoolMask, Gaussian, Normalisation, dilated_guide, resize_frame, resize_mask, visual_guide
+from osmn.mask_index import find_objects
 from osmn.presets import GuideAugmentation, SampleSettings
 from vos_shared.datasets.sequence import VideoSequence
 from vos_shared.errors import BadDataset
-from vos_shared.masks import describe_size, ids_of, read_mask
+from vos_shared.masks import describe_size, read_mask
 from vos_shared.method import Frame
+from vos_shared.training.batches import EpochOrder
 from vos_shared.video import Video
 
 if TYPE_CHECKING:
@@ -187,18 +188,21 @@ class VideoFrames:
     guides: dict[tuple[str, int], list[int]]
 
     @classmethod
-    def from_sequences(cls, sequences: Sequence[VideoSequence], *, randomize_guide: bool = True) -> VideoFrames:
+    def from_sequences(
+        cls, sequences: Sequence[VideoSequence], folder: Path | None = None, *, randomize_guide: bool = True
+    ) -> VideoFrames:
         """List every (object, frame) pair of the annotated frames.
 
         Args:
             sequences: with an annotation in every frame that is to be used.
+            folder: of the run, in which the index of the objects is kept.
             randomize_guide: any good frame of the object may be its guide; else only the object's first frame.
         """
         frames: list[tuple[VideoSequence, int, int, int]] = []
         guides: dict[tuple[str, int], list[int]] = {}
-        for sequence in tqdm(sequences, desc="looking at the masks", unit="sequence", disable=None, leave=False):
+        for sequence, present in zip(sequences, find_objects(sequences, folder), strict=True):
             annotated = [index for index, name in enumerate(sequence.frame_names) if name in sequence.annotations]
-            for key, shares in _present_objects(sequence).items():
+            for key, shares in present.items():
                 first = min(shares)
                 # The published program leaves frames without the object out only where it draws the guide.
                 used = list(shares) if randomize_guide else [index for index in annotated if index >= first]
@@ -224,23 +228,6 @@ class VideoFrames:
             _object(sequence, key, guide),
             _object(sequence, key, before),
         )
-
-
-def _present_objects(sequence: VideoSequence) -> dict[int, dict[int, tuple[float, float]]]:
-    """Object id -> frame index -> share of the image and of its own box that it covers."""
-    present: dict[int, dict[int, tuple[float, float]]] = {}
-    for index, name in enumerate(sequence.frame_names):
-        mask = sequence.annotation(name)
-        if mask is None:
-            continue
-        for key in ids_of(mask):
-            if sequence.objects is not None and key not in sequence.objects:
-                continue  # YouTube-VOS: some masks hold more than the list of objects.
-            inside = mask == key
-            rows, columns = np.nonzero(inside.any(1))[0], np.nonzero(inside.any(0))[0]
-            box = (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
-            present.setdefault(key, {})[index] = (float(inside.mean()), float(inside.sum() / box))
-    return present
 
 
 def _frame(sequence: VideoSequence, index: int) -> Frame:
@@ -288,42 +275,28 @@ def _mask_guide(mask: BoolMask, settings: GuideAugmentation, rng: np.random.Gene
     return dilated_guide(perturb_mask(mask, MaskDraw.sample(rng, settings)))
 
 
-class TrainingStream(Dataset[Sample]):
-    """An endless, shuffled stream of batches that depends on the seed and the step alone, so that runs can resume.
-
-    Item i is slot i % batch of step i // batch; the samples of one step share their scale.
+class TrainingSamples(Dataset[Sample]):
+    """Shuffled samples by (step, slot) that depend on the seed alone; those of one step share their scale.
 
     Args:
         source: of the examples.
         settings: of the samples.
-        batch: samples a step.
-        steps: length of the stream.
+        batch: samples a step, in all processes.
         seed: of everything random.
     """
 
-    def __init__(self, source: Source, settings: SampleSettings, batch: int, steps: int, seed: int) -> None:
+    def __init__(self, source: Source, settings: SampleSettings, batch: int, seed: int) -> None:
         self.source = source
         self.settings = settings
         self.batch = batch
-        self.steps = steps
         self.seed = seed
-        self._order: tuple[int, Sequence[int]] = (-1, ())
+        self._order = EpochOrder(len(source), seed, 3)
 
-    def __len__(self) -> int:
-        """Samples of all steps."""
-        return self.batch * self.steps
-
-    def __getitem__(self, item: int) -> Sample:
-        """The sample of one slot."""
-        step = item // self.batch
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        """The sample of a slot of a step."""
+        step, slot = key
+        item = step * self.batch + slot
         scale = float(np.random.default_rng([self.seed, 1, step]).choice(self.settings.scales))
         rng = np.random.default_rng([self.seed, 2, item])
-        example = self.source.example(self._index(item), rng)
+        example = self.source.example(self._order(*divmod(item, len(self.source))), rng)
         return make_sample(example, self.settings.batch_size_of(scale), self.settings, rng)
-
-    def _index(self, item: int) -> int:
-        epoch, place = divmod(item, len(self.source))
-        if self._order[0] != epoch:
-            rng = np.random.default_rng([self.seed, 3, epoch])
-            self._order = (epoch, rng.permutation(len(self.source)).tolist())
-        return int(self._order[1][place])

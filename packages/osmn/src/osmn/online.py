@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from osmn.data import Example, TrainingStream
+from osmn.data import Example, TrainingSamples
 from osmn.guides import BoolMask
 from osmn.inference import OSMNSegmenter
 from osmn.networks import OSMN
@@ -27,7 +27,7 @@ from vos_shared.training.optimisers import TensorFlowAdam
 
 @dataclass(frozen=True)
 class FirstFrame:
-    """The only example there is of a new object; a source for `TrainingStream`."""
+    """The only example there is of a new object; a source for `TrainingSamples`."""
 
     frame: Frame
     mask: BoolMask
@@ -73,9 +73,9 @@ def fine_tune(
         parameters = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
         optimiser = TensorFlowAdam(parameters, lr=online.learning_rate)
         objective = Objective(tuned)
-        stream = TrainingStream(source, samples, batch=1, steps=online.iterations, seed=seed)
+        stream = TrainingSamples(source, samples, batch=1, seed=seed)
         for step in range(online.iterations):
-            sample = {name: value[None].to(device) for name, value in stream[step].items()}
+            sample = {name: value[None].to(device) for name, value in stream[step, 0].items()}
             loss = sum(objective(sample))
             _require_finite(loss.item(), step)
             optimiser.zero_grad()

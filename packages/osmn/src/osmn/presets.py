@@ -72,7 +72,6 @@ class TrainingSettings:
         fixed_modulator_blocks: lite: this many first blocks of the visual modulator keep their start values.
         save_steps: distance of snapshots.
         seed: of everything random.
-        workers: processes that read and augment samples.
     """
 
     steps: int = 300_000
@@ -86,10 +85,9 @@ class TrainingSettings:
     fixed_modulator_blocks: int = 0
     save_steps: int = 1000
     seed: int = 1234
-    workers: int = 2
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch_size", 1), ("save_steps", 1), ("seed", 0), ("workers", 0)):
+        for name, least in (("steps", 1), ("batch_size", 1), ("save_steps", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"osmn: {_option(name)} is {getattr(self, name)}; it must be at least {least}")
         if self.seed >= 2**63:

@@ -1,11 +1,8 @@
-"""One training step, on Lightning Fabric: one process, or several that share their anchors."""
+"""The losses of a batch, on Lightning Fabric: one process, or several that share their anchors."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,8 +17,7 @@ from dense_ulearn.losses import Losses, Offsets, check_cells, draw_offsets, trai
 from dense_ulearn.networks import DenseNetwork, map_size, normalise_images
 from dense_ulearn.pictures import training_picture
 from dense_ulearn.presets import Optimisation, TrainingSettings
-from vos_shared.checkpoints import safetensors_io
-from vos_shared.errors import BadWeights, UserError
+from vos_shared.errors import BadWeights
 from vos_shared.runtime.seeding import seed_everything
 
 if TYPE_CHECKING:
@@ -94,8 +90,8 @@ def keys_of_views(
     return Keys(with_gradient[:, :frames], torch.cat([with_gradient[:, frames:], rest], 1))
 
 
-class Trainer:
-    """Network, optimiser and draws of one run; `step` does one update.
+class Objective:
+    """The network and the losses of a run.
 
     Args:
         settings: what to compute.
@@ -103,7 +99,8 @@ class Trainer:
         weights: state dict to start from; None starts as torchvision does, from the settings' seed.
 
     Attributes:
-        network: the network without Fabric's wrapping, for validation and snapshots.
+        network: without Fabric's wrapping, for validation and snapshots.
+        optimiser: over `parameter_groups`.
     """
 
     def __init__(self, settings: TrainingSettings, fabric: Fabric, weights: dict[str, Tensor] | None = None) -> None:
@@ -111,7 +108,6 @@ class Trainer:
         seed_everything(settings.seed)
         self.settings, self.fabric = settings, fabric
         self.ranks = Ranks(fabric.global_rank, fabric.world_size)
-        self.generator = Generator().manual_seed(settings.seed)
         network = DenseNetwork().to(memory_format=torch.channels_last)
         if weights is not None:
             load_weights(network, weights)
@@ -126,20 +122,23 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = group["base_lr"] * factor
 
-    def step(self, views: Views[Tensor]) -> Losses:
-        """One update on a batch of views, uint8 [B, T, 3, S, S] twice and float32 [B, 2, 3]."""
-        self.network.train()
-        losses = self.losses(views, self.draw_offsets(len(views.main)))
-        self.optimiser.zero_grad()
-        self.fabric.backward(losses.main)
-        self.optimiser.step()
-        return losses
+    def __call__(self, views: Views[Tensor], step: int) -> Losses:
+        """The losses of a batch in training mode, with gradient.
 
-    def draw_offsets(self, clips: int) -> Offsets:
+        Args:
+            views: uint8 [B, T, 3, S, S] twice and float32 [B, 2, 3].
+            step: the anchors depend on it.
+        """
+        self.network.train()
+        return self.losses(views, self.draw_offsets(len(views.main), step))
+
+    def draw_offsets(self, clips: int, step: int) -> Offsets:
         """Offsets of this rank's clips; every rank draws those of all ranks, so that they are one stream."""
         cells = map_size(self.settings.augmentation.crop)
+        seed = np.random.default_rng([self.settings.seed, 5, step]).integers(2**63)
         mine = slice(self.ranks.rank * clips, (self.ranks.rank + 1) * clips)
-        drawn = draw_offsets(clips * self.ranks.world, cells, cells, self.settings.objective, self.generator)
+        generator = Generator().manual_seed(int(seed))
+        drawn = draw_offsets(clips * self.ranks.world, cells, cells, self.settings.objective, generator)
         return Offsets(*(offset[mine] for offset in drawn))
 
     def losses(self, views: Views[Tensor], offsets: Offsets, *, alone: bool = False) -> Losses:
@@ -193,40 +192,6 @@ class Trainer:
         losses = self._losses_of(keys, views, offsets, Ranks())
         self.network.train(training)
         return training_picture(views, keys.main, losses, self.settings.objective)
-
-    def state(self) -> dict[str, Any]:
-        """Everything that the next step depends on, the global random generators apart."""
-        return {
-            "settings": json.dumps(dataclasses.asdict(self.settings)),
-            "model": self.network.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "offsets": self.generator.get_state(),
-            "scaler": self.fabric.strategy.precision.state_dict(),
-        }
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Undo `state`.
-
-        Raises:
-            UserError: it comes from a run with other settings (the number of epochs may differ).
-        """
-        if "settings" not in state:
-            raise BadWeights("training: the resume file is not one of dense-ulearn; choose another --output")
-        ours, theirs = dataclasses.asdict(self.settings), json.loads(state["settings"])
-        other = [name for name in ours if name != "epochs" and json.dumps(ours[name]) != json.dumps(theirs.get(name))]
-        if other:
-            raise UserError(
-                f"training: cannot resume with other settings than the run began with ({', '.join(other)}); "
-                "give the same ones or another --output"
-            )
-        load_weights(self.network, state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.generator.set_state(state["offsets"])
-        self.fabric.strategy.precision.load_state_dict(state["scaler"])
-
-    def save_snapshot(self, path: Path, **metadata: object) -> None:
-        """Write the weights in our format with `metadata` in words."""
-        safetensors_io.save(path, self.network.state_dict(), {name: str(value) for name, value in metadata.items()})
 
 
 def load_weights(network: nn.Module, weights: dict[str, Tensor]) -> None:

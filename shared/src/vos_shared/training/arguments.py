@@ -1,0 +1,84 @@
+"""The options that every ``train`` command shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from vos_shared.cli import STOPPED
+from vos_shared.errors import UserError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+RESUME: Final = "resume.pt"
+"""The file in a run's folder from which it goes on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunArguments:
+    """Where a run writes, and on which devices it runs."""
+
+    output: Path
+    """Folder of the run: resume.pt, last.safetensors, log.jsonl, tensorboard/."""
+    resume: bool = False
+    """Go on with the run in OUTPUT, exactly where its resume.pt was written."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    precision: str = "fp32"
+    """fp32, or mixed precision with bf16 or fp16."""
+    devices: int = 1
+    """Processes (GPUs) on each machine, each with a batch of its own; torchrun's own number has precedence."""
+    nodes: int = 1
+    """Machines; the same."""
+    workers: int = 4
+    """Processes that read data, for each GPU; 0 reads in the training process."""
+    minutes: float = 5.0
+    """Wall time between two writes of resume.pt and last.safetensors; 0 writes after every step."""
+
+    def launch(self) -> Fabric:
+        """Check the options and start the processes.
+
+        Raises:
+            UserError: an option that cannot be used, a folder that does not fit --resume, no such device.
+            MissingExtra: Lightning Fabric is not installed.
+        """
+        from vos_shared.runtime.distributed import fabric
+
+        self.check()
+        launched = fabric(self.device, self.precision, devices=self.devices, nodes=self.nodes)
+        launched.launch()
+        return launched
+
+    def check(self) -> None:
+        """Refuse, before any work, options that cannot be used.
+
+        Raises:
+            UserError: naming the option.
+        """
+        if self.workers < 0:
+            raise UserError(f"training: --workers is {self.workers}; give 0 or more")
+        if not self.minutes >= 0:  # NaN, too.
+            raise UserError(f"training: --minutes is {self.minutes}; give 0 or more")
+        if self.output.exists() and not self.output.is_dir():
+            raise UserError(f"training: --output {self.output} is a file; give a folder")
+        there = (self.output / RESUME).is_file()
+        if self.resume and not there:
+            raise UserError(f"training: {self.output} holds no run to go on with ({RESUME}); leave out --resume")
+        if there and not self.resume:
+            raise UserError(f"training: {self.output} already holds a run; choose another --output, or add --resume")
+
+    def ended(self, last: Path | None, fabric: Fabric) -> int:
+        """Say how the run ended.
+
+        Args:
+            last: its weights, or None where it was asked to stop early.
+            fabric: of the run.
+
+        Returns:
+            The exit code.
+        """
+        if fabric.is_global_zero:
+            print(last or f"stopped; go on with --resume --output {self.output}")
+        return 0 if last else STOPPED

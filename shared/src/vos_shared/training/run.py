@@ -1,0 +1,350 @@
+"""A training run in a folder: everything but its step."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from vos_shared.errors import BadWeights, UserError
+from vos_shared.runtime.device import autocast
+from vos_shared.runtime.seeding import seed_everything
+from vos_shared.training.agreement import FAILURES, attempt, most_urgent, only_run, own_or_other, require_no_run
+from vos_shared.training.arguments import RESUME
+from vos_shared.training.batches import lost_workers_told
+from vos_shared.training.log import TrainingLog
+from vos_shared.training.resume import ResumeFile
+from vos_shared.training.stop import StopRequest
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+T = TypeVar("T")
+
+LAST: Final = "last.safetensors"
+"""The newest weights in a run's folder."""
+_GO_ON, _STOP, _FAILED = range(3)
+_END: Final = object()
+
+
+class Stateful(Protocol):
+    """What else a run must remember."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> object:
+        """Undo `state_dict`."""
+
+
+class TrainingRun:
+    """Owns the folder of a run, its lock, resume file, logs, progress bar and end; use it as a context manager.
+
+    All processes that train together take part. The loop of a method reads::
+
+        with TrainingRun(folder, fabric, network, optimiser, steps=1000, write_weights=write) as run:
+            for batch in run.over(read_batches(samples, fabric, first=run.step, steps=1000, batch=8, workers=2)):
+                loss = objective(batch)
+                optimiser.zero_grad()
+                fabric.backward(loss)
+                optimiser.step()
+                run.finished({"loss": loss})
+        return run.result
+
+    The global random generators are seeded by (seed, step, rank) before each step. So a run that is killed and resumed
+    computes what an uninterrupted one does, dropout included.
+
+    Args:
+        folder: of the run; holds `RESUME`, `LAST`, ``log.jsonl`` and ``tensorboard/``. Created if missing.
+        fabric: launched.
+        network: holds the start values; as it was before `Fabric.setup`.
+        optimiser: as `Fabric.setup` gave it.
+        steps: of the whole run.
+        write_weights: writes the snapshot; called with its path in the first process.
+        seed: of the random numbers.
+        minutes: wall time between two saves; each rewrites `RESUME` and `LAST`.
+        save_steps: also save after every so many steps.
+        log_steps: steps over which logged losses are averaged.
+        resume: go on from `RESUME`.
+        must_match: what must be the same when a run goes on, by name, in words.
+        extra: what else is part of the state, by name.
+        remedy: what helps against losses that are not finite.
+
+    Attributes:
+        step: number of finished steps.
+        log: for more numbers and pictures.
+        seconds: time in finished steps, of this run and of those that it resumes.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        fabric: Fabric,
+        network: nn.Module,
+        optimiser: Any,
+        *,
+        steps: int,
+        write_weights: Callable[[Path], object],
+        seed: int = 0,
+        minutes: float = 5.0,
+        save_steps: int | None = None,
+        log_steps: int = 10,
+        resume: bool = False,
+        must_match: Mapping[str, object] | None = None,
+        extra: Mapping[str, Stateful] | None = None,
+        remedy: str = "lower the learning rate",
+    ) -> None:
+        self.folder, self.fabric, self.network, self.optimiser = folder, fabric, network, optimiser
+        self.steps, self.step, self.seconds = steps, 0, 0.0
+        self._write_weights, self._seed, self._save_steps, self._log_steps = write_weights, seed, save_steps, log_steps
+        self._resume, self._remedy = resume, remedy
+        self._must_match = {name: str(value) for name, value in (must_match or {}).items()} | {
+            "number of processes": str(fabric.world_size),
+            "precision": str(fabric.strategy.precision.precision),
+        }
+        self._extra = dict(extra or {})
+        self._file = ResumeFile(folder / RESUME, minutes)
+        self._sums: dict[str, Tensor] = {}
+        self._summed = 0
+        self._stack = ExitStack()
+
+    @property
+    def result(self) -> Path | None:
+        """The weights of a run that has done all its steps; None where it was asked to stop early."""
+        return self.folder / LAST if self.step >= self.steps else None
+
+    def __enter__(self) -> Self:
+        """Take the folder, and go on or begin.
+
+        Raises:
+            UserError: a folder that holds a run while `resume` is off, or in which another run is at work; a resume
+                file of a run with other circumstances.
+            BadWeights: the resume file is missing, damaged, or of another program.
+            MissingExtra: TensorBoard is not installed.
+        """
+        leader = self.fabric.is_global_zero
+        with ExitStack() as stack:
+            stack.enter_context(only_run(self.folder, self.fabric))
+            if self._resume:
+                self._restore()
+            else:
+                require_no_run(self.folder, (RESUME, LAST, "log.jsonl", "best"), self.fabric)
+            first = self.step + 1 if self.step else 0
+            self.log = stack.enter_context(TrainingLog(self.folder, first, enabled=leader))
+            self._stop = stack.enter_context(StopRequest())
+            self._bar = stack.enter_context(_progress_bar(self.steps, self.step, enabled=leader))
+            full = self.fabric.strategy.precision.precision == "32-true"
+            stack.enter_context(autocast(self.fabric.device, torch.float32) if full else nullcontext())
+            stack.enter_context(lost_workers_told())
+            if not self._resume:  # A folder without the file holds no run.
+                self.agree(self._save_state)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:  # fmt: skip
+        if error is not None and self.fabric.world_size > 1:
+            _leave_others(error)
+        return self._stack.__exit__(kind, error, trace)
+
+    def over(self, batches: Iterable[T]) -> Iterator[T]:
+        """The batches of the steps that remain, until the end or until any process is asked to stop.
+
+        Saves when it is time to, at the end, and before an error ends the run.
+
+        Args:
+            batches: from step `step` on, as many in every process.
+
+        Raises:
+            UserError: as `batches` raised it; in processes that could read theirs, one that says that another failed.
+            OSError: the same; or a file of the run cannot be written.
+        """
+        iterator = iter(batches)
+        while True:
+            batch = attempt(lambda: self._next(iterator))
+            if batch is _END:
+                break
+            failed = isinstance(batch, FAILURES)
+            code = most_urgent(_FAILED if failed else _STOP if self._stop.wanted else _GO_ON, self.fabric)
+            if code == _FAILED:
+                self.save()
+                raise own_or_other(batch)
+            if code == _STOP:
+                break
+            seed_everything(_seed_of(self._seed, self.step, self.fabric.global_rank))
+            expected, started = self.step + 1, time.monotonic()
+            yield batch  # type: ignore[misc]  # It is not an error.
+            assert self.step == expected, "call `finished` once after each step"
+            self.seconds += time.monotonic() - started
+        self.agree(self.save)
+
+    def _next(self, iterator: Iterator[T]) -> T | object:
+        """The next batch, after saving what is due; whatever fails here is shared with the other processes."""
+        self.log.check()
+        if self._file.due() or (self._save_steps and self.step and self.step % self._save_steps == 0):
+            self.save()
+        return next(iterator, _END)
+
+    def finished(
+        self,
+        losses: Mapping[str, Tensor],
+        numbers: Mapping[str, float] | None = None,
+        *,
+        log: bool = False,
+        **context: float,
+    ) -> None:
+        """Count a step.
+
+        Args:
+            losses: of this process, by tag; scalars on the device, which is not waited for.
+            numbers: more to log with them, by tag, such as the learning rate.
+            log: log the means of the losses now, and not only every `log_steps` steps.
+            context: for ``log.jsonl`` only, such as the epoch.
+
+        Raises:
+            UserError: losses that are not finite, in all processes alike.
+        """
+        self.step += 1
+        self._summed += 1
+        for tag, loss in losses.items():
+            value = loss.detach().float()
+            self._sums[tag] = self._sums[tag] + value if tag in self._sums else value
+        self._bar.update()
+        if log or self.step % self._log_steps == 0:
+            self._log_means(numbers or {}, context)
+
+    def agree(self, work: Callable[[], T]) -> T:
+        """Do work that may fail in one process alone; then all processes end, after saving.
+
+        Raises:
+            UserError: as `work` raised it, or one that says that another process failed.
+            OSError: the same.
+        """
+        result = attempt(work)
+        if most_urgent(_FAILED if isinstance(result, FAILURES) else _GO_ON, self.fabric) == _FAILED:
+            if self.step:
+                attempt(self.save)
+            raise own_or_other(result)
+        return result  # type: ignore[return-value]  # It is not a failure.
+
+    def picture(self, tag: str, image: npt.NDArray[np.uint8]) -> None:
+        """Log a picture, uint8 RGB [H, W, 3], with the number of finished steps."""
+        self.log.picture(self.step, tag, image)
+
+    def save(self) -> None:
+        """Write the resume file and the weights, in the first process.
+
+        Raises:
+            UserError: weights or losses that are not finite: what is on disk is worth more.
+        """
+        if not all(bool(parameter.isfinite().all()) for parameter in self.network.parameters()):
+            self._refuse("weights contain NaN or infinity")
+        for tag, value in self._sums.items():
+            if not value.isfinite():
+                self._refuse(f"loss {tag} is {value.item()}")
+        self._save_state()
+        if self.fabric.is_global_zero:
+            self._write_weights(self.folder / LAST)
+
+    def _save_state(self) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        self._file.save(
+            {
+                "step": self.step,
+                "steps": max(self.step, self.steps),
+                "seconds": self.seconds,
+                "run": self._must_match,
+                "network": self.network.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "scaler": self.fabric.strategy.precision.state_dict(),
+                "losses": [self._summed, dict(self._sums)],
+                "extra": {name: item.state_dict() for name, item in self._extra.items()},
+            }
+        )
+
+    def _restore(self) -> None:
+        state = self._file.load()
+        run = state.get("run")
+        if not isinstance(run, dict):
+            raise BadWeights(f"{self._file.path} was written by another program; choose another --output")
+        for name, value in self._must_match.items():
+            if run.get(name) != value:
+                raise UserError(
+                    f"training: {self._file.path} was written with {name} {run.get(name)}, not {value}; "
+                    "give the same to go on, or choose another --output"
+                )
+        try:
+            self._load(state)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as reason:
+            words = str(reason).strip().splitlines() or [type(reason).__name__]
+            raise BadWeights(f"{self._file.path} is damaged ({words[0]}); begin again in another --output") from reason
+
+    def _load(self, state: dict[str, Any]) -> None:
+        step, seconds, (summed, sums) = state["step"], float(state["seconds"]), state["losses"]
+        if type(step) is not int or not 0 <= step <= int(state["steps"]) or not seconds >= 0:
+            raise ValueError(f"step {step} of {state['steps']}")
+        _require_like(state["network"], self.network.state_dict())
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.fabric.strategy.precision.load_state_dict(state["scaler"])
+        for name, item in self._extra.items():
+            item.load_state_dict(state["extra"][name])
+        self.step, self.seconds, self._summed = step, seconds, int(summed)
+        self._sums = {tag: value.to(self.fabric.device) for tag, value in sums.items()}
+
+    def _log_means(self, numbers: Mapping[str, float], context: Mapping[str, float]) -> None:
+        """The one place where the host waits for the device."""
+        sums = torch.stack(list(self._sums.values()))
+        means = self.fabric.all_reduce(sums / self._summed, reduce_op="mean").tolist()  # type: ignore[union-attr]
+        found = dict(zip(self._sums, means, strict=True))
+        for tag, mean in found.items():
+            if not math.isfinite(mean):  # In all processes alike.
+                self._refuse(f"loss {tag} is {mean}")
+        self.log.scalars(self.step, {**found, **numbers}, **context, seconds=round(self.seconds, 1))
+        self._bar.set_postfix(
+            {tag.rpartition("/")[2]: f"{mean:.3g}" for tag, mean in zip(self._sums, means, strict=True)}
+        )
+        self._sums, self._summed = {}, 0
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise UserError(
+            f"training: the {what} at step {self.step}; start another run: {self._remedy}. "
+            f"What {self.folder} holds is from before"
+        )
+
+
+def _require_like(found: Mapping[str, Any], expected: Mapping[str, Tensor]) -> None:
+    for name, value in expected.items():
+        if not isinstance(found.get(name), Tensor) or found[name].dtype != value.dtype:
+            raise ValueError(f"{name} is missing or not {value.dtype}")
+
+
+def _seed_of(seed: int, step: int, rank: int) -> int:
+    return int(np.random.default_rng([seed, 4, step, rank]).integers(2**63))
+
+
+def _progress_bar(steps: int, first_step: int, *, enabled: bool) -> tqdm[Any]:
+    return tqdm(total=steps, initial=first_step, unit="step", disable=not enabled, dynamic_ncols=True, smoothing=0.05)
+
+
+def _leave_others(error: BaseException) -> None:
+    """After an error that the others do not know of, break the connection: their next exchange fails, they end, too."""
+    if isinstance(error, (*FAILURES, KeyboardInterrupt)) and not isinstance(
+        error, MemoryError | torch.OutOfMemoryError
+    ):
+        return
+    group = torch.distributed.distributed_c10d
+    if torch.distributed.is_initialized() and hasattr(group, "_abort_process_group"):
+        group._abort_process_group()
