@@ -11,7 +11,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from vos_shared.checkpoints.published import PublishedWeights, cache_folder, fetch, file_sha256, resolve
+from vos_shared.checkpoints.published import PublishedWeights, WeightsTable, cache_folder, fetch, file_sha256
 from vos_shared.errors import BadWeights
 
 CONTENT = b"weights " * 1000
@@ -69,6 +69,10 @@ def entry(url: str, **known: object) -> PublishedWeights:
     return PublishedWeights(name="paper", url=url, licence="MIT", source="the authors", **known)  # type: ignore[arg-type]
 
 
+def table(paper: PublishedWeights) -> WeightsTable:
+    return WeightsTable({"paper": paper}, Path("shipped.safetensors"), "the default", {"untrained": "seed 0"})
+
+
 @pytest.mark.parametrize("home", ["TORCH_HOME", "XDG_CACHE_HOME", None])
 def test_the_cache_is_torch_hubs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: str | None) -> None:
     monkeypatch.delenv("TORCH_HOME")
@@ -79,22 +83,31 @@ def test_the_cache_is_torch_hubs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 def test_weights_are_downloaded_once_and_checked(web: str, cache: Path) -> None:
-    table = {"paper": entry(f"{web}/model.pth", bytes=len(CONTENT), sha256=SHA256, md5=MD5)}
-    path = resolve("paper", table)
+    ends = (MD5[:5], MD5[-5:])
+    path = table(entry(f"{web}/model.pth", bytes=len(CONTENT), sha256=SHA256, md5=MD5, md5_ends=ends)).locate("paper")
     assert path == cache / "model.pth"
     assert path.read_bytes() == CONTENT
-    offline = {"paper": entry("http://127.0.0.1:9/model.pth", sha256=SHA256)}
-    assert resolve("paper", offline) == path
-    assert resolve(None, offline) == path
+    offline = table(entry("http://127.0.0.1:9/model.pth", sha256=SHA256))
+    assert offline.locate("paper") == path
+    assert offline.locate(None) == offline.locate("shipped") == Path("shipped.safetensors")
 
 
 def test_a_file_of_the_user_wins_over_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "paper").touch()
     monkeypatch.chdir(tmp_path)
-    assert resolve("paper", {"paper": entry("http://127.0.0.1:9/model.pth")}) == Path("paper")
+    assert table(entry("http://127.0.0.1:9/model.pth")).locate("paper") == Path("paper")
 
 
-@pytest.mark.parametrize("known", [{"sha256": "0" * 64}, {"md5": "0" * 32}, {"bytes": 7}])
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"sha256": "0" * 64},
+        {"md5": "0" * 32},
+        {"bytes": 7},
+        {"md5_ends": ("00000", MD5[-5:])},
+        {"md5_ends": (MD5[:5], "00000")},
+    ],
+)
 def test_another_file_on_the_web_is_refused(web: str, cache: Path, known: dict[str, object]) -> None:
     with pytest.raises(BadWeights, match=r"model\.pth has"):
         fetch(entry(f"{web}/model.pth", **known))
@@ -130,16 +143,30 @@ def test_a_download_that_breaks_off_leaves_nothing(cache: Path, name: str, says:
 
 def test_without_an_address_the_source_is_named(cache: Path) -> None:
     with pytest.raises(BadWeights, match=r"from the authors and store them as .*paper"):
-        resolve("paper", {"paper": entry("")})
+        table(entry("")).locate("paper")
+
+
+def test_tensorflow_checkpoints_are_found_by_prefix_and_by_name(cache: Path, tmp_path: Path) -> None:
+    for folder in (cache, tmp_path):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "paper.ckpt-7.index").touch()
+    assert table(entry("")).locate("paper") == cache / "paper.ckpt-7"
+    assert table(entry("")).locate(tmp_path / "paper.ckpt-7") == tmp_path / "paper.ckpt-7"
 
 
 def test_unknown_names_are_told_the_known_ones() -> None:
-    with pytest.raises(BadWeights, match=r"no weights file nowhere\.pth; published weights are paper"):
-        resolve("nowhere.pth", {"paper": entry("")})
-    with pytest.raises(BadWeights, match="no published weights"):
-        resolve("nowhere.pth", {})
-    with pytest.raises(BadWeights, match="give a file"):
-        resolve(None, {})
+    with pytest.raises(BadWeights, match=r"no weights file nowhere\.pth; known names are shipped, paper, untrained"):
+        table(entry("")).locate("nowhere.pth")
+    with pytest.raises(BadWeights, match="no weights are called nowhere; there are shipped, paper, untrained"):
+        table(entry("")).facts("nowhere")
+
+
+def test_a_table_says_what_is_known() -> None:
+    known = table(entry("http://127.0.0.1:9/model.pth", md5_ends=("01234", "56789"), scores={"J": 69.34}))
+    assert known.rows() == [["shipped", "-", "the default"], ["paper", "J 69.3", ""], ["untrained", "-", "seed 0"]]
+    facts = known.facts("paper")
+    assert (facts["md5"], facts["licence"], facts["J"]) == ("01234..56789 (no more is published)", "MIT", "69.3")
+    assert known.facts("untrained") == {"note": "seed 0"}
 
 
 def test_sha256_of_a_file(tmp_path: Path) -> None:

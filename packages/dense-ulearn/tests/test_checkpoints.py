@@ -10,7 +10,7 @@ from torch import Tensor
 from dense_ulearn import checkpoints
 from dense_ulearn.checkpoints import Weights, load_weights, read_official, read_weights, save_weights, write_official
 from dense_ulearn.inference import load
-from dense_ulearn.weights import PUBLISHED
+from dense_ulearn.weights import WEIGHTS
 from vos_shared.checkpoints.torch_pickle import load_torch
 from vos_shared.errors import BadWeights
 
@@ -95,7 +95,7 @@ def test_published_weights_that_are_not_here_are_an_error_with_a_way_out(
 
 
 def test_the_four_published_scores() -> None:
-    scores = {name.split("_")[0]: entry.scores["DAVIS-2017 val J&F"] for name, entry in PUBLISHED.items()}
+    scores = {name.split("_")[0]: entry.scores["DAVIS-2017 val J&F"] for name, entry in WEIGHTS.published.items()}
     assert scores == {"oxuva": 65.3, "ytvos": 69.3, "trackingnet": 69.4, "kinetics": 68.7}
 
 

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from dense_ulearn.networks import DenseNetwork
-from dense_ulearn.weights import SHIPPED, UNTRAINED, locate
+from dense_ulearn.weights import UNTRAINED, WEIGHTS
 from vos_shared.atomic import atomic_path
 from vos_shared.checkpoints import safetensors_io
+from vos_shared.checkpoints.checking import require_same_shapes, require_weights
 from vos_shared.checkpoints.torch_pickle import load_torch
 from vos_shared.errors import BadWeights
 
@@ -51,14 +52,12 @@ def load_weights(weights: str | Path | None = None) -> Weights:
 
     Args:
         weights: a file of ours or an official snapshot; the name of a published snapshot; ``untrained``; or None for
-            the weights that come with the package, in their absence the untrained ones.
+            the weights that come with the package.
 
     Raises:
         BadWeights: no such file, damaged, unsafe, or of another network.
     """
-    if weights is None:
-        weights = SHIPPED if SHIPPED.is_file() else UNTRAINED
-    return untrained() if str(weights) == UNTRAINED else read_weights(locate(weights))
+    return untrained() if str(weights) == UNTRAINED else read_weights(WEIGHTS.locate(weights))
 
 
 def untrained(seed: int = 0) -> Weights:
@@ -88,12 +87,9 @@ def save_weights(path: Path, weights: Weights, *, half: bool = False) -> None:
     Raises:
         BadWeights: too large for half precision.
     """
-    kind = torch.float16 if half else torch.float32
-    state = {name: value.to(kind) if value.is_floating_point() else value for name, value in weights.state.items()}
-    if not all(value.isfinite().all() for value in state.values()):
-        raise BadWeights(f"{weights.description}: too large for half precision; leave out --half")
     trained = "true" if weights.trained else "false"
-    safetensors_io.save(path, state, {**weights.metadata, "description": weights.description, "trained": trained})
+    facts = {**weights.metadata, "description": weights.description, "trained": trained}
+    safetensors_io.save(path, weights.state, facts, half=half)
 
 
 def read_official(path: Path) -> Weights:
@@ -139,27 +135,14 @@ def write_official(
     if not trained:
         content["trained"] = False
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:  # PyTorch's own writer hides a full disk.
+        torch.save(content, file)
 
 
 def _checked(state: Mapping[str, Any], path: Path) -> StateDict:
     """The state of a `DenseNetwork` under its own names, float32; all entries must be there in the right shape."""
     with torch.device("meta"):
         expected = DenseNetwork().state_dict()
-    found = {str(name).replace("module.", ""): value for name, value in state.items()}
-    wrong = [
-        name
-        for name, value in expected.items()
-        if not isinstance(found.get(name), Tensor) or found[name].shape != value.shape
-    ]
-    surplus = [name for name in found if name not in expected]
-    if wrong or surplus:
-        first = f"{wrong[0]} is missing or of another shape" if wrong else f"{surplus[0]} does not belong to it"
-        raise BadWeights(
-            f"weights {path} are not those of the dense-ulearn network "
-            f"({len(wrong)} of {len(expected)} entries do not fit, {len(surplus)} are unknown; {first})"
-        )
-    if broken := [name for name in expected if not found[name].isfinite().all()]:
-        raise BadWeights(f"weights {path} hold what is no number (in {broken[0]}); their training has diverged")
+    found = require_weights({str(name).replace("module.", ""): value for name, value in state.items()}, path)
+    require_same_shapes(found, expected, path)
     return {name: found[name].to(value.dtype) for name, value in expected.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -16,8 +16,13 @@ from vos_shared.cli import Evaluate, run_commands
 from vos_shared.errors import UserError
 from vos_shared.options import changed_settings
 from vos_shared.segment import SegmentArguments, run_segment
+from vos_shared.weights_command import WeightsCommand, refuse_same_file
 
 PROGRAM = "dense-ulearn"
+
+
+if TYPE_CHECKING:
+    from vos_shared.checkpoints.published import WeightsTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +74,7 @@ class ImportWeights:
         from dense_ulearn.checkpoints import OURS, load_weights, numbers_of, save_weights, write_official
 
         weights = load_weights(self.source)
-        if self.output.exists() and Path(self.source).exists() and self.output.samefile(self.source):
-            raise UserError(f"{self.output} would replace the file that it is made from; choose another name")
+        refuse_same_file(self.source, self.output)
         if self.output.suffix == OURS:
             save_weights(self.output, weights, half=self.half)
         elif self.half:
@@ -82,21 +86,16 @@ class ImportWeights:
         print(f"{weights.description}: {self.output}")
 
 
-@dataclass(frozen=True)
-class ListWeights:
-    """Say which weights there are, how good, and where."""
+@dataclass(frozen=True, kw_only=True)
+class Weights(WeightsCommand):
+    """List the weights that there are, or say more of those with a NAME."""
 
-    def run(self) -> None:
-        """Print a table."""
-        from dense_ulearn.weights import AUTHORS_PAGE, PUBLISHED, SHIPPED, UNTRAINED
-        from vos_shared.checkpoints.published import cache_folder
-        from vos_shared.tables import text_table
+    @property
+    def table(self) -> WeightsTable:
+        """Published and shipped."""
+        from dense_ulearn.weights import WEIGHTS
 
-        here = [UNTRAINED, "-", "the network as initialised, seed 0"]
-        rows = [[name, f"{entry.scores['DAVIS-2017 val J&F']:.1f}", entry.note] for name, entry in PUBLISHED.items()]
-        shipped = [[SHIPPED.stem, "-", "comes with the package; the default"]] if SHIPPED.is_file() else []
-        print(text_table(["weights", "published J&F", ""], [*shipped, *rows, here]))
-        print(f"Published snapshots are at {AUTHORS_PAGE}; stored in {cache_folder()} they are found by name.")
+        return WEIGHTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +126,7 @@ def main() -> None:
         "train": Train,
         "evaluate": Evaluate,
         "import-weights": ImportWeights,
-        "weights": ListWeights,
+        "weights": Weights,
         "export": Export,
     }
 

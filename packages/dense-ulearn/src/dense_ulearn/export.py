@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dense_ulearn.checkpoints import load_weights
 from dense_ulearn.networks import DenseNetwork, normalise_images
 from dense_ulearn.settings import Layer
-from vos_shared.atomic import atomic_path
+from vos_shared.checkpoints.exporting import write_program
 from vos_shared.errors import UserError
 from vos_shared.images import MAX_SIDE
 
@@ -43,7 +43,4 @@ def export_features(path: Path, weights: str | None, layer: Layer, size: tuple[i
     if min(size) < 1 or max(size) > MAX_SIDE:
         raise UserError(f"export: images of {size[0]} x {size[1]} pixels; give a --size of 1 to {MAX_SIDE}")
     program = FeatureProgram(load_weights(weights).network(), layer).eval()
-    exported = torch.export.export(program, (torch.zeros(1, 3, *size),))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        torch.export.save(exported, file)
+    write_program(path, program, (torch.zeros(1, 3, *size),))

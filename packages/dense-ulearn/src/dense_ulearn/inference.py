@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,10 +16,11 @@ from dense_ulearn.networks import DenseNetwork, fold_batch_norms, normalise_imag
 from dense_ulearn.propagation import LabelPropagation
 from dense_ulearn.settings import InferenceSettings, Layer
 from dense_ulearn.weights import UNTRAINED
-from vos_shared.errors import BadMask, BadVideo, UserError
-from vos_shared.masks import describe_size, ids_of, one_hot
-from vos_shared.method import Frame, ModelInfo, ObjectMask, Segmentation, Segmenter, SoftMasks
+from vos_shared.masks import ids_of, one_hot
+from vos_shared.method import Frame, ModelInfo, ObjectMask, Segmentation, Segmenter
+from vos_shared.options import settings_from
 from vos_shared.runtime.device import autocast, choose_device, choose_precision
+from vos_shared.steps import check_step, stack_soft_masks
 
 FeatureFunction = Callable[[Frame], Tensor]
 """A frame, uint8 RGB [H, W, 3], to its features, float [h, w, D], on any device; vectors of unit length."""
@@ -101,7 +101,7 @@ class DenseSegmenter(Segmenter):
     def reset(self) -> None:
         """Forget the video."""
         self._propagation = LabelPropagation(self.settings, self._storage)
-        self._size: tuple[int, ...] | None = None
+        self._size: tuple[int, int] | None = None
 
     @torch.inference_mode()
     def step(self, frame: Frame, prompt: ObjectMask | None = None, *, soft_masks: bool = False) -> Segmentation:
@@ -109,7 +109,7 @@ class DenseSegmenter(Segmenter):
 
         Background counts as given in the frame of the first prompt.
         """
-        self._check(frame, prompt)
+        self._size = check_step(frame, prompt, self._size)
         new = [] if prompt is None else self._new_ids(prompt)
         if self._propagation.idle and not new:
             self._propagation.skip()
@@ -126,21 +126,6 @@ class DenseSegmenter(Segmenter):
         ids = np.array(self._propagation.ids, np.uint8)
         return self._segmentation(ids[full.argmax(0).cpu().numpy()], full, soft_masks)
 
-    def _check(self, frame: Frame, prompt: ObjectMask | None) -> None:
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-            raise BadVideo(f"a frame is {frame.dtype} {list(frame.shape)}; frames are uint8 RGB [H, W, 3]")
-        if self._size is not None and frame.shape != self._size:
-            raise BadVideo(
-                f"a frame is {describe_size(frame.shape)}, the first was {describe_size(self._size)}; "
-                "frames of a video must be of one size"
-            )
-        if prompt is not None and (prompt.dtype != np.uint8 or prompt.shape != frame.shape[:2]):
-            raise BadMask(
-                f"a mask is {prompt.dtype} {list(prompt.shape)}, its frame {list(frame.shape[:2])}; "
-                "masks are uint8 of their frame's size"
-            )
-        self._size = frame.shape
-
     def _new_ids(self, prompt: ObjectMask) -> list[int]:
         """Ids to add: those that are not known, with the first of them background where there is any."""
         objects = [number for number in ids_of(prompt) if number not in self._propagation.ids]
@@ -149,13 +134,14 @@ class DenseSegmenter(Segmenter):
     def _segmentation(self, mask: ObjectMask, soft: Tensor | None, wanted: bool) -> Segmentation:
         if not wanted:
             return Segmentation(mask)
-        ids = self._propagation.ids
-        soft_masks: SoftMasks = np.zeros((ids[-1], *mask.shape), np.float32)
+        found = {}
         if soft is not None:
-            for channel, number in enumerate(ids):
-                if number:
-                    soft_masks[number - 1] = soft[channel].clamp(0, 1).cpu().numpy()
-        return Segmentation(mask, soft_masks)
+            found = {
+                object_id: soft[channel].clamp(0, 1).cpu().numpy()
+                for channel, object_id in enumerate(self._propagation.ids)
+                if object_id
+            }
+        return Segmentation(mask, stack_soft_masks(found, mask.shape))
 
 
 STORAGE: Final = {"cuda": torch.float16}
@@ -184,15 +170,11 @@ def load(
     Raises:
         UserError: unusable weights, device, precision or option.
     """
-    unknown = options.keys() - {field.name for field in fields(InferenceSettings)}
-    if unknown:
-        known = ", ".join(field.name for field in fields(InferenceSettings))
-        raise UserError(f"dense-ulearn has no option {', '.join(sorted(unknown))}; it has {known}")
-    settings = replace(InferenceSettings(), **options)
-    place = choose_device(device)
-    kind = choose_precision(precision, place)
+    settings = settings_from(InferenceSettings, options, "dense-ulearn")
+    target = choose_device(device)
+    dtype = choose_precision(precision, target)
     loaded = load_weights(UNTRAINED if baseline else weights)
     network = loaded.network()
     info = ModelInfo(sum(value.numel() for value in network.parameters()), loaded.description, loaded.trained)
-    features = NetworkFeatures(network, settings.layer, settings.input_size, place, kind)
-    return DenseSegmenter(features, info, settings, STORAGE.get(place.type, torch.float32))
+    features = NetworkFeatures(network, settings.layer, settings.input_size, target, dtype)
+    return DenseSegmenter(features, info, settings, STORAGE.get(target.type, torch.float32))

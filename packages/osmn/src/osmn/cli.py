@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -17,8 +17,13 @@ from vos_shared.errors import UserError
 from vos_shared.inputs import InputArguments
 from vos_shared.options import changed_settings
 from vos_shared.segment import SegmentArguments, run_segment
+from vos_shared.weights_command import WeightsCommand, refuse_same_file
 
 PROGRAM = "osmn"
+
+
+if TYPE_CHECKING:
+    from vos_shared.checkpoints.published import WeightsTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +128,7 @@ class ImportWeights:
 
         if self.half and self.output.suffix != ".safetensors":
             raise UserError("osmn: --half is for our own format; TensorFlow checkpoints are in single precision")
-        if self.output.exists() and Path(self.source).exists() and self.output.samefile(self.source):
-            raise UserError(f"osmn: {self.output} would replace the file that it is made from; choose another name")
+        refuse_same_file(self.source, self.output)
         snapshot = load_weights(self.source)
         if self.output.suffix == ".safetensors":
             save_snapshot(self.output, snapshot.model, snapshot.scale_value, snapshot.metadata, half=self.half)
@@ -141,22 +145,16 @@ class ImportWeights:
         print(f"{snapshot.description}: {self.output}")
 
 
-@dataclass(frozen=True)
-class ListWeights:
-    """Say which weights there are, how good, and where."""
+@dataclass(frozen=True, kw_only=True)
+class Weights(WeightsCommand):
+    """List the weights that there are, or say more of those with a NAME."""
 
-    def run(self) -> None:
-        """Print a table."""
-        from osmn.weights import AUTHORS_PAGE, PUBLISHED, SHIPPED
-        from vos_shared.checkpoints.published import cache_folder
-        from vos_shared.tables import text_table
+    @property
+    def table(self) -> WeightsTable:
+        """Published and shipped."""
+        from osmn.weights import WEIGHTS
 
-        rows = [
-            [name, ", ".join(f"{score} {value:.1f}" for score, value in entry.scores.items()), entry.note]
-            for name, entry in PUBLISHED.items()
-        ]
-        print(text_table(["weights", "published", ""], [[SHIPPED.stem, "-", "variant lite; the default"], *rows]))
-        print(f"The published checkpoints are at {AUTHORS_PAGE}; stored in {cache_folder()} they are found by name.")
+        return WEIGHTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +187,7 @@ def main() -> None:
         "evaluate": Evaluate,
         "preprocess": Preprocess,
         "import-weights": ImportWeights,
-        "weights": ListWeights,
+        "weights": Weights,
         "export": Export,
     }
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from osmn.networks import GUIDE_SIZE, OSMN
 from osmn.settings import MIN_SIDE
 from osmn.snapshots import load_weights
-from vos_shared.atomic import atomic_path
+from vos_shared.checkpoints.exporting import write_program
 from vos_shared.errors import UserError
 
 
@@ -30,7 +30,7 @@ def export_programs(folder: Path, weights: str | None, size: tuple[int, int]) ->
     """Write ``visual.pt2`` and ``frame.pt2`` with `torch.export`, for one object.
 
     Args:
-        folder: gets the files; made if missing.
+        folder: gets the files; created if missing.
         weights: as for `load_weights`.
         size: (height, width) of the frames.
 
@@ -49,14 +49,6 @@ def export_programs(folder: Path, weights: str | None, size: tuple[int, int]) ->
     if model.modulator is not None:
         guide = torch.zeros(1, 3, GUIDE_SIZE, GUIDE_SIZE)
         gamma = model.visual_modulation(guide)
-        files.append(_write(folder / "visual.pt2", VisualProgram(model).eval(), (guide,)))
-    files.append(_write(folder / "frame.pt2", model, (image, spatial, gamma)))
+        files.append(write_program(folder / "visual.pt2", VisualProgram(model).eval(), (guide,)))
+    files.append(write_program(folder / "frame.pt2", model, (image, spatial, gamma)))
     return files
-
-
-def _write(path: Path, program: nn.Module, example: tuple[Tensor | None, ...]) -> Path:
-    exported = torch.export.export(program, example)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        torch.export.save(exported, file)
-    return path

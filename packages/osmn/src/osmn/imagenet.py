@@ -19,7 +19,7 @@ from torch import Tensor
 from osmn.checkpoints import Arrays, from_official, names_of, to_torch_layout, variant_of
 from osmn.guides import MEAN_BGR
 from osmn.networks import OSMN, Architecture, initialise
-from osmn.weights import locate
+from osmn.weights import WEIGHTS
 from vos_shared.errors import BadWeights, UserError
 
 Array = npt.NDArray[Any]
@@ -63,7 +63,7 @@ def _donated(start: str, model: OSMN, scale_value: float) -> dict[str, Tensor]:
         return from_keras_mobilenet(_read_npz(start), model, scale_value)
     from vos_shared.checkpoints.tensorflow import read_checkpoint
 
-    arrays = read_checkpoint(locate(start))
+    arrays = read_checkpoint(WEIGHTS.locate(start))
     try:
         return from_slim_vgg16(arrays, model) if variant_of(arrays) is None else from_official(arrays, model)
     except BadWeights as reason:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
 from pathlib import Path
@@ -28,12 +28,14 @@ from osmn.networks import OSMN
 from osmn.settings import MIN_SIDE, InferenceSettings, OnlineSettings
 from osmn.snapshots import Snapshot, load_weights, parameter_count
 from vos_shared.crf import refine_labels, require_densecrf
-from vos_shared.errors import BadMask, BadVideo, UserError
-from vos_shared.masks import VOID, describe_size, ids_of
-from vos_shared.method import Frame, ModelInfo, ObjectMask, Segmentation, Segmenter, SoftMasks
+from vos_shared.errors import BadVideo, UserError
+from vos_shared.masks import VOID, ids_of
+from vos_shared.method import Frame, ModelInfo, ObjectMask, Segmentation, Segmenter
+from vos_shared.options import settings_from
 from vos_shared.results import fingerprint
 from vos_shared.runtime.device import autocast, choose_device, choose_precision
 from vos_shared.soft_masks import SoftMask
+from vos_shared.steps import check_step, stack_soft_masks
 from vos_shared.video import Video
 
 
@@ -107,25 +109,13 @@ class OSMNSegmenter(Segmenter):
         if prompt is not None:  # What is given is given, whatever an older object claims.
             given = ~np.isin(prompt, [0, VOID, *known])
             mask[given] = prompt[given]
-        return Segmentation(mask, _stack_soft_masks(probabilities, video.frame_size) if soft_masks else None)
+        return Segmentation(mask, stack_soft_masks(probabilities, video.frame_size) if soft_masks else None)
 
     def _open(self, frame: Frame, prompt: ObjectMask | None) -> _Video:
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-            raise BadVideo(f"osmn: a frame is {frame.dtype} {list(frame.shape)}; frames are uint8 RGB [H, W, 3]")
-        size = frame.shape[:2]
+        size = check_step(frame, prompt, None if self._video is None else self._video.frame_size)
         if self._video is None:
             self._check_network_size(size)
             self._video = _Video(size)
-        if size != self._video.frame_size:
-            raise BadVideo(
-                f"osmn: a frame is {describe_size(size)}, the first was {describe_size(self._video.frame_size)}; "
-                "frames of a video must be of one size"
-            )
-        if prompt is not None and (prompt.shape != size or prompt.dtype != np.uint8):
-            raise BadMask(
-                f"osmn: a mask is {prompt.dtype} {list(prompt.shape)}, its frame {list(size)}; "
-                "masks are uint8 of their frame's size"
-            )
         self._video.frames += 1
         return self._video
 
@@ -250,30 +240,28 @@ def load(
     Raises:
         UserError: unusable weights, device, precision or option.
     """
-    place = choose_device(device)
-    kind = choose_precision(precision, place)
-    tuning = {name: options.pop(name) for name in _names(OnlineSettings) & options.keys()}
-    if unknown := options.keys() - _names(InferenceSettings):
-        known = ", ".join(sorted(_names(InferenceSettings)))
-        raise UserError(f"osmn has no option {', '.join(sorted(unknown))}; it has {known}")
+    target = choose_device(device)
+    dtype = choose_precision(precision, target)
+    tuning = {name: options.pop(name) for name in sorted(_names(OnlineSettings) & options.keys())}
+    settings = settings_from(InferenceSettings, options, "osmn")
     if tuning and not online:
-        raise UserError(f"osmn: {', '.join(sorted(tuning))} belong to fine-tuning; take variant osmn+online")
+        raise UserError(f"osmn: {', '.join(tuning)} belong to fine-tuning; take variant osmn+online")
     snapshot = load_weights(weights)
-    settings = _settings(snapshot, options)
+    settings = _fitted(settings, snapshot)
     if settings.crf:
         require_densecrf()
     if settings.guide_frames is not None and not settings.guide_frames.is_dir():
-        raise UserError(f"osmn: --guide-frames {settings.guide_frames} is no folder")
+        raise UserError(f"osmn: --guide-frames {settings.guide_frames} is not a folder")
     description = snapshot.description + _guides_in_words(settings.guide_frames)
     info = ModelInfo(parameter_count(snapshot.model), description, snapshot.trained)
     if not online:
-        return OSMNSegmenter(snapshot.model, info, settings, place, kind)
+        return OSMNSegmenter(snapshot.model, info, settings, target, dtype)
     from osmn.online import OnlineSegmenter
 
     online_settings = OnlineSettings(**tuning)
     if online_settings.models is not None and online_settings.models.is_file():
         raise UserError(f"osmn: --models {online_settings.models} is a file; give a folder")
-    return OnlineSegmenter(snapshot.model, info, settings, place, kind, online_settings)
+    return OnlineSegmenter(snapshot.model, info, settings, target, dtype, online_settings)
 
 
 def _guides_in_words(folder: Path | None) -> str:
@@ -289,21 +277,13 @@ def _names(settings: type) -> set[str]:
     return {field.name for field in fields(settings)}
 
 
-def _settings(snapshot: Snapshot, options: Mapping[str, Any]) -> InferenceSettings:
-    """The options, and what the weights ask for where they say nothing."""
-    settings = InferenceSettings(**options)
+def _fitted(settings: InferenceSettings, snapshot: Snapshot) -> InferenceSettings:
+    """The settings; where they say nothing, what the weights ask for."""
     if settings.scale_value is None:
         settings = replace(settings, scale_value=snapshot.scale_value)
     if settings.size is None and settings.shorter_side is None:
         settings = replace(settings, shorter_side=snapshot.shorter_side)
     return settings
-
-
-def _stack_soft_masks(probabilities: dict[int, SoftMask], size: tuple[int, int]) -> SoftMasks:
-    stacked = np.zeros((max(probabilities, default=0), *size), np.float32)
-    for key, probability in probabilities.items():
-        stacked[key - 1] = probability
-    return stacked
 
 
 def _to_size(probability: SoftMask, size: tuple[int, int]) -> SoftMask:

@@ -11,7 +11,7 @@ import torch
 
 from osmn.checkpoints import architecture_of, from_official, variant_of
 from osmn.networks import OSMN, VARIANTS, Architecture
-from osmn.weights import locate
+from osmn.weights import WEIGHTS
 from vos_shared.checkpoints import safetensors_io
 from vos_shared.errors import BadWeights
 
@@ -60,16 +60,13 @@ def save_snapshot(path: Path, model: OSMN, scale_value: float, notes: Mapping[st
         notes: more metadata, for example data and steps.
         half: store floating-point values with 16 bits.
     """
-    state = {
-        key: value.half() if half and value.is_floating_point() else value for key, value in model.state_dict().items()
-    }
     metadata = {
         **notes,
         "network": "osmn",
         "architecture": json.dumps(asdict(model.architecture)),
         "scale_value": repr(scale_value),
     }
-    safetensors_io.save(path, state, metadata)
+    safetensors_io.save(path, model.state_dict(), metadata, half=half)
 
 
 def load_snapshot(path: Path) -> Snapshot:
@@ -86,7 +83,7 @@ def load_snapshot(path: Path) -> Snapshot:
         )
     try:
         model = OSMN.unfilled(Architecture(**json.loads(metadata["architecture"])))
-        model.load_state_dict({key: _full(value) for key, value in state.items()})
+        model.load_state_dict(state)
         scale_value = float(metadata["scale_value"])
     except (KeyError, TypeError, ValueError, RuntimeError) as reason:
         raise BadWeights(f"{path}: written by another version of osmn ({str(reason).splitlines()[0]})") from reason
@@ -104,7 +101,7 @@ def load_weights(source: str | Path | None) -> Snapshot:
         BadWeights: missing, damaged or of another network.
         MissingExtra: an official checkpoint, and TensorFlow is not installed.
     """
-    path = locate(source)
+    path = WEIGHTS.locate(source)
     return load_snapshot(path) if path.suffix == ".safetensors" else _load_official(path)
 
 
@@ -123,10 +120,6 @@ def _load_official(path: Path) -> Snapshot:
     variant = variant_of(arrays)
     scale_value = LITE_SCALE if variant == "lite" else 1.0
     return Snapshot(model.eval(), scale_value, {"description": f"official checkpoint {path.name}, variant {variant}"})
-
-
-def _full(value: torch.Tensor) -> torch.Tensor:
-    return value.float() if value.is_floating_point() else value
 
 
 def parameter_count(model: torch.nn.Module) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from PIL import Image
 
 from unsup_fg.videopca import VideoPCASettings, soft_masks
 from vos_shared.errors import BadVideo, UserError
-from vos_shared.masks import describe_size
 from vos_shared.method import Frame, ModelInfo, ObjectMask, Segmentation, Segmenter
+from vos_shared.options import settings_from
 from vos_shared.readahead import read_ahead
 from vos_shared.runtime.device import choose_device, choose_precision
+from vos_shared.steps import check_step
 from vos_shared.video import Video
 
 SoftMask = npt.NDArray[np.uint8]
@@ -159,11 +160,7 @@ class VideoPCASegmenter(Segmenter):
                 f"video {self._name} was prepared with {len(self.soft_masks)} frames and this is one more; "
                 "call reset and prepare for another video"
             )
-        if frame.dtype != np.uint8 or frame.shape != (*self._size, 3):
-            raise BadVideo(
-                f"a frame is {frame.dtype} {list(frame.shape)}; the prepared video {self._name} has frames of "
-                f"{describe_size(self._size)}, uint8 RGB [H, W, 3]"
-            )
+        check_step(frame, prompt, self._size)
         if prompt is not None and prompt.any():
             raise UserError("videopca finds the foreground by itself and takes no objects; leave out the prompt")
 
@@ -187,10 +184,7 @@ def load(
     """
     if weights is not None:
         raise UserError(f"videopca has no weights; leave out {weights}")
-    known = [field.name for field in fields(SegmenterSettings)]
-    unknown = sorted(options.keys() - set(known))
-    if unknown:
-        raise UserError(f"videopca has no option {', '.join(unknown)}; it has {', '.join(known)}")
-    place = choose_device(device)
-    choose_precision(precision, place)
-    return VideoPCASegmenter(replace(SegmenterSettings(), **options), place)
+    settings = settings_from(SegmenterSettings, options, "videopca")
+    target = choose_device(device)
+    choose_precision(precision, target)
+    return VideoPCASegmenter(settings, target)

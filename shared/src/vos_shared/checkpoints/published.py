@@ -29,9 +29,12 @@ class PublishedWeights:
     Attributes:
         name: what users call it.
         url: where the file is; empty where only a page that links it is known (`source`).
+        file: its name in the cache; by default the one that it has on the web, else `name`. Of a TensorFlow checkpoint
+            the start of its prefix.
         bytes: size of the file, where known.
         sha256: of the file, where published or known.
         md5: of the file, where only that is published.
+        md5_ends: first and last digits of its MD5, where no more is printed.
         licence: of the weights, in a word.
         source: who trained them and where that is written.
         scores: published figures by name, such as ``{"DAVIS-2017 val J&F": 69.3}``.
@@ -43,16 +46,18 @@ class PublishedWeights:
     url: str
     licence: str
     source: str
+    file: str = ""
     bytes: int | None = None
     sha256: str | None = None
     md5: str | None = None
+    md5_ends: tuple[str, str] | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
 
     @property
     def file_name(self) -> str:
-        """Name of the file in the cache: the one it has on the web."""
-        return PurePosixPath(urlparse(self.url).path).name or self.name
+        """Name of the file in the cache."""
+        return self.file or PurePosixPath(urlparse(self.url).path).name or self.name
 
 
 def cache_folder() -> Path:
@@ -63,28 +68,79 @@ def cache_folder() -> Path:
     return Path(os.path.expandvars(home)).expanduser() / "hub" / "checkpoints"
 
 
-def resolve(weights: str | Path | None, table: Mapping[str, PublishedWeights]) -> Path:
-    """The file behind what a user gave as weights.
+@dataclass(frozen=True)
+class WeightsTable:
+    """The weights that a method knows by name.
 
-    Args:
-        weights: a file, or the name of an entry of the table, which is downloaded once; None is the first entry.
-        table: published weights by name.
-
-    Raises:
-        BadWeights: neither, or the download fails or has the wrong hash.
-
+    Attributes:
+        published: those of the paper's authors, by name.
+        shipped: the file that comes with the package; what runs by default.
+        shipped_note: what it is, in words.
+        made: names of weights that are made and not stored (``untrained``), with what they are in words.
     """
-    if weights is None:
-        if not table:
-            raise BadWeights("no weights are published for this method; give a file")
-        return fetch(next(iter(table.values())))
-    path = Path(weights)
-    if path.is_file():
-        return path
-    if str(weights) in table:
-        return fetch(table[str(weights)])
-    known = f"published weights are {', '.join(table)}" if table else "there are no published weights either"
-    raise BadWeights(f"no weights file {weights}; {known}")
+
+    published: Mapping[str, PublishedWeights]
+    shipped: Path
+    shipped_note: str = "comes with the package; the default"
+    made: Mapping[str, str] = field(default_factory=dict)
+
+    def locate(self, weights: str | Path | None) -> Path:
+        """The file behind what a user gave as weights.
+
+        Args:
+            weights: a file, the prefix of a TensorFlow checkpoint, the name of published weights, which are downloaded
+                once, or None for the shipped ones.
+
+        Raises:
+            BadWeights: none of these, or the download fails or has the wrong hash.
+        """
+        if weights is None or str(weights) == self.shipped.stem:
+            return self.shipped
+        path = Path(weights)
+        if path.is_file() or (path.name and path.with_name(f"{path.name}.index").is_file()):
+            return path
+        if entry := self.published.get(str(weights)):
+            return fetch(entry)
+        names = ", ".join([self.shipped.stem, *self.published, *self.made])
+        raise BadWeights(f"no weights file {weights}; known names are {names}")
+
+    def rows(self) -> list[list[str]]:
+        """Name, published figures and a note of each, for a table."""
+        shipped = [[self.shipped.stem, "-", self.shipped_note]]
+        published = [
+            [name, ", ".join(f"{score} {value:.1f}" for score, value in entry.scores.items()), entry.note]
+            for name, entry in self.published.items()
+        ]
+        return [*shipped, *published, *([name, "-", note] for name, note in self.made.items())]
+
+    def facts(self, name: str) -> dict[str, str]:
+        """What is known of weights, by what it is.
+
+        Raises:
+            BadWeights: no weights have this name.
+        """
+        if name == self.shipped.stem:
+            from vos_shared.checkpoints.safetensors_io import read_metadata
+
+            return {"file": str(self.shipped), "note": self.shipped_note, **read_metadata(self.shipped)}
+        if name in self.made:
+            return {"note": self.made[name]}
+        entry = self.published.get(name)
+        if entry is None:
+            raise BadWeights(f"no weights are called {name}; there are {', '.join(row[0] for row in self.rows())}")
+        ends = f"{entry.md5_ends[0]}..{entry.md5_ends[1]} (no more is published)" if entry.md5_ends else ""
+        facts = {
+            "address": entry.url or "not published",
+            "page": entry.source,
+            "licence": entry.licence,
+            "note": entry.note,
+            "file in the cache": str(cache_folder() / entry.file_name),
+            "bytes": str(entry.bytes or ""),
+            "sha256": entry.sha256 or "",
+            "md5": entry.md5 or ends,
+            **{score: f"{value:.1f}" for score, value in entry.scores.items()},
+        }
+        return {what: value for what, value in facts.items() if value}
 
 
 def fetch(entry: PublishedWeights, folder: Path | None = None) -> Path:
@@ -102,9 +158,12 @@ def fetch(entry: PublishedWeights, folder: Path | None = None) -> Path:
     if path.exists():
         _check(path, path, entry, "delete it, and it is downloaded again")
         return path
+    if checkpoints := sorted(path.parent.glob(f"{path.name}*.index")):
+        return checkpoints[0].with_suffix("")
     if not entry.url:
         raise BadWeights(
-            f"weights {entry.name} are not here: download them from {entry.source} and store them as {path}"
+            f"weights {entry.name} are not here: download them from {entry.source} and store them as {path} (a "
+            f"TensorFlow checkpoint as {path}.index and {path}.data-00000-of-00001)"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
@@ -122,8 +181,7 @@ def fetch(entry: PublishedWeights, folder: Path | None = None) -> Path:
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return _digest(path, "sha256")
 
 
 def _download(entry: PublishedWeights, path: Path) -> None:
@@ -146,7 +204,16 @@ def _check(path: Path, shown: Path | str, entry: PublishedWeights, remedy: str) 
     for algorithm, published in (("sha256", entry.sha256), ("md5", entry.md5)):
         if published is None:
             continue
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, algorithm).hexdigest()
+        found = _digest(path, algorithm)
         if found != published.lower():
             raise BadWeights(f"{shown} has {algorithm} {found}, weights {entry.name} {published}; {remedy}")
+    if entry.md5_ends is not None:
+        first, last = entry.md5_ends
+        found = _digest(path, "md5")
+        if not (found.startswith(first) and found.endswith(last)):
+            raise BadWeights(f"{shown} has md5 {found}, weights {entry.name} {first}..{last}; {remedy}")
+
+
+def _digest(path: Path, algorithm: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()

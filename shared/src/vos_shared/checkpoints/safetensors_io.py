@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 
 from vos_shared.atomic import atomic_path
+from vos_shared.checkpoints.checking import in_half_precision, require_weights
 from vos_shared.errors import BadWeights
 
 
-def save(path: str | Path, state_dict: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-    """Write weights, atomically; folders that lack are made.
+def save(
+    path: str | Path, state_dict: Mapping[str, torch.Tensor], metadata: Mapping[str, str], *, half: bool = False
+) -> None:
+    """Write weights, atomically; creates missing folders.
 
     Args:
         path: where to; ``.safetensors`` by custom.
         state_dict: tensors by name. Tensors that share memory are stored each by itself.
         metadata: what the weights are: method, training data, command, licence, ..
+        half: store floating point values with 16 bits.
 
+    Raises:
+        BadWeights: values that are too large for 16 bits.
+        OSError: the file cannot be written.
     """
     path = Path(path)
+    state_dict = in_half_precision(state_dict, str(path)) if half else state_dict
     path.parent.mkdir(parents=True, exist_ok=True)
     # safetensors refuses tensors that share memory, so each gets its own.
     tensors = {
@@ -37,19 +47,35 @@ def load(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Read weights, to the CPU.
 
     Returns:
-        Tensors by name, and the metadata.
+        Tensors by name, floating point as float32, and the metadata.
+
+    Raises:
+        BadWeights: missing, damaged, no safetensors file, or not weights, see `require_weights`.
+
+    """
+    with _opened(Path(path)) as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        return require_weights(state, path), dict(file.metadata() or {})
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """What a file says of itself.
 
     Raises:
         BadWeights: missing, damaged, or no safetensors file.
-
     """
-    path = Path(path)
+    with _opened(Path(path)) as file:
+        return dict(file.metadata() or {})
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise BadWeights(f"no weights file {path}")
     try:
         with safe_open(path, "pt", device="cpu") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118 - no mapping
-    except (SafetensorError, OSError) as reason:
+            yield file
+    except (SafetensorError, OSError, ValueError, KeyError) as reason:
         raise BadWeights(
             f"weights {path} cannot be read as safetensors ({reason}); damaged, or another format?"
         ) from reason

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ def load_torch(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise BadWeights(f"no weights file {path}")
+    _require_size(path)
     try:
         with torch.serialization.safe_globals(_allowed()), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol")  # What cannot be read is an error below.
@@ -36,6 +38,21 @@ def load_torch(path: str | Path) -> Any:
         raise BadWeights(_refusal(path, str(reason))) from reason
     except Exception as reason:  # What damage leads to depends on where it is; pickle promises no list of errors.
         raise BadWeights(f"weights {path} cannot be read: damaged, cut short, or no file of torch.save") from reason
+
+
+def _require_size(path: Path) -> None:
+    """Refuse an archive that unpacks to far more than it is; PyTorch's own are not compressed.
+
+    Raises:
+        BadWeights: naming it.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # The old format, which is not an archive, or damage, which is found later.
+    if unpacked > 2 * path.stat().st_size + 2**20:
+        raise BadWeights(f"weights {path} unpack to {unpacked:,} bytes from {path.stat().st_size:,}; not loaded")
 
 
 def _allowed() -> list[Any]:

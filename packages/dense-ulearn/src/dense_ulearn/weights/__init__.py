@@ -5,56 +5,37 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from vos_shared.checkpoints.published import PublishedWeights, cache_folder, fetch
-from vos_shared.errors import BadWeights
-
-SHIPPED: Final = Path(__file__).with_name("dense_ulearn_demo.safetensors")
-"""Weights trained by this package's own objective; what runs by default."""
+from vos_shared.checkpoints.published import PublishedWeights, WeightsTable
 
 UNTRAINED: Final = "untrained"
 """The name that asks for the network as it is initialised, seed 0."""
 
-AUTHORS_PAGE: Final = "https://github.com/visinf/dense-ulearn-vos"
+_SNAPSHOTS: Final = "https://download.visinf.tu-darmstadt.de/data/2021-neurips-araslanov-vos/snapshots"
 
 
-def _published(name: str, data: str, size: str, score: float) -> PublishedWeights:
+def _published(name: str, data: str, size: str, md5_ends: tuple[str, str], score: float) -> PublishedWeights:
     return PublishedWeights(
         name=name,
-        url="",  # No address and no hash of the files themselves is confirmed; the authors' page links them.
+        url=f"{_SNAPSHOTS}/{name}.pth",
         licence="Apache-2.0",
-        source=AUTHORS_PAGE,
+        source="https://github.com/visinf/dense-ulearn-vos",
+        md5_ends=md5_ends,  # The authors' page shows only the first and last five digits.
         scores={"DAVIS-2017 val J&F": score},
-        note=f"trained on {data}; {name}.pth, about {size}",
+        note=f"trained on {data}, {size}",
     )
 
 
-PUBLISHED: Final[dict[str, PublishedWeights]] = {
-    entry.name: entry
-    for entry in (
-        _published("ytvos_e060_res4", "YouTube-VOS", "132 MB", 69.3),
-        _published("trackingnet_e088_res4", "TrackingNet", "88 MB", 69.4),
-        _published("kinetics_e026_res4", "Kinetics-400", "88 MB", 68.7),
-        _published("oxuva_e430_res4", "OxUvA", "132 MB", 65.3),
-    )
-}
-"""The snapshots of the paper's authors by name."""
-
-
-def locate(weights: str | Path) -> Path:
-    """The file behind a path or the name of published weights.
-
-    Raises:
-        BadWeights: no such file, or published weights that are not here.
-    """
-    path = Path(weights)
-    if path.is_file():
-        return path
-    entry = PUBLISHED.get(str(weights))
-    if entry is None:
-        raise BadWeights(f"no weights file {weights}; known names are {', '.join([*PUBLISHED, UNTRAINED])}")
-    cached = cache_folder() / f"{entry.name}.pth"
-    if cached.is_file():
-        return cached
-    if entry.url:
-        return fetch(entry)
-    raise BadWeights(f"weights {entry.name} are not here: download them from {entry.source} and store them as {cached}")
+WEIGHTS: Final = WeightsTable(
+    published={
+        entry.name: entry
+        for entry in (
+            _published("ytvos_e060_res4", "YouTube-VOS", "132 MB", ("c3ae3", "55faf"), 69.3),
+            _published("trackingnet_e088_res4", "TrackingNet", "88 MB", ("3e7e9", "95fa9"), 69.4),
+            _published("kinetics_e026_res4", "Kinetics-400", "88 MB", ("086db", "a7d98"), 68.7),
+            _published("oxuva_e430_res4", "OxUvA", "132 MB", ("af541", "d09b3"), 65.3),
+        )
+    },
+    shipped=Path(__file__).with_name("dense_ulearn_demo.safetensors"),
+    made={UNTRAINED: "the network as initialised, seed 0"},
+)
+"""The snapshots of the paper's authors, and weights trained by this package's own objective."""
