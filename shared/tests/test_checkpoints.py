@@ -8,19 +8,62 @@ import pytest
 import torch
 
 from vos_shared.checkpoints import safetensors_io
+from vos_shared.checkpoints.checking import require_weights
 from vos_shared.checkpoints.torch_pickle import load_torch
 from vos_shared.errors import BadWeights
 
 
 def test_weights_come_back_with_their_metadata(tmp_path: Path) -> None:
-    weights = {"a.weight": torch.randn(3, 4).half(), "b": torch.arange(5), "turned": torch.randn(2, 3).T}
+    weights = {"a.weight": torch.randn(3, 4).half(), "b": torch.tensor(5), "turned": torch.randn(2, 3).T}
     safetensors_io.save(tmp_path / "new" / "w.safetensors", weights, {"method": "test", "licence": "Apache-2.0"})
     loaded, metadata = safetensors_io.load(tmp_path / "new" / "w.safetensors")
     assert metadata == {"method": "test", "licence": "Apache-2.0"}
     assert loaded.keys() == weights.keys()
     for name, tensor in weights.items():
-        assert loaded[name].dtype == tensor.dtype
-        assert torch.equal(loaded[name], tensor)
+        assert loaded[name].dtype == (torch.float32 if tensor.is_floating_point() else tensor.dtype)
+        assert torch.equal(loaded[name], tensor.to(loaded[name].dtype))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.tensor([1.0, torch.nan]),
+        torch.tensor([torch.inf]),
+        torch.zeros(3, dtype=torch.int8),
+        torch.zeros(3, dtype=torch.bool),
+        torch.zeros(3, dtype=torch.complex64),
+        torch.zeros(3).to(torch.float8_e4m3fn),
+        torch.zeros(3, dtype=torch.int64),
+    ],
+    ids=lambda value: f"{value.dtype}",
+)
+def test_what_cannot_be_weights_is_refused(value: torch.Tensor, tmp_path: Path) -> None:
+    """Whatever the format: they would segment nothing, or everything, without a word."""
+    safetensors_io.save(tmp_path / "w.safetensors", {"good": torch.ones(2), "bad": value}, {})
+    with pytest.raises(BadWeights, match=r"w\.safetensors.* bad") as refused:
+        safetensors_io.load(tmp_path / "w.safetensors")
+    assert "\n" not in str(refused.value)
+    with pytest.raises(BadWeights, match=r"w\.pth.* bad"):
+        require_weights({"good": torch.ones(2), "bad": value}, "w.pth")
+
+
+def test_half_precision_refuses_what_it_cannot_hold(tmp_path: Path) -> None:
+    safetensors_io.save(tmp_path / "w.safetensors", {"a": torch.tensor([65504.0])}, {}, half=True)
+    with pytest.raises(BadWeights, match="too large for half precision"):
+        safetensors_io.save(tmp_path / "w.safetensors", {"a": torch.tensor([70000.0])}, {}, half=True)
+
+
+def test_an_archive_that_unpacks_to_far_more_is_not_loaded(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(4_000_000)}, tmp_path / "plain.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for member in plain.namelist():
+            bomb.writestr(member, plain.read(member))
+    assert load_torch(tmp_path / "plain.pth")["a"].shape == (4_000_000,)
+    with pytest.raises(BadWeights, match="unpack to 16,"):
+        load_torch(tmp_path / "bomb.pth")
 
 
 def test_tensors_that_share_memory_are_stored_each(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from torchvision.models import resnet18
 
 from dense_ulearn.checkpoints import untrained
 from dense_ulearn.inference import STORAGE, DenseSegmenter, NetworkFeatures
-from dense_ulearn.networks import normalise_images
 from dense_ulearn.settings import InferenceSettings, Layer
+from vos_shared.layers.imagenet import normalise_images
 from vos_shared.method import Frame, ModelInfo
 from vos_shared.runtime.device import autocast, choose_device, choose_precision
 from vos_shared.runtime.memory import peak_memory_bytes, reset_peak

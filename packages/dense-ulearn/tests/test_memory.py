@@ -16,11 +16,12 @@ from torch.utils._pytree import tree_leaves
 
 from dense_ulearn.inference import STORAGE, NetworkFeatures
 from dense_ulearn.losses import draw_offsets, training_losses
-from dense_ulearn.networks import DenseNetwork, normalise_images
+from dense_ulearn.networks import DenseNetwork
 from dense_ulearn.objective import keys_of_views, make_optimiser
 from dense_ulearn.presets import ObjectiveSettings, Optimisation
 from dense_ulearn.propagation import LabelPropagation
 from dense_ulearn.settings import InferenceSettings
+from vos_shared.layers.imagenet import normalise_images
 
 MEBIBYTE = 2**20
 

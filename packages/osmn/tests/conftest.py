@@ -17,12 +17,12 @@ import pytest
 import torch
 from PIL import Image
 
-from osmn.checkpoints import from_official
+from osmn.checkpoints import LITE_SCALE, save_weights
 from osmn.cli import main
 from osmn.data import StillImages
 from osmn.networks import OSMN, VARIANTS, Architecture, initialise
 from osmn.networks.lite import LiteVisualModulator
-from osmn.snapshots import LITE_SCALE, save_snapshot
+from osmn.official import from_official
 from vos_shared.datasets.synthetic import write_davis_tree
 from vos_shared.masks import write_mask
 
@@ -130,7 +130,7 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     model = seeing(initialise(OSMN(Architecture("lite", head_width=8))))
-    save_snapshot(path, model, LITE_SCALE, {"description": "made in a test", "trained": "false"})
+    save_weights(path, model, LITE_SCALE, {"description": "made in a test", "trained": "false"})
     return path
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from osmn.checkpoints import LITE_SCALE, save_weights
 from osmn.networks import OSMN, Architecture, initialise
-from osmn.snapshots import LITE_SCALE, save_snapshot
 from vos_shared.checkpoints import safetensors_io
 from vos_shared.masks import write_mask
 
@@ -31,7 +31,7 @@ def test_what_the_user_can_mend_is_one_line(
     foreign = tmp_path / "foreign.safetensors"
     safetensors_io.save(foreign, {"weight": torch.zeros(1)}, {"network": "dense-ulearn"})
     other = tmp_path / "other.safetensors"
-    save_snapshot(other, initialise(OSMN(Architecture("lite", head_width=4))), LITE_SCALE, {})
+    save_weights(other, initialise(OSMN(Architecture("lite", head_width=4))), LITE_SCALE, {})
     empty = tmp_path / "empty.png"
     write_mask(empty, np.zeros((48, 80), np.uint8))
     frames = next((davis / "JPEGImages").glob("*/*"))
@@ -85,7 +85,7 @@ def test_what_the_user_can_mend_is_one_line(
         ((*images, "--weights", tiny_weights, "--fix-seg"), "--fixed-seg-blocks"),
         ((*images, "--weights", tiny_weights, "--drop-at", 0), "--drop-at"),
         ((*online, "--models", damaged), "is a file"),
-        (("segment", davis, "--weights", tiny_weights, "--guide-frames", tmp_path / "none", *out), "is no folder"),
+        (("segment", davis, "--weights", tiny_weights, "--guide-frames", tmp_path / "none", *out), "is not a folder"),
         (("import-weights", tiny_weights, tiny_weights), "would replace the file"),
         (("import-weights", tiny_weights, tmp_path / "a.ckpt", "--half"), "--half"),
         ((*images, "--weights", tiny_weights, "--crop-ratio", -1), "--crop-ratio"),

@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
+from osmn.checkpoints import LITE_SCALE, load_weights, read_weights, save_weights
 from osmn.networks import OSMN, VARIANTS, Architecture, initialise
-from osmn.snapshots import LITE_SCALE, load_snapshot, load_weights, save_snapshot
 from vos_shared.datasets.synthetic import write_davis_tree
 from vos_shared.masks import read_mask
 
@@ -58,7 +58,7 @@ def test_soft_masks_of_other_weights_are_not_taken_for_these(
 ) -> None:
     other = tmp_path / "other.safetensors"
     torch.manual_seed(1)
-    save_snapshot(other, initialise(OSMN(Architecture("lite", head_width=8))), LITE_SCALE, {"trained": "false"})
+    save_weights(other, initialise(OSMN(Architecture("lite", head_width=8))), LITE_SCALE, {"trained": "false"})
     common = ("segment", davis, "--output", tmp_path / "out", "--device", "cpu")
     scores = ("--soft-masks", tmp_path / "scores")
 
@@ -123,11 +123,11 @@ def test_official_checkpoints_in_both_directions(run: Run, architecture: Archite
     torch.manual_seed(0)
     ours, prefix = tmp_path / "ours.safetensors", tmp_path / "official" / "osmn.ckpt-7"
     model = initialise(OSMN(architecture))
-    save_snapshot(ours, model, LITE_SCALE if variant == "lite" else 1.0, {})
+    save_weights(ours, model, LITE_SCALE if variant == "lite" else 1.0, {})
     assert run("import-weights", ours, prefix) == 0
     assert (tmp_path / "official" / "osmn.ckpt-7.index").is_file()
     assert run("import-weights", prefix, tmp_path / "back.safetensors") == 0
-    back = load_snapshot(tmp_path / "back.safetensors")
+    back = read_weights(tmp_path / "back.safetensors")
     assert back.model.architecture == model.architecture
     assert back.scale_value == (LITE_SCALE if variant == "lite" else 1.0)
     for name, value in model.state_dict().items():
@@ -173,14 +173,14 @@ def test_what_the_weights_ask_for_and_tensorflow_cannot_hold_is_said(
         pytest.skip("TensorFlow is not installed")
     model = initialise(OSMN(Architecture("lite", head_width=8)))
     for notes, said in ({"shorter_side": "240"}, 1), ({}, 0):
-        save_snapshot(tmp_path / "ours.safetensors", model, LITE_SCALE, notes)
+        save_weights(tmp_path / "ours.safetensors", model, LITE_SCALE, notes)
         assert run("import-weights", tmp_path / "ours.safetensors", tmp_path / "osmn.ckpt-7") == 0
         assert capsys.readouterr().out.count("--shorter-side 240") == said
 
 
 def test_exported_programs_compute_the_same(run: Run, tiny_weights: Path, tmp_path: Path) -> None:
     assert run("export", tmp_path / "programs", "--weights", tiny_weights, "--size", 32, 48) == 0
-    model = load_snapshot(tiny_weights).model
+    model = read_weights(tiny_weights).model
     guide, image, spatial = torch.randn(1, 3, 224, 224), torch.randn(1, 3, 32, 48), torch.rand(1, 1, 32, 48)
     visual, frame = (torch.export.load(tmp_path / "programs" / f"{name}.pt2").module() for name in ("visual", "frame"))
     with torch.no_grad():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from osmn.snapshots import load_snapshot
+from osmn.checkpoints import read_weights
 
 Run = Callable[..., int]
 
@@ -33,7 +33,7 @@ def test_training_runs_to_weights_that_segment(
     assert run(*command, "--steps", 1) == 0
     assert run(*command, "--steps", 2) == 2  # The folder holds a run.
     assert run(*command, "--steps", 2, "--resume") == 0
-    snapshot = load_snapshot(tmp_path / "run" / "last.safetensors")
+    snapshot = read_weights(tmp_path / "run" / "last.safetensors")
     assert snapshot.metadata["steps"] == "2"
     assert snapshot.shorter_side == 32
     frames = next((davis / "JPEGImages").glob("*/*"))
@@ -68,4 +68,4 @@ def test_weights_tell_the_names_of_their_data(
     command = ("train", "images", "--images", ".", "--weights", tiny_weights, "--output", tmp_path / "run")
     options = ("--device", "cpu", "--size", 32, 48, "--scales", 1.0, "--workers", 0, "--batch-size", 2, "--steps", 1)
     assert run(*command, *options) == 0
-    assert load_snapshot(tmp_path / "run" / "last.safetensors").description == "osmn lite, trained on photographs"
+    assert read_weights(tmp_path / "run" / "last.safetensors").description == "osmn lite, trained on photographs"

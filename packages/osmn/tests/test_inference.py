@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from osmn.checkpoints import save_weights
 from osmn.data import TrainingSamples
 from osmn.guides import dilated_guide, resize_mask, spatial_guide
 from osmn.inference import OSMNSegmenter, load
@@ -16,7 +17,6 @@ from osmn.networks import OSMN, Architecture, initialise
 from osmn.online import FirstFrame, fine_tune
 from osmn.presets import SampleSettings
 from osmn.settings import InferenceSettings, OnlineSettings
-from osmn.snapshots import save_snapshot
 from osmn.training import Objective
 from vos_shared.errors import BadMask, BadVideo, BadWeights, UserError
 from vos_shared.method import ModelInfo
@@ -58,7 +58,7 @@ def test_new_objects_win_in_their_own_frame(segmenter: OSMNSegmenter) -> None:
     frame, prompt = np.zeros((33, 47, 3), np.uint8), np.zeros((33, 47), np.uint8)
     prompt[5:20, 5:40] = 1
     segmenter.step(frame, prompt)
-    segmenter._propagate = lambda frame, known: [np.ones((33, 47), np.float32)]  # type: ignore[method-assign]
+    segmenter._propagate = lambda frame, known: [torch.ones(33, 47)]  # type: ignore[method-assign]
     late = np.zeros((33, 47), np.uint8)
     late[10:15, 10:15] = 2
     np.testing.assert_array_equal(segmenter.step(frame, late).mask, np.where(late > 0, late, 1))
@@ -109,7 +109,7 @@ def test_an_object_smaller_than_a_cell_of_the_network_is_not_lost(tiny_model: OS
     assert not resize_mask(prompt > 0, (32, 48)).any()
     segmenter.step(np.zeros((128, 192, 3), np.uint8), prompt)
     assert segmenter._video is not None
-    np.testing.assert_array_equal(np.argwhere(segmenter._video.objects[1].mask), [[20, 30]])
+    np.testing.assert_array_equal(segmenter._video.objects[1].mask.nonzero(), [[20, 30]])
 
 
 def test_void_in_a_prompt_is_no_object(segmenter: OSMNSegmenter) -> None:
@@ -211,14 +211,14 @@ def test_fine_tuned_networks_are_kept_and_made_anew_when_the_frame_changes(
 
 def test_weights_bring_their_scale_and_frame_size(tiny_model: OSMN, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
-    save_snapshot(path, tiny_model, 0.25, {"shorter_side": "40"})
+    save_weights(path, tiny_model, 0.25, {"shorter_side": "40"})
     segmenter = load(path, "cpu")
     assert (segmenter.settings.scale_value, segmenter.normalise.scale) == (0.25, 0.25)
     assert segmenter.settings.network_size((80, 120)) == (40, 60)
     stronger = load(path, "cpu", scale_value=0.5, size=(32, 48)).settings
     assert (stronger.scale_value, stronger.network_size((80, 120))) == (0.5, (32, 48))
     halved = tmp_path / "half.safetensors"
-    save_snapshot(halved, tiny_model, 0.25, {}, half=True)
+    save_weights(halved, tiny_model, 0.25, {}, half=True)
     assert halved.stat().st_size < 0.6 * path.stat().st_size
 
 
@@ -228,10 +228,11 @@ def test_masktrack_is_guided_by_the_mask_and_others_by_a_gaussian(
     seen = []
 
     def watching(model: OSMN) -> OSMNSegmenter:
-        def forward(image: torch.Tensor, spatial: torch.Tensor, gamma: object = None) -> torch.Tensor:
+        def forward(image: torch.Tensor, spatial: torch.Tensor, *_: object) -> torch.Tensor:
             seen.append(spatial[0, 0].numpy())
             return torch.zeros(len(spatial), 1, *image.shape[-2:])
 
+        monkeypatch.setattr("copy.deepcopy", lambda value: value)  # The patch would stay with the original.
         monkeypatch.setattr(model, "forward", forward)
         return OSMNSegmenter(model, INFO)
 
@@ -253,7 +254,7 @@ def test_networks_tuned_from_other_weights_are_not_taken(
 ) -> None:
     torch.manual_seed(1)
     other = tmp_path / "other.safetensors"
-    save_snapshot(other, initialise(OSMN(Architecture("lite", head_width=8))), 0.00787, {})
+    save_weights(other, initialise(OSMN(Architecture("lite", head_width=8))), 0.00787, {})
     for weights in (tiny_weights, other):
         segmenter = load(weights, "cpu", online=True, iterations=1, scales=(1.0,), models=tmp_path / "models")
         segmenter.prepare(Video.open(first_frame.frame[None]))
@@ -317,3 +318,18 @@ def test_options_of_fine_tuning_need_fine_tuning(tiny_weights: Path) -> None:
         segmenter.step(np.zeros((32, 32, 3), np.uint8), np.ones((32, 32), np.uint8))
     with pytest.raises(UserError, match="no option radius"):
         load(tiny_weights, "cpu", radius=3)
+
+
+def test_the_callers_model_stays_as_it_is(tiny_model: OSMN) -> None:
+    tiny_model.train()
+    before = {name: value.clone() for name, value in tiny_model.state_dict().items()}
+    segmenter = OSMNSegmenter(tiny_model, INFO, InferenceSettings(shorter_side=32))
+    frame = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    prompt = np.zeros((40, 60), np.uint8)
+    prompt[5:20, 10:30] = 1
+    segmenter.step(frame, prompt)
+    segmenter.step(frame)
+    assert tiny_model.training
+    convolution = tiny_model.seg.get_parameter("blocks.0.pointwise.conv.weight")
+    assert convolution.is_contiguous()
+    assert all(torch.equal(value, before[name]) for name, value in tiny_model.state_dict().items())

@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from osmn.checkpoints import names_of, to_official
-from osmn.losses import balanced_cross_entropy, weight_regulariser
+from osmn.losses import weight_regulariser
 from osmn.networks import OSMN
 from osmn.networks.modulators import SpatialModulator, VisualModulator
+from osmn.official import names_of, to_official
+from vos_shared.layers.losses import balanced_cross_entropy
 from vos_shared.training.optimisers import TensorFlowAdam
 
 pytestmark = pytest.mark.usefixtures("all_cores")

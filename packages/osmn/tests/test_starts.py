@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch.nn.functional import conv2d
 
-from osmn.checkpoints import names_of
 from osmn.guides import MEAN_BGR, Normalisation
 from osmn.imagenet import (
     TORCHVISION_MEAN,
@@ -21,6 +20,7 @@ from osmn.imagenet import (
 )
 from osmn.networks import OSMN, VARIANTS, Architecture
 from osmn.networks.lite import LiteNet
+from osmn.official import names_of
 
 
 def test_keras_start_sees_the_same_pixels(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_keras_start_sees_the_same_pixels(tmp_path: Path) -> None:
     frame = rng.integers(0, 255, (9, 9, 3), dtype=np.uint8)
     assert isinstance(model.seg, LiteNet)
     with torch.no_grad():
-        ours = model.seg.get_submodule("Conv2d_0")(torch.from_numpy(Normalisation(0.00787)(frame))[None])
+        ours = model.seg.get_submodule("stem")(torch.from_numpy(Normalisation(0.00787)(frame))[None])
     theirs = frame.astype(np.float32)[3:6, 3:6] / 127.5 - 1  # the window of an inner cell
     wanted = np.einsum("hwc,hwco->o", theirs, kernel)
     wanted = norm["gamma"] * (wanted - norm["moving_mean"]) / np.sqrt(norm["moving_variance"] + 1e-3) + norm["beta"]

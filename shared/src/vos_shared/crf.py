@@ -80,7 +80,7 @@ def refine_probabilities(
     crf.addPairwiseBilateral(
         sxy=settings.appearance_std,
         srgb=settings.colour_std,
-        rgbim=np.ascontiguousarray(frame),
+        rgbim=np.array(frame, np.uint8, order="C"),  # Frames may be read-only, which its buffers refuse.
         compat=settings.appearance_weight,
     )
     marginals = np.asarray(crf.inference(settings.iterations))
@@ -89,7 +89,7 @@ def refine_probabilities(
 
 
 def require_densecrf() -> ModuleType:
-    """The module behind this one, for who wants to know before long work that it is there.
+    """The module pydensecrf; raises early, before long work, when it is missing.
 
     Raises:
         MissingExtra: pydensecrf is not installed.

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from dense_ulearn.checkpoints import load_weights
-from dense_ulearn.networks import DenseNetwork, normalise_images
+from dense_ulearn.networks import DenseNetwork
 from dense_ulearn.settings import Layer
 from vos_shared.checkpoints.exporting import write_program
 from vos_shared.errors import UserError
 from vos_shared.images import MAX_SIDE
+from vos_shared.layers.imagenet import normalise_images
 
 
 class FeatureProgram(nn.Module):

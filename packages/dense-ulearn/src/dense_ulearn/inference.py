@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dense_ulearn.checkpoints import load_weights
-from dense_ulearn.networks import DenseNetwork, fold_batch_norms, normalise_images
+from dense_ulearn.networks import DenseNetwork, fold_batch_norms
 from dense_ulearn.propagation import LabelPropagation
 from dense_ulearn.settings import InferenceSettings, Layer
 from dense_ulearn.weights import UNTRAINED
+from vos_shared.layers.imagenet import normalise_images
 from vos_shared.masks import ids_of, one_hot
 from vos_shared.method import Frame, ModelInfo, ObjectMask, Segmentation, Segmenter
 from vos_shared.options import settings_from

@@ -9,7 +9,6 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -19,20 +18,15 @@ from dense_ulearn.settings import CHANNELS, Layer
 
 __all__ = [
     "CHANNELS",
-    "IMAGE_MEAN",
-    "IMAGE_STD",
     "STRIDE",
     "DenseNetwork",
     "Features",
     "Layer",
     "fold_batch_norms",
     "map_size",
-    "normalise_images",
     "unit_length",
 ]
 
-IMAGE_MEAN = (0.485, 0.456, 0.406)
-IMAGE_STD = (0.229, 0.224, 0.225)
 STRIDE = 8
 
 
@@ -108,7 +102,7 @@ class FastNet(nn.Module):
 class DenseNetwork(nn.Module):
     """The whole network under the names of the published snapshots.
 
-    Input images are RGB in 0..1 minus `IMAGE_MEAN`, divided by `IMAGE_STD`. The weights start as torchvision starts a
+    Input images are RGB in 0..1 normalised, see `vos_shared.layers.imagenet`. The weights start as torchvision starts a
     ResNet (Kaiming normal) and PyTorch a convolution (the head): the method trains from scratch.
     """
 
@@ -153,10 +147,3 @@ def fold_batch_norms(network: DenseNetwork) -> DenseNetwork:
 def unit_length(features: Tensor) -> Tensor:
     """Scale the vector of every cell of [B, C, h, w] to length 1."""
     return F.normalize(features, dim=1)  # eps 1e-12
-
-
-def normalise_images(images: Tensor) -> Tensor:
-    """RGB in 0..1, float [..., 3, H, W], to what the network takes."""
-    mean = torch.tensor(IMAGE_MEAN, dtype=images.dtype, device=images.device).view(3, 1, 1)
-    std = torch.tensor(IMAGE_STD, dtype=images.dtype, device=images.device).view(3, 1, 1)
-    return (images - mean) / std

@@ -14,10 +14,11 @@ from torch.optim import SGD, Adam, Optimizer
 from dense_ulearn.augmentation import Views
 from dense_ulearn.collectives import Ranks
 from dense_ulearn.losses import Losses, Offsets, check_cells, draw_offsets, training_losses
-from dense_ulearn.networks import DenseNetwork, map_size, normalise_images
+from dense_ulearn.networks import DenseNetwork, map_size
 from dense_ulearn.pictures import training_picture
 from dense_ulearn.presets import Optimisation, TrainingSettings
 from vos_shared.errors import BadWeights
+from vos_shared.layers.imagenet import normalise_images
 from vos_shared.runtime.seeding import seed_everything
 
 if TYPE_CHECKING:

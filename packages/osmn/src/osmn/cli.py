@@ -124,16 +124,16 @@ class ImportWeights:
 
     def run(self) -> None:
         """Convert."""
-        from osmn.snapshots import load_weights, save_snapshot
+        from osmn.checkpoints import load_weights, save_weights
 
         if self.half and self.output.suffix != ".safetensors":
             raise UserError("osmn: --half is for our own format; TensorFlow checkpoints are in single precision")
         refuse_same_file(self.source, self.output)
         snapshot = load_weights(self.source)
         if self.output.suffix == ".safetensors":
-            save_snapshot(self.output, snapshot.model, snapshot.scale_value, snapshot.metadata, half=self.half)
+            save_weights(self.output, snapshot.model, snapshot.scale_value, snapshot.metadata, half=self.half)
         else:
-            from osmn.checkpoints import to_official
+            from osmn.official import to_official
             from vos_shared.checkpoints.tensorflow import write_checkpoint
 
             write_checkpoint(self.output, to_official(snapshot.model))

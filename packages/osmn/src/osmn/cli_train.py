@@ -78,12 +78,12 @@ class TrainArguments(RunArguments):
         Raises:
             UserError: no such weights, or settings that do not fit the network.
         """
+        from osmn.checkpoints import LITE_SCALE, read_weights
         from osmn.imagenet import starting_model
         from osmn.networks import VARIANTS
-        from osmn.snapshots import LITE_SCALE, load_snapshot
 
         if self.weights.endswith(".safetensors"):
-            snapshot = load_snapshot(Path(self.weights))
+            snapshot = read_weights(Path(self.weights))
             require_trainable(snapshot.model.architecture, self.samples, self.settings)
             return snapshot.model, snapshot.scale_value
         architecture = replace(VARIANTS[self.variant], head_width=self.head_width)

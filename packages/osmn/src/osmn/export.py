@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from osmn.checkpoints import load_weights
 from osmn.networks import GUIDE_SIZE, OSMN
 from osmn.settings import MIN_SIDE
-from osmn.snapshots import load_weights
 from vos_shared.checkpoints.exporting import write_program
 from vos_shared.errors import UserError
 

@@ -16,11 +16,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from osmn.checkpoints import Arrays, from_official, names_of, to_torch_layout, variant_of
 from osmn.guides import MEAN_BGR
 from osmn.networks import OSMN, Architecture, initialise
+from osmn.official import Arrays, from_official, is_depthwise, names_of, variant_of
 from osmn.weights import WEIGHTS
 from vos_shared.errors import BadWeights, UserError
+from vos_shared.layers.tensorflow import kernel_from_tensorflow
 
 Array = npt.NDArray[Any]
 
@@ -108,7 +109,7 @@ def from_slim_vgg16(arrays: Arrays, model: OSMN) -> dict[str, Tensor]:
     for key, name in names_of(model).items():
         donor = "vgg_16/" + name.split("/", 2)[2]
         if not key.startswith("modulator_sp.") and donor in arrays:
-            value = to_torch_layout(name, arrays[donor])
+            value = kernel_from_tensorflow(arrays[donor], depthwise=is_depthwise(name))
             if value.shape == tuple(state[key].shape):
                 loaded[key] = torch.from_numpy(np.array(value, np.float32))
     if not loaded:
@@ -160,17 +161,17 @@ def from_keras_mobilenet(arrays: Arrays, model: OSMN, scale_value: float) -> dic
     """
     if model.architecture.base_model != "lite" or "conv1|kernel" not in arrays:
         raise BadWeights("MobileNet weights start variant lite only, and must hold conv1|kernel")
-    layers = {"conv1": "Conv2d_0"}
+    layers = {"conv1": "stem"}
     for number in range(1, 14):
-        layers[f"conv_dw_{number}"] = f"Conv2d_{number}_depthwise"
-        layers[f"conv_pw_{number}"] = f"Conv2d_{number}_pointwise"
+        layers[f"conv_dw_{number}"] = f"blocks.{number - 1}.depthwise"
+        layers[f"conv_pw_{number}"] = f"blocks.{number - 1}.pointwise"
     loaded: dict[str, Tensor] = {}
     for donor, ours in layers.items():
         kernel = arrays.get(f"{donor}|depthwise_kernel", arrays.get(f"{donor}|kernel"))
         if kernel is None:
             continue
-        official = "depthwise_weights" if ours.endswith("_depthwise") else "weights"
-        tensors = {"conv.weight": torch.from_numpy(np.array(to_torch_layout(official, kernel), np.float32))}
+        ours_kernel = kernel_from_tensorflow(kernel, depthwise=ours.endswith("depthwise"))
+        tensors = {"conv.weight": torch.from_numpy(np.array(ours_kernel, np.float32))}
         tensors |= {
             f"norm.{name}": torch.from_numpy(np.array(_of_mobilenet(arrays, f"{donor}_bn|{leaf}"), np.float32))
             for leaf, name in (("gamma", "weight"), ("beta", "bias"), ("moving_mean", "running_mean"),

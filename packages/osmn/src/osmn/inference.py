@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import copy
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
 from pathlib import Path
@@ -11,22 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from osmn.guides import (
-    BoolMask,
-    Normalisation,
-    crop_guide,
-    dilated_guide,
-    resize_frame,
-    resize_mask,
-    resize_object,
-    spatial_guide,
-    visual_guide,
-)
-from osmn.merging import THRESHOLD, merge_soft_masks
+from osmn.checkpoints import Snapshot, load_weights, parameter_count
+from osmn.frame_input import dilated_guides, merge, normalise, resize_image, spatial_guides
+from osmn.guides import BoolMask, Normalisation, crop_guide, resize_mask, resize_object, visual_guide
+from osmn.merging import THRESHOLD
 from osmn.networks import OSMN
 from osmn.settings import MIN_SIDE, InferenceSettings, OnlineSettings
-from osmn.snapshots import Snapshot, load_weights, parameter_count
 from vos_shared.crf import refine_labels, require_densecrf
 from vos_shared.errors import BadVideo, UserError
 from vos_shared.masks import VOID, ids_of
@@ -34,7 +27,6 @@ from vos_shared.method import Frame, ModelInfo, ObjectMask, Segmentation, Segmen
 from vos_shared.options import settings_from
 from vos_shared.results import fingerprint
 from vos_shared.runtime.device import autocast, choose_device, choose_precision
-from vos_shared.soft_masks import SoftMask
 from vos_shared.steps import check_step, stack_soft_masks
 from vos_shared.video import Video
 
@@ -43,7 +35,7 @@ from vos_shared.video import Video
 class _Object:
     model: OSMN  # shared by all objects, or fine-tuned for this one
     gamma: Tensor | None  # [C]
-    mask: BoolMask  # where the object was last, at the network's size
+    mask: Tensor  # where the object was last, bool [h, w] at the network's size, on the device
 
 
 @dataclass
@@ -67,10 +59,10 @@ class OSMNSegmenter(Segmenter):
         self.settings = settings or InferenceSettings()
         if self.settings.aligned_size and model.architecture.base_model != "masktrack":
             raise UserError("osmn: only masktrack takes an aligned size")
-        model.aligned_size = self.settings.aligned_size
         self.device = device or torch.device("cpu")
         self.dtype = dtype
-        self.model = model.eval().to(self.device).to(memory_format=torch.channels_last)
+        # The caller's model stays as it is.
+        self.model = copy.deepcopy(model).eval().to(self.device).to(memory_format=torch.channels_last)
         self.normalise = Normalisation(1.0 if self.settings.scale_value is None else self.settings.scale_value)
         self._info = info
         self._video: _Video | None = None
@@ -99,17 +91,22 @@ class OSMNSegmenter(Segmenter):
         """
         video = self._open(frame, prompt)
         known = list(video.objects)
-        probabilities = dict(zip(known, self._propagate(frame, known), strict=True))
+        soft = dict(zip(known, self._propagate(frame, known), strict=True))
         for new in [] if prompt is None else ids_of(prompt):
             if new not in video.objects:
                 mask = np.asarray(prompt == new)
                 video.objects[new] = self._meet(frame, mask)
-                probabilities[new] = mask.astype(np.float32)
-        mask = merge_soft_masks(self._decided(probabilities, known), video.frame_size)
-        if prompt is not None:  # What is given is given, whatever an older object claims.
+                soft[new] = torch.from_numpy(mask).to(self.device).float()
+        decided = self._decided(soft, known)
+        ids = np.zeros(video.frame_size, np.uint8)
+        if decided:
+            ids = merge(torch.stack(list(decided.values())), list(decided)).cpu().numpy()
+        if prompt is not None:  # Prompted pixels win over propagated ones.
             given = ~np.isin(prompt, [0, VOID, *known])
-            mask[given] = prompt[given]
-        return Segmentation(mask, stack_soft_masks(probabilities, video.frame_size) if soft_masks else None)
+            ids[given] = prompt[given]
+        if not soft_masks:
+            return Segmentation(ids)
+        return Segmentation(ids, stack_soft_masks({at: mask.cpu().numpy() for at, mask in soft.items()}, ids.shape))
 
     def _open(self, frame: Frame, prompt: ObjectMask | None) -> _Video:
         size = check_step(frame, prompt, None if self._video is None else self._video.frame_size)
@@ -150,7 +147,8 @@ class OSMNSegmenter(Segmenter):
         with autocast(self.device, self.dtype):
             gamma = model.visual_modulation(torch.from_numpy(guide)[None].to(self.device))
         size = settings.network_size(mask.shape)
-        return _Object(model, None if gamma is None else gamma[0], resize_object(mask, size))
+        at = torch.from_numpy(resize_object(mask, size)).to(self.device)
+        return _Object(model, None if gamma is None else gamma[0], at)
 
     def _sharp(self, frame: Frame) -> Frame:
         """The current frame, from the folder with a higher resolution if there is one."""
@@ -170,17 +168,20 @@ class OSMNSegmenter(Segmenter):
                 return Video.open(path)[0]
         raise BadVideo(f"osmn: no guide frame {files[0]} (or .png); --guide-frames holds <sequence>/<frame>.jpg")
 
-    def _propagate(self, frame: Frame, known: list[int]) -> Iterable[SoftMask]:
-        """SoftMask of the known objects at the frame's size; moves the objects on."""
+    def _propagate(self, frame: Frame, known: list[int]) -> list[Tensor]:
+        """Soft masks of the known objects, float32 of the frame's size on the device; moves the objects on."""
         if not known or self._video is None:
             return []
-        resized = resize_frame(frame, self.settings.network_size(self._video.frame_size))
-        image = torch.from_numpy(self.normalise(resized))[None].to(self.device, memory_format=torch.channels_last)
-        objects = [self._video.objects[key] for key in known]
-        out = [probability for batch in self._batches(objects) for probability in self._forward(image, batch)]
-        for item, probability in zip(objects, out, strict=True):
-            item.mask = self._binarise(resized, probability)
-        return [_to_size(probability, self._video.frame_size) for probability in out]
+        pixels = torch.from_numpy(np.ascontiguousarray(frame)).to(self.device).permute(2, 0, 1)
+        resized = resize_image(pixels, self.settings.network_size(self._video.frame_size))
+        image = normalise(resized, self.normalise.scale)
+        objects = [self._video.objects[object_id] for object_id in known]
+        out = torch.cat([self._forward(image, batch) for batch in self._batches(objects)])  # [K, h, w]
+        for item, mask in zip(objects, out > float(THRESHOLD), strict=True):
+            item.mask = self._refined(resized, mask) if self.settings.crf else mask
+        if out.shape[1:] != self._video.frame_size:
+            out = F.interpolate(out[None], self._video.frame_size, mode="bilinear", align_corners=False)[0]
+        return list(out)
 
     def _batches(self, objects: list[_Object]) -> Iterator[list[_Object]]:
         """Neighbouring objects with one network, `object_batch` of them at most."""
@@ -189,34 +190,39 @@ class OSMNSegmenter(Segmenter):
             for start in range(0, len(members), self.settings.object_batch):
                 yield members[start : start + self.settings.object_batch]
 
-    def _forward(self, image: Tensor, objects: list[_Object]) -> list[SoftMask]:
+    def _forward(self, image: Tensor, objects: list[_Object]) -> Tensor:
+        """Soft masks of some objects, float32 [K, h, w]."""
         model = objects[0].model
-        guide = dilated_guide if model.architecture.base_model == "masktrack" else spatial_guide
-        spatial = torch.from_numpy(np.stack([guide(item.mask) for item in objects]))[:, None].to(self.device)
+        masks = torch.stack([item.mask for item in objects])
+        spatial = dilated_guides(masks) if model.architecture.base_model == "masktrack" else spatial_guides(masks)
         gammas = [item.gamma for item in objects if item.gamma is not None]
         with autocast(self.device, self.dtype):
-            logits = model(image, spatial, torch.stack(gammas) if gammas else None)
-        return list(logits[:, 0].float().sigmoid().cpu().numpy())
+            logits = model(image, spatial, torch.stack(gammas) if gammas else None, self.settings.aligned_size)
+        soft: Tensor = logits[:, 0].float().sigmoid()
+        return soft
 
-    def _decided(self, probabilities: dict[int, SoftMask], known: list[int]) -> dict[int, SoftMask]:
-        """The probabilities, those of `known` objects on the side of the threshold that the CRF chose if there is one.
+    def _decided(self, soft: dict[int, Tensor], known: list[int]) -> dict[int, Tensor]:
+        """The soft masks; where there is a CRF, those of `known` objects on the side of the threshold that it chose.
 
-        SoftMasks that are asked for stay as the network gave them, as in the original.
+        Soft masks that are asked for stay as the network gave them, as in the original.
         """
         if not self.settings.crf or self._video is None:
-            return probabilities
-        above = np.nextafter(THRESHOLD, np.float32(1))
-        decided = dict(probabilities)
-        for key in known:
-            score, refined = decided[key], resize_mask(self._video.objects[key].mask, self._video.frame_size)
-            decided[key] = np.where(refined, np.maximum(score, above), np.minimum(score, THRESHOLD))
+            return soft
+        above = float(np.nextafter(THRESHOLD, np.float32(1)))
+        decided = dict(soft)
+        for object_id in known:
+            mask = self._video.objects[object_id].mask.cpu().numpy()
+            refined = torch.from_numpy(resize_mask(mask, self._video.frame_size)).to(self.device)
+            soft_mask = soft[object_id]
+            inside, outside = soft_mask.clamp(min=above), soft_mask.clamp(max=float(THRESHOLD))
+            decided[object_id] = torch.where(refined, inside, outside)
         return decided
 
-    def _binarise(self, frame: Frame, probability: SoftMask) -> BoolMask:
-        mask: BoolMask = probability > THRESHOLD
-        if not self.settings.crf:
-            return mask
-        return refine_labels(frame, mask.astype(np.uint8)) > 0
+    def _refined(self, pixels: Tensor, mask: Tensor) -> Tensor:
+        """The mask after the CRF, which works on the CPU; pixels are uint8 [3, h, w], masks bool [h, w]."""
+        frame = np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy())
+        refined = refine_labels(frame, mask.cpu().numpy().astype(np.uint8)) > 0
+        return torch.from_numpy(refined).to(self.device)
 
 
 def load(
@@ -284,11 +290,3 @@ def _fitted(settings: InferenceSettings, snapshot: Snapshot) -> InferenceSetting
     if settings.size is None and settings.shorter_side is None:
         settings = replace(settings, shorter_side=snapshot.shorter_side)
     return settings
-
-
-def _to_size(probability: SoftMask, size: tuple[int, int]) -> SoftMask:
-    if probability.shape == size:
-        return probability
-    tensor = torch.from_numpy(probability)[None, None]
-    resized = torch.nn.functional.interpolate(tensor, size, mode="bilinear", align_corners=False)
-    return np.asarray(resized[0, 0].numpy())

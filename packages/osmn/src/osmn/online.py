@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from osmn.checkpoints import read_weights, save_weights
 from osmn.data import Example, TrainingSamples
 from osmn.guides import BoolMask
 from osmn.inference import OSMNSegmenter
 from osmn.networks import OSMN
 from osmn.presets import GuideAugmentation, SampleSettings, TrainingSettings, single_valued
 from osmn.settings import InferenceSettings, OnlineSettings
-from osmn.snapshots import load_snapshot, save_snapshot
 from osmn.training import Objective, set_training_mode
 from vos_shared.errors import BadWeights, UserError
 from vos_shared.method import Frame, ModelInfo
@@ -124,11 +124,10 @@ class OnlineSegmenter(OSMNSegmenter):
         path = self.online.models / self._source.name / f"{number}-{origin[:8]}.safetensors"
         tuned = _kept(path, origin)
         if tuned is not None:
-            tuned.aligned_size = self.settings.aligned_size
             return tuned.to(self.device).to(memory_format=torch.channels_last)
         tuned = self._tuned(frame, mask)
         notes = {"description": f"fine-tuned on the first frame of {path.parent.name}", "origin": origin}
-        save_snapshot(path, tuned, self.normalise.scale, notes)
+        save_weights(path, tuned, self.normalise.scale, notes)
         return tuned
 
     def _tuned(self, frame: Frame, mask: BoolMask) -> OSMN:
@@ -174,7 +173,7 @@ def _kept(path: Path, origin: str) -> OSMN | None:
     """
     if not path.exists():
         return None
-    snapshot = load_snapshot(path)
+    snapshot = read_weights(path)
     if snapshot.metadata.get("origin") != origin:
         raise BadWeights(f"{path} is no network that was kept here; move it away, or choose another --models")
     return snapshot.model

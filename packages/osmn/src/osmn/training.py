@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from osmn.checkpoints import save_weights
 from osmn.data import Sample, Source, TrainingSamples
-from osmn.losses import balanced_cross_entropy, weight_regulariser
+from osmn.losses import weight_regulariser
 from osmn.networks import OSMN
-from osmn.networks.lite import LiteNet, LiteVisualModulator, first_blocks
+from osmn.networks.lite import MobileNet
 from osmn.presets import SampleSettings, TrainingSettings
-from osmn.snapshots import save_snapshot
+from vos_shared.layers.losses import balanced_cross_entropy
 from vos_shared.training.batches import read_batches
 from vos_shared.training.optimisers import TensorFlowAdam
 from vos_shared.training.run import TrainingRun
@@ -50,14 +51,14 @@ def set_training_mode(model: OSMN, settings: TrainingSettings) -> None:
         model.modulator_sp.eval()
     if settings.fix_trunk_bn:
         for module in model.modules():
-            if isinstance(module, LiteNet | LiteVisualModulator):
+            if isinstance(module, MobileNet):
                 module.eval()
     for name, parameter in model.seg.named_parameters():
         fusion = name.partition(".")[0] in {"upscore_fuse", "score"}
         parameter.requires_grad_(fusion or not settings.fix_seg)
     for trunk, count in ((model.seg, settings.fixed_seg_blocks), (model.modulator, settings.fixed_modulator_blocks)):
-        if count and isinstance(trunk, LiteNet | LiteVisualModulator):
-            for block in first_blocks(trunk, count):
+        if count and isinstance(trunk, MobileNet):
+            for block in trunk.first(count):
                 block.eval().requires_grad_(False)  # Statistics are values, too.
 
 
@@ -102,7 +103,7 @@ def train(
 
     def write_weights(path: Path) -> None:
         facts = {"description": f"osmn, {run.step} steps", **words, "steps": str(run.step)}
-        save_snapshot(path, model, samples.scale_value, facts)
+        save_weights(path, model, samples.scale_value, facts)
 
     with TrainingRun(
         folder,

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from osmn.networks import lite
-from osmn.networks.layers import BilinearUpsampling, bilinear_kernel
 from osmn.networks.modulators import BiasMaps, SpatialModulator, VisualModulator
 from osmn.networks.segmentation import DeepLabNet, Modulation, OSVOSNet
 from osmn.networks.vgg import STAGES, layer_names
+from vos_shared.layers.upsampling import BilinearUpsampling, bilinear_kernel
 
 BaseModel = Literal["osvos", "deeplab", "masktrack", "lite"]
 
@@ -86,8 +86,6 @@ class OSMN(nn.Module):
         self.modulator = self._visual_modulator()
         self.modulator_sp = self._spatial_modulator()
         self.seg = self._segmentation_network()
-        self.aligned_size: tuple[int, int] | None = None
-        """masktrack: (height, width) that its input is padded to with zeros."""
 
     @classmethod
     def unfilled(cls, architecture: Architecture | None = None) -> OSMN:
@@ -126,13 +124,20 @@ class OSMN(nn.Module):
         """Visual guide [K, 3, 224, 224] -> gamma [K, C], computed once an object; None without visual modulator."""
         return None if self.modulator is None else self.modulator(visual_guide)
 
-    def forward(self, image: Tensor, spatial_guide: Tensor, gamma: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        image: Tensor,
+        spatial_guide: Tensor,
+        gamma: Tensor | None,
+        aligned_size: tuple[int, int] | None = None,
+    ) -> Tensor:
         """Segment one frame for K objects, or K frames with one object each.
 
         Args:
             image: normalised BGR [1 or K, 3, H, W].
             spatial_guide: [K, 1, H, W].
             gamma: from `visual_modulation`, [K, C].
+            aligned_size: masktrack: (height, width) that its input is padded to with zeros.
 
         Returns:
             Logits [K, 1, H, W].
@@ -140,14 +145,16 @@ class OSMN(nn.Module):
         betas = {} if self.modulator_sp is None else self.modulator_sp(spatial_guide)
         modulation = self._modulation(gamma, betas)
         if self.architecture.base_model == "masktrack":
-            return self._masktrack(image, spatial_guide, modulation)
+            return self._masktrack(image, spatial_guide, modulation, aligned_size)
         logits: Tensor = self.seg(image, modulation)
         return logits.expand(len(spatial_guide), -1, -1, -1)
 
-    def _masktrack(self, image: Tensor, spatial_guide: Tensor, modulation: Modulation) -> Tensor:
+    def _masktrack(
+        self, image: Tensor, spatial_guide: Tensor, modulation: Modulation, aligned_size: tuple[int, int] | None
+    ) -> Tensor:
         stacked = torch.cat([spatial_guide, image.expand(len(spatial_guide), -1, -1, -1)], dim=1)
         height, width = image.shape[-2:]
-        full_height, full_width = self.aligned_size or (height, width)
+        full_height, full_width = aligned_size or (height, width)
         top, left = (full_height - height) // 2, (full_width - width) // 2
         padding = (left, full_width - width - left, top, full_height - height - top)
         logits: Tensor = self.seg(F.pad(stacked, padding), modulation)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from osmn.networks.layers import ConvNorm, avg_pool_same, max_pool_same
-from osmn.networks.vgg import add_vgg_stages
+from osmn.networks.layers import ConvNorm
+from osmn.networks.vgg import VGGTrunk
+from vos_shared.layers.tensorflow import avg_pool_same, max_pool_same
 
 GUIDE_SIZE = 224
 """Height and width of the visual guide in pixels."""
@@ -22,12 +23,11 @@ BiasMaps: TypeAlias = Callable[[int, int], Tensor]
 all layers of a 480p frame would fill 130 MB an object."""
 
 
-class VisualModulator(nn.Module):
+class VisualModulator(VGGTrunk):
     """VGG16 classifier that turns the masked crop of an object into one scale per modulated channel."""
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
-        self.stages = add_vgg_stages(self)
         self.fc6 = nn.Conv2d(512, 4096, 7)
         self.fc7 = nn.Conv2d(4096, 4096, 1)
         self.fc8 = nn.Conv2d(4096, outputs, 1)
@@ -37,8 +37,8 @@ class VisualModulator(nn.Module):
         """Visual guide [K, 3, 224, 224] -> gamma [K, outputs], in network order."""
         x = guide
         for stage in self.stages:
-            for conv in self.get_submodule(stage).children():
-                x = conv(x).relu_()
+            for convolution in stage:
+                x = convolution(x).relu_()
             x = max_pool_same(x)
         x = self.dropout(self.fc6(x).relu_())
         x = self.dropout(self.fc7(x).relu_())
@@ -59,23 +59,24 @@ class SpatialModulator(nn.Module):
         """
         super().__init__()
         self.halvings = dict(halvings)
-        for stage, channels in branches.items():
-            self.add_module(stage, ConvNorm(1, channels, 1, momentum=momentum))
+        self.branches = nn.ModuleDict(
+            {stage: ConvNorm(1, channels, 1, momentum=momentum) for stage, channels in branches.items()}
+        )
 
     def forward(self, guide: Tensor) -> dict[str, BiasMaps]:
         """Spatial guide [K, 1, H, W] in 0..1 -> beta of each stage, never negative."""
         pooled = [guide]
         for _ in range(max(self.halvings.values())):
             pooled.append(avg_pool_same(pooled[-1]))
-        return {stage: self._branch(stage, pooled[self.halvings[stage]]) for stage, _ in self.named_children()}
+        return {stage: _bias_maps(branch, pooled[self.halvings[stage]]) for stage, branch in self.branches.items()}
 
-    def _branch(self, stage: str, pooled: Tensor) -> BiasMaps:
-        branch = self.get_submodule(stage)
-        assert isinstance(branch, ConvNorm)
-        if branch.norm.training:  # Batch statistics need all maps at once.
-            maps = F.relu(branch(pooled))
-            return lambda start, stop: maps[:, start:stop]
-        return partial(render, pooled, *fold(branch))
+
+def _bias_maps(branch: nn.Module, pooled: Tensor) -> BiasMaps:
+    assert isinstance(branch, ConvNorm)
+    if branch.norm.training:  # Batch statistics need all maps at once.
+        maps = F.relu(branch(pooled))
+        return lambda start, stop: maps[:, start:stop]
+    return partial(render, pooled, *fold(branch))
 
 
 def render(pooled: Tensor, scale: Tensor, shift: Tensor, start: int, stop: int) -> Tensor:

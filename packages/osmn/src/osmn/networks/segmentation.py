@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from osmn.networks.layers import BilinearUpsampling, max_pool_same, modulate, side_score
-from osmn.networks.vgg import STAGES, add_vgg_stages, layer_names
+from osmn.networks.layers import modulate, side_score
+from osmn.networks.vgg import VGGTrunk
+from vos_shared.layers.tensorflow import max_pool_same
+from vos_shared.layers.upsampling import BilinearUpsampling
 
 SIDE_CHANNELS = 16
 ATROUS_RATES = (6, 12, 18, 24)
@@ -34,20 +36,21 @@ class Modulation:
         return modulate(x, self.gammas.get(layer), None if beta is None else beta())
 
 
-def _run_stage(network: nn.Module, stage: str, x: Tensor, modulation: Modulation) -> Tensor:
-    for name, conv in network.get_submodule(stage).named_children():
-        x = modulation(name, conv(x).relu_())
+def _run_stage(stage: nn.Sequential, x: Tensor, modulation: Modulation) -> Tensor:
+    for name, convolution in stage.named_children():
+        x = modulation(name, convolution(x).relu_())
     return x
 
 
-class OSVOSNet(nn.Module):
+class OSVOSNet(VGGTrunk):
     """VGG16 trunk with hypercolumn fusion, one logit a pixel (specification, section 2)."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stages = add_vgg_stages(self)
-        for stage in self.stages[1:]:
-            self.add_module(f"{layer_names(stage)[-1]}_16", nn.Conv2d(STAGES[stage][-1], SIDE_CHANNELS, 3, padding=1))
+        self.conv2_2_16 = nn.Conv2d(128, SIDE_CHANNELS, 3, padding=1)
+        self.conv3_3_16 = nn.Conv2d(256, SIDE_CHANNELS, 3, padding=1)
+        self.conv4_3_16 = nn.Conv2d(512, SIDE_CHANNELS, 3, padding=1)
+        self.conv5_3_16 = nn.Conv2d(512, SIDE_CHANNELS, 3, padding=1)
         self.upsample = nn.ModuleList(BilinearUpsampling(2**level) for level in range(1, 5))
         self.upscore_fuse = nn.Conv2d(4 * SIDE_CHANNELS, 1, 1)
 
@@ -56,61 +59,51 @@ class OSVOSNet(nn.Module):
 
         Layers before the first modulated one then run once for all objects.
         """
-        x = image
-        scores: Tensor | None = None
+        x = _run_stage(self.conv1, image, modulation)
+        logits: list[Tensor] = []
+        sides = (self.conv2_2_16, self.conv3_3_16, self.conv4_3_16, self.conv5_3_16)
         fuse = self.upscore_fuse.weight.split(SIDE_CHANNELS, dim=1)
-        for level, stage in enumerate(self.stages):
-            x = _run_stage(self, stage, x if level == 0 else max_pool_same(x), modulation)
-            if level == 0:
-                continue
-            score = side_score(x, self.get_submodule(f"{layer_names(stage)[-1]}_16"), fuse[level - 1])
-            up = self.upsample[level - 1](score, image.shape[-2:])
-            scores = up if scores is None else scores + up
-        assert scores is not None
+        for stage, side, part, upsample in zip(self.stages[1:], sides, fuse, self.upsample, strict=True):
+            x = _run_stage(stage, max_pool_same(x), modulation)
+            logits.append(upsample(side_score(x, side, part), image.shape[-2:]))
         assert self.upscore_fuse.bias is not None
-        return scores + self.upscore_fuse.bias
+        return logits[0] + logits[1] + logits[2] + logits[3] + self.upscore_fuse.bias
 
 
-class AtrousHead(nn.Module):
-    """Four parallel branches fc6-fc7-fc8 with dilations 6, 12, 18 and 24, summed; official names per branch."""
+class AtrousBranch(nn.Module):
+    """fc6, fc7 and fc8 as convolutions, the first dilated."""
 
-    def __init__(self, score: str) -> None:
+    def __init__(self, rate: int) -> None:
         super().__init__()
-        self.score = score
-        for number, rate in enumerate(ATROUS_RATES, start=1):
-            self.add_module(f"fc6_{number}", nn.Conv2d(512, 1024, 3, padding=rate, dilation=rate))
-            self.add_module(f"fc7_{number}", nn.Conv2d(1024, 1024, 1))
-            self.add_module(f"{score}_{number}", nn.Conv2d(1024, 1, 1))
+        self.fc6 = nn.Conv2d(512, 1024, 3, padding=rate, dilation=rate)
+        self.fc7 = nn.Conv2d(1024, 1024, 1)
+        self.fc8 = nn.Conv2d(1024, 1, 1)
         self.dropout = nn.Dropout(0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         """[K, 512, h, w] -> [K, 1, h, w]."""
-        branches = (self._branch(number, x) for number in range(1, len(ATROUS_RATES) + 1))
-        return torch.stack(list(branches)).sum(0)
-
-    def _branch(self, number: int, x: Tensor) -> Tensor:
-        x = self.dropout(F.relu(self.get_submodule(f"fc6_{number}")(x)))
-        x = self.dropout(F.relu(self.get_submodule(f"fc7_{number}")(x)))
-        score: Tensor = self.get_submodule(f"{self.score}_{number}")(x)
-        return score
+        x = self.dropout(F.relu(self.fc6(x)))
+        x = self.dropout(F.relu(self.fc7(x)))
+        logits: Tensor = self.fc8(x)
+        return logits
 
 
-class DeepLabNet(nn.Module):
-    """VGG16 trunk at stride 8 with an atrous head; `masktrack` reads the spatial guide as a fourth input channel."""
+class DeepLabNet(VGGTrunk):
+    """VGG16 trunk at stride 8 with an atrous pyramid; `masktrack` reads the spatial guide as a fourth input channel."""
 
     def __init__(self, *, masktrack: bool = False) -> None:
-        super().__init__()
-        self.stages = add_vgg_stages(self, inputs=4 if masktrack else 3, dilated=("conv5",))
+        super().__init__(inputs=4 if masktrack else 3, dilation5=2)
         self.pool_kernel = 3 if masktrack else 2
-        self.head = AtrousHead("fc8" if masktrack else "fc8_voc12")
+        self.branches = nn.ModuleList(AtrousBranch(rate) for rate in ATROUS_RATES)
         self.upsample = BilinearUpsampling(8)
 
     def forward(self, image: Tensor, modulation: Modulation) -> Tensor:
         """Image [B, 3, H, W] (masktrack: [K, 4, H, W], guide first) -> logits [K, 1, H, W]."""
-        x = image
-        for level, stage in enumerate(self.stages):
-            if level:
-                x = max_pool_same(x, self.pool_kernel, 1 if stage == "conv5" else 2)
-            x = _run_stage(self, stage, x, modulation)
-        logits: Tensor = self.upsample(self.head(max_pool_same(x, 3, 1)), image.shape[-2:])
+        x = _run_stage(self.conv1, image, modulation)
+        for stage in self.stages[1:]:
+            x = max_pool_same(x, self.pool_kernel, 1 if stage is self.conv5 else 2)
+            x = _run_stage(stage, x, modulation)
+        x = max_pool_same(x, 3, 1)
+        pyramid = torch.stack([branch(x) for branch in self.branches]).sum(0)
+        logits: Tensor = self.upsample(pyramid, image.shape[-2:])
         return logits

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from torch import nn
 
 STAGES: dict[str, tuple[int, ...]] = {
@@ -19,19 +21,31 @@ def layer_names(stage: str) -> list[str]:
     return [f"{stage}_{number}" for number in range(1, len(STAGES[stage]) + 1)]
 
 
-def add_vgg_stages(module: nn.Module, inputs: int = 3, dilated: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Add the five stages to a module under their official names (``conv3.conv3_1``); returns the stage names.
+def _stage(inputs: int, name: str, dilation: int = 1) -> nn.Sequential:
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for layer, width in zip(layer_names(name), STAGES[name], strict=True):
+        layers[layer] = nn.Conv2d(inputs, width, 3, padding=dilation, dilation=dilation)
+        inputs = width
+    return nn.Sequential(layers)
+
+
+class VGGTrunk(nn.Module):
+    """The five stages; their convolutions have the official names (``conv3.conv3_1``).
 
     Args:
-        module: gets one submodule a stage.
         inputs: channels of the network's input.
-        dilated: stages whose convolutions have dilation 2.
+        dilation5: dilation of the last stage.
     """
-    for stage, widths in STAGES.items():
-        convolutions = nn.Sequential()
-        spacing = 2 if stage in dilated else 1
-        for name, width in zip(layer_names(stage), widths, strict=True):
-            convolutions.add_module(name, nn.Conv2d(inputs, width, 3, padding=spacing, dilation=spacing))
-            inputs = width
-        module.add_module(stage, convolutions)
-    return tuple(STAGES)
+
+    def __init__(self, inputs: int = 3, dilation5: int = 1) -> None:
+        super().__init__()
+        self.conv1 = _stage(inputs, "conv1")
+        self.conv2 = _stage(64, "conv2")
+        self.conv3 = _stage(128, "conv3")
+        self.conv4 = _stage(256, "conv4")
+        self.conv5 = _stage(512, "conv5", dilation5)
+
+    @property
+    def stages(self) -> tuple[nn.Sequential, ...]:
+        """In order; between them is a pooling."""
+        return self.conv1, self.conv2, self.conv3, self.conv4, self.conv5
