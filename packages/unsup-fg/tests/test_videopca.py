@@ -215,3 +215,16 @@ class TestHysteresis:
 def test_settings_that_make_no_sense(settings: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="choose"):
         VideoPCASettings(**settings)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_masks_do_not_depend_on_the_number_of_threads(
+    threads: int, moving_disc: tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]
+) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    frames = torch.from_numpy(np.ascontiguousarray(moving_disc[0].transpose(0, 3, 1, 2)))
+    masks = torch.cat(list(soft_masks(frames)))
+    torch.set_num_threads(1)
+    np.testing.assert_array_equal(masks.numpy(), torch.cat(list(soft_masks(frames))).numpy())
+    torch.set_num_threads(before)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dense_ulearn.neighbours import CPU, GPU, Area, Candidates, ContextFrames, Grain, ReferenceFrame, Tiling, merge
 from dense_ulearn.settings import PropagationSettings
-from dense_ulearn.threads import map_on_threads
+from vos_shared.runtime.workers import Workers
 
 
 @dataclass
@@ -140,7 +140,11 @@ class LabelPropagation:
         assert self._tiling is not None
         table = torch.cat([*self._labels, *(reference.labels for reference in self._references)])
         blocks = self._tiling.blocks()
-        parts = map_on_threads(lambda block: self._propagate_block(block, features, table), blocks, features.device)
+        if len(blocks) == 1:
+            parts = [self._propagate_block(blocks[0], features, table)]
+        else:
+            with Workers(features.device) as workers:
+                parts = list(workers.map(lambda block: self._propagate_block(block, features, table), blocks))
         labels = table.new_empty(*features.shape[:2], table.shape[1])
         for block, part in zip(blocks, parts, strict=True):
             labels[block.top : block.bottom, block.left : block.right] = part

@@ -18,8 +18,8 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from unsup_fg.workers import Workers
 from vos_shared.errors import UserError
+from vos_shared.runtime.workers import Workers
 
 SMOOTHING_SIGMA: Final = 5.0
 """Of the Gaussian filter on the error, in pixels."""

@@ -5,13 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 
-from unsup_fg.videopca import soft_masks
-from unsup_fg.workers import Workers
+from vos_shared.runtime.workers import Workers
 
 CPU = torch.device("cpu")
 
@@ -56,12 +53,3 @@ def test_pieces_are_not_all_done_ahead(threads: int) -> None:
         next(workers.map(begun.append, range(1000)))
         time.sleep(0.05)
         assert len(begun) <= 2 * threads + 1
-
-
-def test_masks_do_not_depend_on_the_number_of_threads(
-    threads: int, moving_disc: tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]
-) -> None:
-    frames = torch.from_numpy(np.ascontiguousarray(moving_disc[0].transpose(0, 3, 1, 2)))
-    masks = torch.cat(list(soft_masks(frames)))
-    torch.set_num_threads(1)
-    np.testing.assert_array_equal(masks.numpy(), torch.cat(list(soft_masks(frames))).numpy())

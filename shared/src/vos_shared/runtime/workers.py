@@ -58,7 +58,7 @@ class Workers:
 
 def _serial_threads(count: int) -> ThreadPoolExecutor:
     """Threads in which torch uses no threads of its own; elsewhere it keeps them."""
-    executor = ThreadPoolExecutor(count, thread_name_prefix="videopca")
+    executor = ThreadPoolExecutor(count, thread_name_prefix="vos-worker")
     everyone = threading.Barrier(count + 1)
 
     def start() -> None:
