@@ -9,8 +9,8 @@ In a method's own tests::
         def method(self):
             return MY_METHOD
 
-Override `weights` and `options` to make it small and quick. Put
-``pytest.register_assert_rewrite("vos_shared.contract_tests")`` into ``conftest.py`` for telling failures.
+Override `weights` and `options` to make it small and quick. Run pytest with ``-p vos_shared.testing``, so that a failed
+test shows the values it compared.
 """
 
 from __future__ import annotations
