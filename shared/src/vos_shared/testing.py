@@ -100,7 +100,7 @@ def parity_folder(package: str) -> Path:
 def recipe_noise(name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
     """Standard normal noise that follows from a weight's name; the recipes of all parity folders start from it."""
     seed = zlib.crc32(name.encode())
-    return np.asarray(np.random.RandomState(seed).standard_normal(shape))  # noqa: NPY002: the recipes' generator.
+    return np.asarray(np.random.RandomState(seed).standard_normal(shape))  # The recipes' generator.
 
 
 def bilinear_kernel(size: int, channels: int) -> npt.NDArray[np.float64]:
