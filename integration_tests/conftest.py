@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,9 +16,6 @@ from vos_shared.masks import write_mask
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
-
-# A job in the background of a script inherits a deaf ear to Ctrl-C; tests that send it need one that hears.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FRAMES = 6
 SIZE = (48, 64)

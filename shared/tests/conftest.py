@@ -1,25 +1,15 @@
-"""Settings of all tests of vos-shared, and the small things that many of them work on."""
+"""The small things that many tests of vos-shared work on."""
 
 import importlib
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import settings
 from PIL import Image
 
 from vos_shared.masks import write_mask
 from vos_shared.method import Method
-
-pytest.register_assert_rewrite("vos_shared.contract_tests")
-
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
-
-# A job in the background of a script inherits a deaf ear to Ctrl-C; tests that send it need one that hears.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,8 @@ import faulthandler
 import os
 import signal
 import sys
-import threading
 import traceback
 from dataclasses import asdict, dataclass
-from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
@@ -18,6 +16,7 @@ from comparison.jobs import Job
 from comparison.records import SequenceRun
 from vos_shared.errors import UserError
 from vos_shared.method import discover
+from vos_shared.runtime.parents import end_with_parent
 from vos_shared.sequence_loop import segment_sequence
 
 
@@ -99,7 +98,7 @@ def _detach(log: Path) -> None:
     """Be a process group of our own that ends with its parent and prints to a file."""
     if hasattr(os, "setsid"):
         os.setsid()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent(group=hasattr(os, "setsid"))
     signal.signal(signal.SIGTERM, _exit)
     with log.open("ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
@@ -110,17 +109,6 @@ def _detach(log: Path) -> None:
 
 def _exit(number: int, _frame: FrameType | None) -> None:
     sys.exit(128 + number)
-
-
-def _end_with_parent() -> None:
-    """Wait until the parent is gone, however it went, and take this process and its children along."""
-    parent = parent_process()
-    if parent is None:
-        return
-    parent.join()
-    if hasattr(os, "killpg"):
-        os.killpg(0, signal.SIGKILL)
-    os._exit(1)
 
 
 def _reason(error: BaseException) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import sys
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,31 +23,15 @@ from osmn.networks.lite import LiteVisualModulator
 from osmn.official import from_official
 from vos_shared.datasets.synthetic import write_davis_tree
 from vos_shared.masks import write_mask
-
-pytest.register_assert_rewrite("vos_shared.contract_tests")
+from vos_shared.testing import bilinear_kernel, exit_code, parity_folder, recipe_noise
 
 Array = npt.NDArray[Any]
 Run = Callable[..., int]
 
 
-@pytest.fixture(scope="session", params=["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
-def device(request: pytest.FixtureRequest) -> torch.device:
-    """Tests that take it run on a GPU as well where there is one."""
-    return torch.device(request.param)
-
-
 @pytest.fixture(scope="session")
 def parity() -> Path:
-    folder = os.environ.get("VOS_PARITY")
-    if not folder:
-        pytest.skip("VOS_PARITY is not set")
-    return Path(folder) / "osmn"
-
-
-def _bilinear(shape: tuple[int, ...]) -> Array:
-    size, channels = shape[0], shape[2]
-    taps = 1 - np.abs(np.arange(size) - (size / 2 - 0.5)) / (size / 2)
-    return np.outer(taps, taps)[:, :, None, None] * np.eye(channels)
+    return parity_folder("osmn")
 
 
 @functools.cache
@@ -59,8 +41,8 @@ def recipe_value(name: str, shape: tuple[int, ...]) -> Array:
     if name == "global_step":
         return np.array(0, np.int32)
     if "-up/" in name:
-        return _bilinear(shape).astype(np.float32)
-    noise = np.random.RandomState(zlib.crc32(name.encode()) & 0xFFFFFFFF).standard_normal(shape)
+        return bilinear_kernel(shape[0], shape[2]).astype(np.float32)
+    noise = recipe_noise(name, shape)
     if leaf in {"weights", "depthwise_weights"}:
         fan_in = shape[0] * shape[1] * (shape[2] if leaf == "weights" else 1)
         noise *= np.sqrt(2 / fan_in)
@@ -135,16 +117,9 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+def run() -> Run:
     """Run the command line with these arguments; the exit code."""
-
-    def run_with(*arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["osmn", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return int(stop.value.code or 0)
-
-    return run_with
+    return lambda *arguments: exit_code(main, "osmn", *arguments)
 
 
 @pytest.fixture(scope="module")

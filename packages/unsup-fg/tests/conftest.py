@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
-from hypothesis import settings
 
-pytest.register_assert_rewrite("vos_shared.contract_tests")
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+from vos_shared.testing import parity_folder
 
 Array = npt.NDArray[Any]
 
 
-@pytest.fixture(params=["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
-def device(request: pytest.FixtureRequest) -> torch.device:
-    return torch.device(request.param)
-
-
 @pytest.fixture(scope="session")
 def fixture_videopca() -> dict[str, Array]:
-    folder = os.environ.get("VOS_PARITY")
-    if not folder:
-        pytest.skip("VOS_PARITY is not set")
-    with np.load(Path(folder) / "unsup-fg" / "fixture_videopca.npz") as arrays:
+    with np.load(parity_folder("unsup-fg") / "fixture_videopca.npz") as arrays:
         return dict(arrays)
 
 

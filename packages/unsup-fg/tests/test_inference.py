@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unsup_fg.inference import _run_lengths, load, video_soft_masks
+from unsup_fg.mask_file import SoftMaskFile
 from unsup_fg.method import VIDEOPCA
 from unsup_fg.videopca import VideoPCASettings, soft_masks
 from vos_shared.contract_tests import MethodContract
@@ -134,3 +135,14 @@ class TestRefused:
     def test_arguments(self, arguments: dict[str, Any]) -> None:
         with pytest.raises(UserError):
             load(**{"device": "cpu", **arguments})
+
+
+def test_soft_masks_in_a_file_read_as_they_were() -> None:
+    masks = np.random.default_rng(0).integers(0, 256, (3, 4, 6), dtype=np.uint8)
+    kept = SoftMaskFile(iter(masks))
+    assert len(kept) == 3
+    for index in (2, 0, 1):
+        np.testing.assert_array_equal(kept[index], masks[index])
+    assert kept[0].flags.writeable
+    with pytest.raises(IndexError):
+        kept[3]

@@ -5,7 +5,6 @@ A results folder holds `<sequence>/<frame>.png`, object ids as in the data set.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -15,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -28,6 +27,7 @@ from vos_shared.metrics.davis import Evaluator, Foreground, SemiSupervised, Unsu
 from vos_shared.metrics.scores import Item, Scores
 from vos_shared.metrics.youtube_objects import MeanIU, resized
 from vos_shared.results import missing_frames
+from vos_shared.runtime.parents import end_with_parent
 
 if TYPE_CHECKING:
     import vos_shared.datasets.sequence
@@ -184,14 +184,7 @@ def _start_method() -> str:
 def _follow_parent() -> None:
     """In a worker: leave Ctrl-C to the parent, and end when it is gone, however it went."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()
 
 
 def _score(job: _Job, advance: Callable[[], object] = lambda: None) -> list[Item]:

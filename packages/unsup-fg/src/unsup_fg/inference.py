@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from unsup_fg.mask_file import SoftMask, SoftMaskFile
 from unsup_fg.videopca import VideoPCASettings, soft_masks
 from vos_shared.errors import BadVideo, UserError
 from vos_shared.method import Frame, ModelInfo, ObjectMask, Segmentation, Segmenter
@@ -20,9 +21,6 @@ from vos_shared.readahead import read_ahead
 from vos_shared.runtime.device import choose_device, choose_precision
 from vos_shared.steps import check_step
 from vos_shared.video import Video
-
-SoftMask = npt.NDArray[np.uint8]
-"""How much of an object each pixel is, uint8 [h, w]: 255 times the soft mask, rounded."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,8 @@ def _stack(frames: Iterator[Frame], length: int, video: Video) -> npt.NDArray[np
 class VideoPCASegmenter(Segmenter):
     """Finds the moving foreground of a video, object 1, once it has seen the whole video.
 
-    Soft masks of all frames are kept from `prepare` on at the working size, in 8 bits: 90 kB a frame at 300 x 300.
+    Soft masks of all frames are kept from `prepare` on at the working size, in a temporary file: 90 kB a frame at
+    300 x 300. Memory does not grow with the video.
 
     Example:
         segmenter = unsup_fg.inference.load()
@@ -114,7 +113,7 @@ class VideoPCASegmenter(Segmenter):
         return ModelInfo(parameters=0, weights="none needed", trained=False)
 
     @property
-    def soft_masks(self) -> list[SoftMask]:
+    def soft_masks(self) -> SoftMaskFile:
         """Of each frame of the prepared video, at the working size."""
         if self._masks is None:
             raise UserError("videopca must see the whole video first; call prepare(video) before the first step")
@@ -122,7 +121,7 @@ class VideoPCASegmenter(Segmenter):
 
     def reset(self) -> None:
         """Forget the video."""
-        self._masks: list[SoftMask] | None = None
+        self._masks: SoftMaskFile | None = None
         self._next = 0
 
     def prepare(self, video: Video) -> None:
@@ -130,11 +129,12 @@ class VideoPCASegmenter(Segmenter):
 
         Raises:
             BadVideo: a frame cannot be read.
+            OSError: the folder for temporary files (TMPDIR) is full.
         """
         self.reset()
         self._size = video.size
         self._name = video.name
-        self._masks = list(video_soft_masks(video, self.settings, self.device))
+        self._masks = SoftMaskFile(video_soft_masks(video, self.settings, self.device))
 
     def step(self, frame: Frame, prompt: ObjectMask | None = None, *, soft_masks: bool = False) -> Segmentation:
         """The mask of the next frame of the prepared video; see `vos_shared.method.Segmenter.step`.
