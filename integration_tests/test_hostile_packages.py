@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import multiprocessing
-import os
-import signal
 import subprocess
-import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -75,24 +72,29 @@ def rows(compare: Compare, environment: dict[str, str], davis_root: Path, tmp_pa
     return run
 
 
-def sleeps(_connection: Connection) -> None:
+HANGING = """
+import os, signal, time
+from pathlib import Path
+from comparison.processes import detach
+
+def hang(how, connection):
+    detach(Path(os.devnull))
+    if how == "stopped":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if how == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        while True: pass
     time.sleep(1000)
+"""
 
 
-def is_deaf_and_busy(_connection: Connection) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    while True:
-        pass
-
-
-def stops(_connection: Connection) -> None:
-    os.kill(os.getpid(), signal.SIGSTOP)
-
-
-@pytest.mark.parametrize("target", [sleeps, is_deaf_and_busy, stops])
-def test_a_process_without_progress_is_ended(target: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("how", ["asleep", "deaf", "stopped"])
+def test_a_process_without_progress_is_ended(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / f"hanging_{how}.py").write_text(HANGING)
+    monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(processes, "GRACE_SECONDS", 0.2)
-    (event,) = processes.events_of(target, (), "hangs", 3)
+    target = importlib.import_module(f"hanging_{how}").hang
+    (event,) = processes.events_of(target, (how,), "hangs", 3)
     assert isinstance(event, Failed)
     assert "without progress" in event.reason
     assert not multiprocessing.active_children()
