@@ -123,14 +123,14 @@ def test_imports_that_end_or_block_are_rows(rows: Callable[..., Any]) -> None:
         "vanishes": "import os; os._exit(0)",
         "segfaults": "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
         "waits": "import time; time.sleep(1000)",
-        "numbers": "from vos_shared.method import Method; BAD = Method(1, 2, 3, 4, 5)",
+        "untyped": "from vos_shared.method import Method; BAD = Method(1, 2, 3, 4, 5)",
     }
     found = rows("copy", "middle", *bad, patience="25", **bad)
     assert "SystemExit: bye" in found["exits"]["failure"]
     assert "exit code 0" in found["vanishes"]["failure"]
     assert "SIGSEGV" in found["segfaults"]["failure"]
     assert "without progress" in found["waits"]["failure"]
-    assert "must be text" in found["numbers"]["failure"]
+    assert "must be text" in found["untyped"]["failure"]
     assert found["copy"]["failure"] is None
     assert found["middle"]["failure"] is None
 
