@@ -44,13 +44,14 @@ def events_of(
     process = context.Process(target=target, args=(*arguments, sender), name=name)
     process.start()
     sender.close()
+    event: Event | None = None
     try:
-        event: Event | None = None
         while not isinstance(event, Finished | Failed):
             event = _next_event(receiver, process, seconds)
             yield event
-        _wait_for_end(process)
     finally:
+        if isinstance(event, Finished | Failed):  # It ends by itself, and may still print why it failed.
+            _wait_for_end(process)
         _stop(process)
         receiver.close()
 
