@@ -11,7 +11,7 @@ from tqdm import tqdm
 from comparison.options import Options
 from comparison.records import FOREGROUND, OBJECTS, Protocol
 from vos_shared.datasets import VideoSequence, load_dataset
-from vos_shared.datasets.synthetic import write_davis_tree
+from vos_shared.datasets.synthetic import write_new_davis_tree
 from vos_shared.errors import BadDataset
 from vos_shared.inputs import InputArguments
 from vos_shared.results import ResultsTree
@@ -88,8 +88,8 @@ def _open_demo(root: Path) -> Inputs:
     Raises:
         BadDataset: the folder holds others.
     """
-    if not (root / "ImageSets").is_dir():
-        write_davis_tree(root, clips=CLIPS, frames=CLIP_FRAMES, size=CLIP_SIZE)
+    if not root.exists():
+        write_new_davis_tree(root, clips=CLIPS, frames=CLIP_FRAMES, size=CLIP_SIZE)
     sequences = tuple(load_dataset("davis2017", root))
     if [(len(sequence.video), sequence.video.size) for sequence in sequences] != [(CLIP_FRAMES, CLIP_SIZE)] * CLIPS:
         raise BadDataset(f"{root} holds other clips than the built-in ones; remove it, or choose another --output")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ class Job:
 
     Attributes:
         method: name of the method.
+        entry: its entry point, ``module:attribute``.
         variant: name of its variant, and of the row.
         title: the method in words.
         paper: authors, venue, year.
@@ -33,6 +35,7 @@ class Job:
     """
 
     method: str
+    entry: str
     variant: str
     title: str
     paper: str
@@ -59,14 +62,14 @@ class Job:
     def _is_finished(self, results: ResultsTree, sequence: VideoSequence) -> bool:
         """Masks that somebody has changed are no longer the method's; the worker refuses to replace them."""
         complete = results.is_complete(sequence.name, sequence.frame_names, self.inputs[sequence.name])
-        return complete and not results.is_edited(sequence.name)
+        return complete and not results.is_edited(sequence.name) and _kept(results, sequence.name) is not None
 
     def row(self, failure: str | None = None) -> Row:
         """The row as its results folder tells it."""
         results = self.results()
         finished = [sequence.name for sequence in self.sequences if self._is_finished(results, sequence)]
-        kept = {name: record["extra"] for name in finished if (record := results.record(name)) is not None}
-        models = [Model(**record["model"]) for record in kept.values()]
+        kept = {name: told for name in finished if (told := _kept(results, name)) is not None}
+        models = [model for _, model in kept.values()]
         return Row(
             label=self.variant,
             title=self.title,
@@ -74,6 +77,19 @@ class Job:
             given=self.given,
             masks=self.masks,
             model=models[-1] if models else None,
-            runs={name: SequenceRun(**record["run"]) for name, record in kept.items()},
+            runs={name: run for name, (run, _) in kept.items()},
             failure=failure,
         )
+
+
+def _kept(results: ResultsTree, sequence: str) -> tuple[SequenceRun, Model] | None:
+    """How a sequence went, as its record tells it; None where the record is damaged."""
+    try:
+        told = (results.record(sequence) or {})["extra"]
+        run, model = SequenceRun(**told["run"]), Model(**told["model"])
+    except (KeyError, TypeError):
+        return None
+    numbers = (run.frames, run.seconds, run.peak_memory_bytes or 0, model.parameters)
+    if not all(isinstance(number, int | float) and 0 <= number < math.inf for number in numbers):
+        return None
+    return (run, model) if run.frames and isinstance(model.weights, str) and isinstance(model.trained, bool) else None

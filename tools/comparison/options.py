@@ -14,6 +14,8 @@ from vos_shared.errors import UserError
 LARGEST_SEED = 2**64 - 1
 """More does not fit into PyTorch's generators."""
 
+LONGEST_PATIENCE = 10**8
+
 
 @dataclass(frozen=True)
 class Options:
@@ -55,6 +57,8 @@ class Options:
     """Folder for everything that is written."""
     workers: int = 1
     """Processes that score masks. Methods always run one after another, or they would spoil each other's timing."""
+    patience: float = 3600
+    """Seconds after which a method that makes no progress (no frame done, not loaded) is stopped; its row says so."""
     seed: int = 0
     """Seed of the methods' random numbers and of the bootstrap intervals."""
 
@@ -79,6 +83,10 @@ def check_options(options: Options) -> None:
         raise UserError("--resolution belongs to --dataset")
     if options.workers < 1:
         raise UserError(f"--workers is {options.workers}; it must be at least 1")
+    if not 0 < options.patience <= LONGEST_PATIENCE:
+        raise UserError(
+            f"--patience is {options.patience:g}; it must be above 0 and at most {LONGEST_PATIENCE} seconds"
+        )
     if not 0 <= options.seed <= LARGEST_SEED:
         raise UserError(f"--seed is {options.seed}; it must be from 0 to {LARGEST_SEED}")
 

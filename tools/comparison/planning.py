@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import Distribution, entry_points
 
+from comparison.discovery import find_methods
 from comparison.inputs import Inputs
 from comparison.jobs import Job
-from comparison.options import Options, check_row_name, named_values
+from comparison.options import Options, named_values
 from comparison.records import Given, Row
 from vos_shared.errors import UserError
-from vos_shared.method import ENTRY_POINT_GROUP, Method, Supervision, discover, find_variant
+from vos_shared.method import ENTRY_POINT_GROUP, Method, Supervision, find_variant
 from vos_shared.provenance import package_digest, weights_digest
 
 NEEDS_PROMPT = "it must be told the objects in the first frame: give --prompt MASK"
@@ -26,11 +27,13 @@ class Choice:
     Attributes:
         methods: each method with the name of its variant.
         broken: why a method that was asked for, or is installed, cannot even be imported.
+        entries: entry point of each method, by its name.
         weights: by name of a method or variant.
     """
 
     methods: tuple[tuple[Method, str], ...]
     broken: Mapping[str, str]
+    entries: Mapping[str, str]
     weights: Mapping[str, str]
 
     @property
@@ -51,19 +54,19 @@ def choose_methods(options: Options) -> Choice:
     Raises:
         UserError: an unknown method, or weights for one that does not run.
     """
-    methods, broken = discover()
+    log = options.output / "logs" / "discovery.log"
+    found = find_methods(options.methods, log, options.patience)
+    methods, broken = found.methods, found.broken
     if options.methods is None:
         chosen = [(method, method.name) for method in methods.values()]
     else:
         wanted = list(dict.fromkeys(options.methods))
         chosen = [find_variant(name, methods.values()) for name in wanted if name not in broken]
         broken = {name: broken[name] for name in wanted if name in broken}
-    for name in (*broken, *(variant for _, variant in chosen)):
-        check_row_name(name)
     weights = named_values("--weights", options.weights)
     if strangers := weights.keys() - {name for method, variant in chosen for name in (method.name, variant)}:
         raise UserError(f"--weights {min(strangers)}=..: no such method runs in this comparison")
-    return Choice(tuple(chosen), broken, weights)
+    return Choice(tuple(chosen), broken, found.entries, weights)
 
 
 def plan(choice: Choice, options: Options, inputs: Inputs, digests: Mapping[str, str]) -> tuple[list[Job], list[Row]]:
@@ -85,7 +88,9 @@ def plan(choice: Choice, options: Options, inputs: Inputs, digests: Mapping[str,
             stillborn.append(_stillborn(variant, NEEDS_PROMPT, options, method))
             continue
         weights = choice.weights.get(variant, choice.weights.get(method.name))
-        jobs.append(_job(method, variant, weights, device, machine, options, inputs, digests))
+        jobs.append(
+            _job(method, variant, choice.entries[method.name], weights, device, machine, options, inputs, digests)
+        )
     return jobs, stillborn
 
 
@@ -108,6 +113,7 @@ def _stillborn(name: str, failure: str, options: Options, method: Method | None 
 def _job(
     method: Method,
     variant: str,
+    entry: str,
     weights: str | None,
     device: str,
     machine: str,
@@ -127,6 +133,7 @@ def _job(
     }
     return Job(
         method=method.name,
+        entry=entry,
         variant=variant,
         title=method.title,
         paper=method.paper,

@@ -39,6 +39,7 @@ def compare(options: Options) -> int:
     Raises:
         UserError: options, data, masks or weights that the user must mend.
     """
+    options = _with_absolute_paths(options)  # A method may change the working folder.
     _make_folders(options.output)
     with ending_on_signals():
         inputs = open_inputs(options)
@@ -51,10 +52,15 @@ def compare(options: Options) -> int:
             _nothing_to_do(stillborn)
         others = [_scored(_row_of_folder(name, folder), inputs, options) for name, folder in folders.items()]
         for job in jobs:
-            _check_weights(job)
+            _check_weights(job, options.patience)
         rows = [*stillborn, *(_run(job, inputs, options) for job in jobs), *others]
         _write(rows, inputs, options, choice)
     return int(any(row.failure for row in rows))
+
+
+def _with_absolute_paths(options: Options) -> Options:
+    root, video, prompt = (path.absolute() if path else None for path in (options.root, options.video, options.prompt))
+    return replace(options, output=options.output.absolute(), root=root, video=video, prompt=prompt)
 
 
 def _make_folders(output: Path) -> None:
@@ -79,17 +85,17 @@ def _row_of_folder(name: str, folder: Path) -> Row:
     return Row(name, f"masks in {folder}", "", Given.UNKNOWN, folder)
 
 
-def _check_weights(job: Job) -> None:
+def _check_weights(job: Job, patience: float) -> None:
     """Weights that the user names must be usable; a method's own weights that are not make a failed row only."""
     if job.weights is None or not job.pending():
         return
-    failed = try_loading(job)
+    failed = try_loading(job, patience)
     if failed is not None and failed.is_users:
         raise UserError(failed.reason)
 
 
 def _run(job: Job, inputs: Inputs, options: Options) -> Row:
-    failed = run_job(job)
+    failed = run_job(job, options.patience)
     row = job.row(failure=failed.reason if failed else None)
     try:
         return _scored(row, inputs, options)

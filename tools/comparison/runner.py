@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import signal
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from multiprocessing.connection import wait
-from multiprocessing.context import SpawnProcess
 from types import FrameType
 
 from tqdm import tqdm
 
+from comparison.events import Began, Event, Failed, FrameDone
 from comparison.jobs import Job
-from comparison.worker import Began, Event, Failed, Finished, FrameDone, work
+from comparison.processes import events_of
+from comparison.worker import work
 
-GRACE_SECONDS = 5.0
 
-
-def run_job(job: Job) -> Failed | None:
+def run_job(job: Job, seconds: float) -> Failed | None:
     """Run a method over its unfinished sequences; what it finishes stays in its results folder whatever comes later.
+
+    Args:
+        job: what to run.
+        seconds: time without progress after which the method is stopped.
 
     Returns:
         Why it could not go on, or None if it did all.
@@ -34,7 +34,7 @@ def run_job(job: Job) -> Failed | None:
     place = "while loading"
     with (
         tqdm(total=total, initial=total - left, desc=job.variant, unit="frame", disable=None) as bar,
-        closing(_events(job)) as events,
+        closing(_events(job, seconds)) as events,
     ):
         for event in events:
             match event:
@@ -49,66 +49,19 @@ def run_job(job: Job) -> Failed | None:
                     finished = len(job.sequences) - len(job.pending())
                     done = f"{finished} of {len(job.sequences)} sequences finished"
                     return Failed(f"{reason}; {place}, {done}, log in {job.log}", is_users)
-                case Finished():
+                case _:
                     pass
     return None
 
 
-def try_loading(job: Job) -> Failed | None:
+def try_loading(job: Job, seconds: float) -> Failed | None:
     """Load the method in a process of its own and end; tells whether its weights can be used."""
-    with closing(_events(replace(job, sequences=()))) as events:
+    with closing(_events(replace(job, sequences=()), seconds)) as events:
         return next((event for event in events if isinstance(event, Failed)), None)
 
 
-def _events(job: Job) -> Generator[Event, None, None]:
-    """Start the worker and pass on what it tells; the last event is `Finished` or `Failed`. Stops it when closed."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=work, args=(job, sender), name=job.variant)
-    process.start()
-    sender.close()
-    try:
-        event: Event | None = None
-        while not isinstance(event, Finished | Failed):
-            wait([receiver, process.sentinel])  # Both: children of a dead worker may hold its end of the pipe open.
-            try:
-                event = receiver.recv() if receiver.poll() else None
-            except EOFError:
-                event = None
-            if event is None:
-                process.join()
-                event = Failed(_cause_of_death(process.exitcode or 0), is_users=False)
-            yield event
-    finally:
-        _stop(process)
-        receiver.close()
-
-
-def _cause_of_death(exit_code: int) -> str:
-    """Why a process ended that did not say so itself."""
-    if exit_code >= 0:
-        return f"its process ended by itself with exit code {exit_code}"
-    try:
-        name = signal.Signals(-exit_code).name
-    except ValueError:
-        name = f"signal {-exit_code}"
-    if name == "SIGKILL":
-        return "its process was killed (SIGKILL), most likely because the machine ran out of memory"
-    return f"its process crashed ({name})"
-
-
-def _stop(process: SpawnProcess) -> None:
-    """End a worker and its children; politely first, so that it removes what it has half written."""
-    for name in ("SIGTERM", "SIGKILL"):  # Windows has only the first.
-        if not process.is_alive():
-            break
-        try:
-            os.killpg(process.pid or 0, getattr(signal, name))
-        except (ProcessLookupError, AttributeError):  # It has no group of its own yet, or this system has none.
-            process.kill()
-        process.join(GRACE_SECONDS)
-    process.join()
-    process.close()
+def _events(job: Job, seconds: float) -> Generator[Event, None, None]:
+    return events_of(work, (job,), job.variant, seconds)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ class Column:
     heading: str
     meaning: str
     best: str | None = None
-    """``max``, ``min``, or None where no end is better."""
+    """``max``, ``min``, ``zero`` for the value nearest to it, or None where no end is better."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,14 @@ SCORE_COLUMNS = {
     "J&F-Mean": Column("J&F", "mean of J and F; below it the 95 % bootstrap interval over sequences", "max"),
     "J-Mean": Column("J", "region similarity: intersection over union of the masks", "max"),
     "J-Recall": Column("J recall", "share of frames with J above 0.5", "max"),
-    "J-Decay": Column("J decay", "J in the first quarter of the frames less J in the last; less is better", "min"),
+    "J-Decay": Column(
+        "J decay", "J in the first quarter of the frames less J in the last; nearest to 0 is best", "zero"
+    ),
     "F-Mean": Column("F", "contour accuracy: F-measure of the boundaries", "max"),
     "F-Recall": Column("F recall", "share of frames with F above 0.5", "max"),
-    "F-Decay": Column("F decay", "F in the first quarter of the frames less F in the last; less is better", "min"),
+    "F-Decay": Column(
+        "F decay", "F in the first quarter of the frames less F in the last; nearest to 0 is best", "zero"
+    ),
 }
 SPEED = Column("ms/frame", "milliseconds a frame inside the method; reading frames and writing masks left out", "min")
 
@@ -89,7 +93,7 @@ def speed_table(rows: Iterable[Row]) -> Table:
     columns = (
         SPEED,
         Column("frames/s", "frames a second, the reverse of the column before", "max"),
-        Column("peak memory", "MiB: of the whole process on a CPU, of the device's tensors on CUDA", "min"),
+        Column("peak MiB", "peak memory in MiB: of the whole process on a CPU, of the device's tensors on CUDA", "min"),
         Column("parameters", "learned values in the networks", "min"),
         TOLD,
         Column("weights", "where the weights come from"),
@@ -197,4 +201,6 @@ def _best_text(column: Column, cells: Sequence[Cell]) -> str | None:
     numbers = [(cell.value, cell.text) for cell in cells if isinstance(cell.value, int | float)]
     if column.best is None or len({text for _, text in numbers}) < 2:
         return None
+    if column.best == "zero":
+        return min(numbers, key=lambda number: abs(number[0]))[1]
     return (max if column.best == "max" else min)(numbers)[1]

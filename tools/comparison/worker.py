@@ -2,117 +2,99 @@
 
 from __future__ import annotations
 
-import faulthandler
-import os
-import signal
-import sys
+import operator
 import traceback
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import EntryPoint
 from multiprocessing.connection import Connection
-from pathlib import Path
-from types import FrameType
 
+from comparison.events import Began, Failed, Finished, FrameDone, Loaded, one_line, reason_of
 from comparison.jobs import Job
-from comparison.records import SequenceRun
-from vos_shared.errors import UserError
-from vos_shared.method import discover
-from vos_shared.runtime.parents import end_with_parent
+from comparison.processes import Stopped, detach
+from comparison.records import Model, SequenceRun
+from vos_shared.datasets import VideoSequence
+from vos_shared.errors import BadResults, UserError
+from vos_shared.masks import describe_size
+from vos_shared.method import ENTRY_POINT_GROUP, Method, ModelInfo, ObjectMask, Segmenter
 from vos_shared.sequence_loop import segment_sequence
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """The method is ready."""
-
-
-@dataclass(frozen=True)
-class Began:
-    """A sequence was begun; the method may see the whole of it before the first frame is done."""
-
-    sequence: str
-
-
-@dataclass(frozen=True)
-class FrameDone:
-    """One more frame is segmented."""
-
-
-@dataclass(frozen=True)
-class Failed:
-    """The method cannot go on.
-
-    Attributes:
-        reason: one line.
-        is_users: something the user can mend (`UserError`), not a defect.
-    """
-
-    reason: str
-    is_users: bool
-
-
-@dataclass(frozen=True)
-class Finished:
-    """All sequences are done."""
-
-
-Event = Loaded | Began | FrameDone | Failed | Finished
 
 
 def work(job: Job, connection: Connection) -> None:
     """Run a job; the target of the worker process. Whatever goes wrong is sent as `Failed`."""
-    _detach(job.log)
+    detach(job.log)
     try:
         _run(job, connection)
+    except Stopped:  # The parent wants no more.
+        return
     except UserError as error:
-        connection.send(Failed(str(error), is_users=True))
+        connection.send(Failed(one_line(str(error)), is_users=True))
     except BaseException as error:  # A stranger's method may raise anything; it becomes the reason in its row.
+        connection.send(Failed(reason_of(error), is_users=False))
         traceback.print_exc()
-        connection.send(Failed(_reason(error), is_users=False))
         raise SystemExit(1) from None
 
 
 def _run(job: Job, connection: Connection) -> None:
-    method = discover()[0][job.method]
+    method: Method = EntryPoint(job.method, job.entry, ENTRY_POINT_GROUP).load()
     segmenter = method.load(job.weights, job.device, job.precision, variant=job.variant)
+    model = _model(segmenter.info)
     connection.send(Loaded())
-    results = job.results()
     for sequence in job.pending():
         connection.send(Began(sequence.name))
-        with results.writer(sequence.name, sequence.frame_names, job.inputs[sequence.name]) as writer:
-            timing = segment_sequence(
-                segmenter,
-                sequence,
-                lambda item: writer.write(item.name, item.segmentation.mask),
-                supervision=method.supervision,
-                device=job.device,
-                seed=job.seed,
-                on_frame=lambda: connection.send(FrameDone()),
-            )
-            seconds = timing.prepare_seconds + sum(timing.frame_seconds)
-            run = SequenceRun(timing.frames, seconds, timing.peak_memory_bytes)
-            writer.extra({"run": asdict(run), "model": asdict(segmenter.info), "timing": timing.to_json()})
+        _run_sequence(job, method, segmenter, model, sequence, lambda: connection.send(FrameDone()))
     connection.send(Finished())
 
 
-def _detach(log: Path) -> None:
-    """Be a process group of our own that ends with its parent and prints to a file."""
-    if hasattr(os, "setsid"):
-        os.setsid()
-    end_with_parent(group=hasattr(os, "setsid"))
-    signal.signal(signal.SIGTERM, _exit)
-    with log.open("ab", buffering=0) as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False, buffering=1)
-    faulthandler.enable(file=2)
+def _run_sequence(
+    job: Job,
+    method: Method,
+    segmenter: Segmenter,
+    model: Model,
+    sequence: VideoSequence,
+    on_frame: Callable[[], object],
+) -> None:
+    with job.results().writer(sequence.name, sequence.frame_names, job.inputs[sequence.name]) as writer:
+        timing = segment_sequence(
+            segmenter,
+            sequence,
+            lambda item: writer.write(item.name, _fitting(item.segmentation.mask, sequence)),
+            supervision=method.supervision,
+            device=job.device,
+            seed=job.seed,
+            on_frame=on_frame,
+        )
+        seconds = timing.prepare_seconds + sum(timing.frame_seconds)
+        run = SequenceRun(timing.frames, seconds, timing.peak_memory_bytes)
+        writer.extra({"run": asdict(run), "model": asdict(model), "timing": timing.to_json()})
 
 
-def _exit(number: int, _frame: FrameType | None) -> None:
-    sys.exit(128 + number)
+def _model(info: ModelInfo) -> Model:
+    """What a segmenter says of itself, checked: a stranger may say anything.
+
+    Raises:
+        TypeError: it is no `ModelInfo`, or holds something else than a number, a text, yes or no.
+    """
+    if not isinstance(info, ModelInfo):
+        raise TypeError(f"Segmenter.info is a {type(info).__name__}, not a ModelInfo")
+    try:
+        parameters = operator.index(info.parameters)
+    except TypeError:
+        raise TypeError(f"ModelInfo.parameters is {info.parameters!r}, not a whole number") from None
+    if parameters < 0 or not isinstance(info.weights, str) or info.trained not in (True, False):
+        raise TypeError(f"{info!r}: expected parameters of 0 or more, weights as text, trained as True or False")
+    return Model(parameters, one_line(info.weights), bool(info.trained))
 
 
-def _reason(error: BaseException) -> str:
-    if isinstance(error, MemoryError):
-        return "ran out of memory"
-    first_line = next(iter(str(error).strip().splitlines()), "")
-    return f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
+def _fitting(mask: ObjectMask, sequence: VideoSequence) -> ObjectMask:
+    """The mask, if it has the size of its frame.
+
+    Raises:
+        BadResults: it has another.
+    """
+    if mask.shape != sequence.video.size:
+        raise BadResults(
+            f"its masks cannot be used: one is {describe_size(mask.shape)}, the frames of {sequence.name} are"
+            f" {describe_size(sequence.video.size)}"
+        )
+    return mask

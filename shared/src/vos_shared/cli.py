@@ -159,7 +159,7 @@ class DemoData:
     """Write the synthetic clips with exact object ids, as a DAVIS folder."""
 
     output: Annotated[Path, tyro.conf.Positional]
-    """Folder to write; it must not hold a data set yet."""
+    """Folder to write; it must be new or empty."""
     clips: int = 3
     """How many sequences."""
     frames: int = 24
@@ -173,13 +173,11 @@ class DemoData:
 
     def run(self) -> None:
         """Write the tree."""
-        from vos_shared.datasets.synthetic import write_davis_tree
+        from vos_shared.datasets.synthetic import write_new_davis_tree
 
         if self.seed < 0:
             raise UserError(f"--seed is {self.seed}; give 0 or more")
-        if (self.output / "JPEGImages").exists():
-            raise UserError(f"{self.output} holds a data set already; choose another folder")
-        write_davis_tree(
+        write_new_davis_tree(
             self.output, clips=self.clips, frames=self.frames, size=self.size, seed=self.seed, objects=self.objects
         )
         print(f"{self.clips} clips of {self.frames} frames in {self.output}")

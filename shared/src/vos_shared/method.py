@@ -176,7 +176,9 @@ def discover() -> tuple[dict[str, Method], dict[str, str]]:
     for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
         try:
             method = entry.load()
-        except Exception as error:  # A stranger's package may fail in any way; it must not take the others along.
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # A stranger's package may fail in any way, `SystemExit` too.
             broken[entry.name] = f"{type(error).__name__}: {error}"
             continue
         if isinstance(method, Method):

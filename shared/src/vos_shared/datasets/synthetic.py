@@ -7,8 +7,9 @@ masks are not: an id says which body a pixel's centre lies on.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from vos_shared.datasets.synthetic_textures import COATS, GROUNDS, Field, Palett
 from vos_shared.errors import UserError
 from vos_shared.images import MAX_SIDE
 from vos_shared.masks import write_mask
+from vos_shared.results import partial_folder
 
 _COLOURS: Final = (
     (("7d1d1a", "c9362c", "e8604a"), ("1c1413", "3a2620")),  # Ladybird.
@@ -137,6 +139,30 @@ def write_davis_tree(
         write_text(Path(root, "ImageSets", year, "val.txt"), "\n".join(names[:clips]) + "\n")
         if train_clips:
             write_text(Path(root, "ImageSets", year, "train.txt"), "\n".join(names[clips:]) + "\n")
+    return names
+
+
+def write_new_davis_tree(root: str | Path, **settings: Any) -> list[str]:
+    """Write clips as `write_davis_tree` does, whole or not at all: a killed process leaves no half of a data set.
+
+    Args:
+        root: folder that is not there yet, or is empty.
+        settings: of `write_davis_tree`.
+
+    Returns:
+        Names of the sequences.
+
+    Raises:
+        UserError: the folder holds something; settings that make no clip.
+    """
+    root = Path(root).absolute()
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise UserError(f"{root} is there already and not empty; choose another folder")
+    with partial_folder(root.parent, "clips") as partial:
+        names = write_davis_tree(partial, **settings)
+        partial.replace(root)
+    with suppress(OSError):  # Another process may be writing there.
+        (root.parent / ".partial").rmdir()
     return names
 
 
