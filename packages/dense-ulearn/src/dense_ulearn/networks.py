@@ -6,12 +6,10 @@ Parameter names are those of the published snapshots: ``fast_net.backbone.*`` is
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from dense_ulearn.settings import CHANNELS, Layer
@@ -22,7 +20,6 @@ __all__ = [
     "DenseNetwork",
     "Features",
     "Layer",
-    "fold_batch_norms",
     "map_size",
     "unit_length",
 ]
@@ -129,19 +126,6 @@ class DenseNetwork(nn.Module):
         if name == "key":
             features = net.emb_q(features)
         return unit_length(features) if norm else features
-
-
-def fold_batch_norms(network: DenseNetwork) -> DenseNetwork:
-    """A copy for evaluation, with the same outputs in fewer passes: each BatchNorm becomes part of its convolution."""
-    network = deepcopy(network).eval()
-    for module in network.modules():
-        children = dict(module.named_children())
-        for convolution, norm in (("conv1", "bn1"), ("conv2", "bn2"), ("0", "1")):
-            before, after = children.get(convolution), children.get(norm)
-            if isinstance(before, nn.Conv2d) and isinstance(after, nn.modules.batchnorm._BatchNorm):
-                setattr(module, convolution, fuse_conv_bn_eval(before, after))
-                setattr(module, norm, nn.Identity())
-    return network
 
 
 def unit_length(features: Tensor) -> Tensor:
