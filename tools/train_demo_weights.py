@@ -130,14 +130,16 @@ def _call(program: str, *words: str) -> None:
 def write_synthetic(folder: Path) -> Path:
     """Write synthetic clips as folders of frames, unless they are there."""
     from vos_shared.datasets.synthetic import clip
+    from vos_shared.results import partial_folder
 
     for index in range(SYNTHETIC_CLIPS):
         place = folder / f"synthetic_{index}"
         if place.is_dir():
             continue
-        place.mkdir(parents=True)
-        for number, frame in enumerate(clip(1000 + index)[0]):
-            Image.fromarray(frame).save(place / f"{number:05d}.jpg", quality=95)
+        with partial_folder(folder, place.name) as partial:  # A clip is there whole or not at all.
+            for number, frame in enumerate(clip(1000 + index)[0]):
+                Image.fromarray(frame).save(partial / f"{number:05d}.jpg", quality=95)
+            partial.rename(place)
     return folder
 
 
