@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from vos_shared.errors import BadMask
-from vos_shared.masks import read_mask
+from vos_shared.masks import read_mask, write_mask
 from vos_shared.png import decode_plain
 
 MASKS = arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20)))
@@ -76,3 +76,26 @@ def test_grey_ids_are_not_stretched(tmp_path: Path, bits: int, row_filter: int) 
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 2, bits, 0, 0, 0, 0))
     (tmp_path / "grey.png").write_bytes(data + chunk(b"IDAT", zlib.compress(rows.tobytes())) + chunk(b"IEND", b""))
     assert np.array_equal(read_mask(tmp_path / "grey.png"), mask)
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "1"])
+def test_no_flipped_bit_changes_ids_without_a_word(tmp_path: Path, mode: str) -> None:
+    """Pillow does not check the checksums of chunks that hold pixels."""
+    mask = np.zeros((24, 30), np.uint8)
+    mask[4:15, 3:20] = 1
+    if mode == "P":
+        mask[18:22, 6:25] = 3
+        write_mask(tmp_path / "good.png", mask)
+    else:
+        Image.fromarray(mask.astype(bool) if mode == "1" else mask).save(tmp_path / "good.png")
+    good, path = (tmp_path / "good.png").read_bytes(), tmp_path / "mask.png"
+    random = np.random.default_rng(0)
+    for bit in random.choice(8 * len(good), min(400, 8 * len(good)), replace=False).tolist():
+        damaged = bytearray(good)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            found = read_mask(path)
+        except BadMask:
+            continue
+        assert np.array_equal(found, mask), f"bit {bit}"

@@ -8,17 +8,19 @@ import threading
 import zlib
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
 import av.logging
 import numpy as np
 import pytest
+from av.stream import Disposition
 from PIL import Image
 
 from vos_shared.errors import BadVideo
 from vos_shared.video import TimedVideo, Video, VideoWriter
-from vos_shared.video_sources import ArrayFrames
+from vos_shared.video_sources import ArrayFrames, _main_stream, _upright
 
 FRAMES = 11
 
@@ -128,19 +130,77 @@ def test_links_give_their_own_name(folder: Path, tmp_path: Path) -> None:
     assert video.origin == str(tmp_path / "walk")
 
 
+def shown(stored: np.ndarray, orientation: int) -> np.ndarray:
+    """EXIF 2.3, tag 274: where row 0 and column 0 of what is stored belong in the picture."""
+    turned = stored.swapaxes(0, 1) if orientation >= 5 else stored
+    up = {1: 1, 2: 1, 3: -1, 4: -1, 5: 1, 6: 1, 7: -1, 8: -1}[orientation]
+    left = {1: 1, 2: -1, 3: -1, 4: 1, 5: 1, 6: -1, 7: -1, 8: 1}[orientation]
+    picture: np.ndarray = turned[::up, ::left]
+    return picture
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_photographs_are_set_upright(tmp_path: Path, orientation: int, mode: str) -> None:
-    """EXIF says how to turn what the camera stored: 6 a quarter clockwise, 8 counter-clockwise, 3 upside down."""
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photographs_are_set_upright(tmp_path: Path, orientation: int, mode: str, suffix: str) -> None:
     stored = np.zeros((16, 24, 3), np.uint8)
     stored[:8, :8] = 255  # In the upper left corner.
     exif = Image.Exif()
     exif[0x112] = orientation
-    Image.fromarray(stored).convert(mode).save(tmp_path / "00000.jpg", exif=exif, quality=95)
+    Image.fromarray(stored).convert(mode).save(tmp_path / f"00000.{suffix}", exif=exif, quality=95)
     video = Video.open(tmp_path)
-    shown = np.rot90(stored, {1: 0, 3: 2, 6: -1, 8: 1}[orientation])
-    assert video.size == shown.shape[:2]
-    assert np.abs(video[0].astype(int) - shown).max() < 30
+    expected = shown(stored, orientation)
+    assert video.size == expected.shape[:2]
+    assert np.abs(video[0].astype(int) - expected).max() < 30
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [(3, b"\0\0"), (3, b"\t\0"), (2, b"6\0"), (1, b"\6"), (11, b"\0\0\x80\x7f"), (7, b"\6")],
+    ids=["0", "9", "text", "byte", "infinity", "undefined"],
+)
+def test_a_strange_orientation_is_none(tmp_path: Path, kind: int, value: bytes) -> None:
+    """A good photograph is neither damaged nor turned by a tag that no camera writes."""
+    count = len(value) if kind in (1, 2, 7) else 1
+    entry = struct.pack("<HHI4s", 0x112, kind, count, value)
+    exif = b"II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
+    stored = np.zeros((16, 24, 3), np.uint8)
+    stored[:8, :8] = 255
+    Image.fromarray(stored).save(tmp_path / "00000.png", exif=exif)
+    np.testing.assert_array_equal(Video.open(tmp_path)[0], stored)
+
+
+def test_names_that_are_decimal_numbers_are_in_the_order_of_their_values(tmp_path: Path) -> None:
+    names = ["1684930000.25", "1684930000.5", "1684930000.75", "1684930001.0625"]
+    for name in names:
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")
+    assert list(Video.open(tmp_path).frame_names) == names
+    (tmp_path / "other").mkdir()
+    for name in ("v1.9", "v1.10"):
+        Image.new("RGB", (4, 4)).save(tmp_path / "other" / f"{name}.png")
+    with pytest.raises(BadVideo, match=r"the order of v1\.10\.png \.\. v1\.9\.png is not clear"):
+        Video.open(tmp_path / "other")
+    (tmp_path / "other" / "v1.9.png").rename(tmp_path / "other" / "v1.09.png")
+    assert list(Video.open(tmp_path / "other").frame_names) == ["v1.09", "v1.10"]
+
+
+@pytest.mark.parametrize(("flip", "orientation"), [((False, True), 2), ((True, False), 4), ((True, True), 3)])
+def test_a_mirrored_video_is_shown_as_players_do(frames: np.ndarray, flip: tuple[bool, bool], orientation: int) -> None:
+    """Front cameras note a mirrored matrix: a or d of FFmpeg's display matrix is negative."""
+    matrix = np.array([-1 if flip[1] else 1, 0, 0, 0, -1 if flip[0] else 1, 0, 0, 0, 16384], np.int32)
+    matrix[:8] *= 65536
+
+    stored = SimpleNamespace(side_data={"DISPLAYMATRIX": matrix.tobytes()}, to_ndarray=lambda format: frames[0])
+    np.testing.assert_array_equal(_upright(stored), shown(frames[0], orientation))  # type: ignore[arg-type]
+
+
+def test_a_cover_picture_is_not_the_video() -> None:
+    """Nor is a small preview; where there is nothing but a picture, it is taken."""
+    cover: Any = SimpleNamespace(disposition=Disposition.attached_pic, width=600, height=600)
+    video: Any = SimpleNamespace(disposition=Disposition(0), width=64, height=48)
+    preview: Any = SimpleNamespace(disposition=Disposition(0), width=32, height=24)
+    assert _main_stream([cover, preview, video]) is video
+    assert _main_stream([cover]) is cover
 
 
 def test_a_text_file_is_no_video(tmp_path: Path) -> None:

@@ -8,13 +8,14 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from vos_shared.atomic import atomic_path
 from vos_shared.errors import BadMask
 from vos_shared.images import MAX_SIDE, open_image
 from vos_shared.method import Frame, ObjectMask
-from vos_shared.png import decode_plain, encode_palette
+from vos_shared.png import decode_plain
 
 VOID: Final = 255
 """Ground truth only: these pixels do not count."""
@@ -95,6 +96,8 @@ def _stored_values(path: Path) -> ObjectMask:
             values = decode_plain(file, MAX_SIDE)
     except OSError:
         values = None  # Opening it again says what is wrong.
+    except ValueError as reason:
+        raise BadMask(f"mask {path} cannot be read: {reason}; is it damaged or cut short?") from None
     if values is not None:
         return values
     with open_image(path, "mask", BadMask) as image:
@@ -174,8 +177,10 @@ def write_mask(path: str | Path, mask: ObjectMask) -> None:
     check_mask(mask, f"mask for {path}")
     largest = int(mask.max())
     bits = next(bits for bits in (1, 2, 4, 8) if largest < 1 << bits)
+    image = Image.fromarray(mask)
+    image.putpalette(DAVIS_PALETTE[: 1 << bits].tobytes())
     with atomic_path(Path(path)) as temporary:
-        temporary.write_bytes(encode_palette(mask, bits, DAVIS_PALETTE[: 1 << bits]))
+        image.save(temporary, format="PNG", bits=bits, compress_level=3)
 
 
 def check_mask(mask: ObjectMask, what: str = "mask") -> None:

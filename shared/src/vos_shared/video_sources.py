@@ -5,23 +5,35 @@ from __future__ import annotations
 import glob
 import hashlib
 import re
+import struct
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import av
 import av.logging
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
-from PIL.JpegImagePlugin import JpegImageFile
+from av.stream import Disposition
+from PIL import ExifTags, Image
 
 from vos_shared.errors import BadVideo
 from vos_shared.images import open_image
 from vos_shared.method import Frame
 
 FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture of EXIF's orientation upright."""
 _ON_ITS_SIDE = frozenset({5, 6, 7, 8})
 """Values of EXIF's orientation with rows for columns: what cameras store lying, with a note how to show it."""
 
@@ -115,15 +127,18 @@ def read_frame(path: Path) -> Frame:
         # Pillow calls colour of 16 bits RGB like any other, and would cut it to 8; the layout in the file tells.
         if image.mode[0] in "IF" or any(str(tile.args).endswith(";16B") for tile in image.tile):
             raise BadVideo(f"frame {path} has more than 8 bits a channel ({image.mode}); store it with 8")
-        turned = _orientation(image) != 1
+        turn = _TURNS.get(_orientation(image))
         frame = image if image.mode == "RGB" else image.convert("RGB")
-        return np.array(ImageOps.exif_transpose(frame) if turned else frame)
+        return np.array(frame if turn is None else frame.transpose(turn))
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's: 1 is upright. Only JPEG files are asked, which cameras write."""
-    exif = image.getexif() if isinstance(image, JpegImageFile) else {}
-    return int(exif.get(ExifTags.Base.Orientation, 1))
+    """EXIF's, 1 to 8; 1 is upright, and so is whatever is not one of these numbers."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except (OSError, ValueError, SyntaxError, struct.error):  # The tags are damaged, not the picture.
+        return 1
+    return orientation if type(orientation) is int and 1 <= orientation <= 8 else 1
 
 
 class FileVideo:
@@ -200,13 +215,19 @@ class FileVideo:
                 # FFmpeg draws text files (format tty) as terminals showed them.
                 if not container.streams.video or container.format.name == "tty":
                     raise BadVideo(f"{self._path} has no video in it")
-                stream = container.streams.video[0]
+                stream = _main_stream(container.streams.video)
                 stream.thread_type = "AUTO"
                 yield container, stream
         except av.FFmpegError as reason:
             raise BadVideo(
                 f"video {self._path} cannot be read: {reason.strerror}; is it damaged or cut short?"
             ) from reason
+
+
+def _main_stream(streams: Sequence[av.VideoStream]) -> av.VideoStream:
+    """The largest that is not a cover picture; of equal ones the first."""
+    videos = [stream for stream in streams if not stream.disposition & Disposition.attached_pic]
+    return max(videos or streams, key=lambda stream: stream.width * stream.height)
 
 
 def silence_ffmpeg() -> None:
@@ -220,10 +241,16 @@ def silence_ffmpeg() -> None:
 
 
 def _upright(frame: av.VideoFrame) -> Frame:
-    """The frame as players show it: phones store pictures lying, with a note by how much to turn them."""
+    """The frame as players show it: phones store pictures lying or mirrored, with a matrix that says how."""
     image: Frame = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")  # PyAV's types call it a name.
+    if matrix is None:
+        return image
+    # FFmpeg's libavutil/display.h: x' = a x + c y, y' = b x + d y, in units of 1 / 65536.
+    a, b, _, c, d = (round(value / 65536) for value in np.frombuffer(bytes(matrix), "=i4", 5).tolist())
+    if a == d == 0:
+        image, a, d = image.transpose(1, 0, 2), c, b
+    return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
 class ArrayFrames:
@@ -287,10 +314,32 @@ def matching_paths(pattern: str | Path) -> list[Path]:
 
 
 def naturally_sorted(paths: Iterable[Path]) -> list[Path]:
-    """Sort by name, runs of digits by their value."""
+    """Sort by name, runs of digits by their value; names that are decimal numbers (``time.time()``) by theirs.
 
-    def key(path: Path) -> list[tuple[int, int, str]]:
-        parts = re.split(r"(\d+)", path.name)
-        return [(1, int(part), part) if part.isdecimal() else (0, 0, part) for part in parts]
+    Raises:
+        BadVideo: names of which it is not clear whether they hold decimal numbers or whole ones.
+    """
+    files = list(paths)
+    stems = [_DECIMAL.fullmatch(path.stem) for path in files]
+    numbers = [match for match in stems if match]
+    if len(numbers) != len(files) or len({len(match[3]) for match in numbers}) < 2:
+        return sorted(files, key=_natural_key)  # Of as many digits after each point both orders are the same.
+    by_value = [path for _, path in sorted(zip(map(_decimal_key, numbers), files, strict=True))]
+    if any(match[1] for match in numbers) and by_value != sorted(files, key=_natural_key):
+        raise BadVideo(
+            f"{files[0].parent}: the order of {by_value[0].name} .. {by_value[-1].name} is not clear, since their "
+            "numbers may be decimal or not; write as many digits after each point"
+        )
+    return by_value
 
-    return sorted(paths, key=key)
+
+_DECIMAL = re.compile(r"(.*?)(\d+)\.(\d+)")
+
+
+def _decimal_key(match: re.Match[str]) -> tuple[str, Decimal]:
+    return match[1], Decimal(f"{match[2]}.{match[3]}")
+
+
+def _natural_key(path: Path) -> list[tuple[int, int, str]]:
+    parts = re.split(r"(\d+)", path.name)
+    return [(1, int(part), part) if part.isdecimal() else (0, 0, part) for part in parts]

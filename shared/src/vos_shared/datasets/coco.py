@@ -133,7 +133,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         annotations: Mapping[str, Any] = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise BadDataset(f"{path.parents[1]} is no COCO folder with this split: {path} not found") from None
-    except (OSError, ValueError) as reason:
+    except (OSError, ValueError, RecursionError) as reason:
         raise BadDataset(f"{path} is not in the format of COCO instances ({reason}); download it again") from None
     return annotations
 

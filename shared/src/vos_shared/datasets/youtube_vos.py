@@ -65,7 +65,7 @@ def read_meta(root: str | Path, split: str | Path = "valid") -> dict[str, Object
         meta = {name: _objects(video["objects"], path, name) for name, video in videos.items()}
     except FileNotFoundError:
         raise BadDataset(f"{root} is no YouTube-VOS folder with a split {split}: {path} not found") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as reason:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as reason:
         raise BadDataset(
             f"{path} is not the meta.json of YouTube-VOS, videos > name > objects > id > frames "
             f"({type(reason).__name__}: {reason}); download it again"
