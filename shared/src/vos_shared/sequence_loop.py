@@ -126,7 +126,8 @@ def segment_sequence(
     from vos_shared.runtime.background import BackgroundThread
     from vos_shared.runtime.memory import peak_memory_bytes, reset_peak
     from vos_shared.runtime.seeding import seeded
-    from vos_shared.runtime.timing import Stopwatch, WaitingTime
+    from vos_shared.runtime.timing import Stopwatch
+    from vos_shared.runtime.waiting import WaitingTime
     from vos_shared.video import TimedVideo
 
     reset_peak(device)

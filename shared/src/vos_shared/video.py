@@ -20,7 +20,7 @@ from vos_shared.atomic import atomic_path
 from vos_shared.errors import BadVideo
 from vos_shared.method import Frame
 from vos_shared.readahead import read_ahead
-from vos_shared.runtime.timing import WaitingTime
+from vos_shared.runtime.waiting import WaitingTime
 from vos_shared.video_sources import (
     FRAME_SUFFIXES,
     ArrayFrames,
