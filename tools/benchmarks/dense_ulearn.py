@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from typing import TypeVar
+from functools import partial
 
 import numpy as np
 import torch
 from torch import nn
 from torchvision.models import resnet18
 
+from benchmarks._measure import Clock, Row
 from dense_ulearn.checkpoints import untrained
 from dense_ulearn.inference import STORAGE, DenseSegmenter, NetworkFeatures
 from dense_ulearn.settings import InferenceSettings, Layer
@@ -18,11 +17,6 @@ from vos_shared.layers.imagenet import normalise_images
 from vos_shared.method import Frame, ModelInfo
 from vos_shared.runtime.device import autocast, choose_device, choose_precision
 from vos_shared.runtime.memory import peak_memory_bytes, reset_peak
-from vos_shared.runtime.timing import synchronise
-
-Row = dict[str, object]
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 def plain_features(layer: Layer) -> nn.Module:
@@ -32,34 +26,6 @@ def plain_features(layer: Layer) -> nn.Module:
         stage[0].conv1.stride = stage[0].downsample[0].stride = (1, 1)
     stages = [network.layer1, network.layer2, network.layer3, *([network.layer4] if layer != "res3" else [])]
     return nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool, *stages).eval()
-
-
-class Clock:
-    """Milliseconds of calls: wall clock and processor."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.wall: list[float] = []
-        self.cpu: list[float] = []
-
-    def time(self, work: Callable[[T], R], argument: T) -> R:
-        """Do some work and note what it took."""
-        synchronise(self.device)
-        wall, cpu = time.perf_counter(), time.process_time()
-        result = work(argument)
-        synchronise(self.device)
-        self.wall.append(1000 * (time.perf_counter() - wall))
-        self.cpu.append(1000 * (time.process_time() - cpu))
-        return result
-
-    def row(self, what: str) -> Row:
-        """The fastest call, as others may use the machine."""
-        return {
-            "what": what,
-            "ms a frame": min(self.wall),
-            "frames a second": 1000 / min(self.wall),
-            "CPU ms": min(self.cpu),
-        }
 
 
 def drifting(frames: int, height: int, width: int) -> list[Frame]:
@@ -93,35 +59,34 @@ def run(
         precision: of the convolutions of both networks.
         objects: in the first mask.
     """
-    place = choose_device(device)
-    kind = choose_precision(precision, place)
+    target = choose_device(device)
+    dtype = choose_precision(precision, target)
     settings = InferenceSettings(layer=layer)
-    features = NetworkFeatures(untrained().network(), layer, device=place, precision=kind)
-    plain = plain_features(layer).to(place)
-    total, ours, theirs = Clock(place), Clock(place), Clock(place)
+    features = NetworkFeatures(untrained().network(), layer, device=target, precision=dtype)
+    plain = plain_features(layer).to(target)
+    total, ours, theirs = Clock(target), Clock(target), Clock(target)
 
     segmenter = DenseSegmenter(
-        lambda frame: ours.time(features, frame),
+        lambda frame: ours.time(lambda: features(frame)),
         ModelInfo(0, "untrained", False),
         settings,
-        STORAGE.get(place.type, torch.float32),
+        STORAGE.get(target.type, torch.float32),
     )
     frames = drifting(settings.context + 1 + repeats, height, width)
     bands = (np.arange(width) * (objects + 1) // width).astype(np.uint8)
     segmenter.step(frames[0], np.tile(bands, (height, 1)))
     for frame in frames[1:-repeats]:
         segmenter.step(frame)
-    ours.wall.clear()
-    ours.cpu.clear()
-    reset_peak(place)
+    ours.forget()
+    reset_peak(target)
     peak = 0.0
     for frame in frames[-repeats:]:
-        total.time(segmenter.step, frame)
-        peak = peak or peak_memory_bytes(place) / 2**20  # Not that of the plain network as well.
-        images = normalise_images(torch.from_numpy(frame).permute(2, 0, 1)[None].contiguous().to(place).float() / 255)
-        with autocast(place, kind):
-            theirs.time(plain, images)
-    rest = Clock(place)
+        total.time(partial(segmenter.step, frame))
+        peak = peak or peak_memory_bytes(target) / 2**20  # Not that of the plain network as well.
+        images = normalise_images(torch.from_numpy(frame).permute(2, 0, 1)[None].contiguous().to(target).float() / 255)
+        with autocast(target, dtype):
+            theirs.time(partial(plain, images))
+    rest = Clock(target)
     rest.wall = [whole - part for whole, part in zip(total.wall, ours.wall, strict=True)]
     rest.cpu = [whole - part for whole, part in zip(total.cpu, ours.cpu, strict=True)]
     return [

@@ -1,21 +1,23 @@
-"""osmn on one frame: one object and several, at once and one by one, beside the plain VGG16 trunk."""
+"""osmn from frame to mask: one object and several, at once and one by one, beside the plain VGG16 trunk."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.models import vgg16
 
+from benchmarks._measure import Clock, Row
+from osmn.inference import OSMNSegmenter
 from osmn.networks import OSMN, VARIANTS, initialise
+from osmn.settings import InferenceSettings
+from vos_shared.method import Frame, ModelInfo, ObjectMask, SoftMasks
 from vos_shared.runtime.device import autocast, choose_device, choose_precision
 from vos_shared.runtime.memory import peak_memory_bytes, reset_peak
-from vos_shared.runtime.timing import synchronise
-
-Row = dict[str, object]
 
 
 def model_with_signal(variant: str) -> OSMN:
@@ -29,7 +31,20 @@ def model_with_signal(variant: str) -> OSMN:
     return model.eval()
 
 
-@torch.inference_mode()
+def bands(height: int, width: int, objects: int) -> ObjectMask:
+    """Vertical bands of objects on the middle rows, uint8 [H, W]."""
+    mask = np.zeros((height, width), np.uint8)
+    mask[height // 4 : -height // 4] = np.arange(width) * (objects + 1) // width
+    return mask
+
+
+def plain_trunk(network: nn.Module, image: Tensor, dtype: torch.dtype) -> Tensor:
+    """Features of the trunk alone."""
+    with torch.inference_mode(), autocast(image.device, dtype):
+        features: Tensor = network(image)
+    return features
+
+
 def run(
     height: int = 480,
     width: int = 854,
@@ -39,7 +54,7 @@ def run(
     device: str = "cpu",
     precision: str = "fp32",
 ) -> list[Row]:
-    """Segment a frame with one object and with several, and run the plain VGG16 trunk, in turns.
+    """Segment frames with one object and with several, and run the plain VGG16 trunk, in turns.
 
     Args:
         height: of the frame.
@@ -50,65 +65,53 @@ def run(
         device: cpu or cuda.
         precision: of all networks.
     """
-    place = choose_device(device)
-    kind = choose_precision(precision, place)
-    model = model_with_signal(variant).to(place).to(memory_format=torch.channels_last)
-    trunk = vgg16(weights=None).features[:-1].eval().to(place)
-    trunk_last = deepcopy(trunk).to(memory_format=torch.channels_last)
-    torch.manual_seed(1)
-    image = torch.randn(1, 3, height, width, device=place)
-    image_last = image.contiguous(memory_format=torch.channels_last)
-    guides, spatial = (torch.rand(objects, *shape, device=place) for shape in ((3, 224, 224), (1, height, width)))
+    target = choose_device(device)
+    dtype = choose_precision(precision, target)
+    model = model_with_signal(variant)
+    frame: Frame = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
 
-    def modulation(guide: Tensor) -> Tensor:
-        with autocast(place, kind):
-            gamma = model.visual_modulation(guide)
-        assert gamma is not None
-        return gamma
+    def prompted(count: int, at_once: int) -> OSMNSegmenter:
+        settings = InferenceSettings(object_batch=at_once)
+        segmenter = OSMNSegmenter(model, ModelInfo(0, "random", False), settings, target, dtype)
+        segmenter.step(frame, bands(height, width, count))
+        return segmenter
 
-    def segment(chosen: slice) -> Tensor:
-        with autocast(place, kind):
-            logits: Tensor = model(image_last, spatial[chosen], gammas[chosen])
-            return logits.float()
+    def soft_masks(segmenter: OSMNSegmenter) -> SoftMasks:
+        segmenter.reset()
+        segmenter.step(frame, bands(height, width, objects))
+        found = segmenter.step(frame, soft_masks=True).soft_masks
+        assert found is not None
+        return found
 
-    def plain(network: nn.Module, pixels: Tensor) -> Tensor:
-        with autocast(place, kind):
-            features: Tensor = network(pixels)
-        return features
-
-    gammas = torch.cat([modulation(guide[None]) for guide in guides])
-    works: dict[str, Callable[[], Tensor]] = {
-        "plain VGG16 trunk": lambda: plain(trunk, image),
-        "plain VGG16 trunk, channels last": lambda: plain(trunk_last, image_last),
-        "1 object": lambda: segment(slice(0, 1)),
-        f"{objects} objects": lambda: segment(slice(None)),
-        f"{objects} objects, one by one": lambda: torch.cat([segment(slice(k, k + 1)) for k in range(objects)]),
-        "visual modulator, once an object": lambda: modulation(guides[:1]),
+    segmenters = {
+        "1 object": prompted(1, 1),
+        f"{objects} objects": prompted(objects, objects),
+        f"{objects} objects, one by one": prompted(objects, 1),
     }
-    milliseconds: dict[str, list[float]] = {name: [] for name in works}
-    cpu: dict[str, list[float]] = {name: [] for name in works}
-    outputs: dict[str, Tensor] = {}
-    reset_peak(place)
+    trunk = vgg16(weights=None).features[:-1].eval().to(target)
+    trunk_last = deepcopy(trunk).to(memory_format=torch.channels_last)
+    image = torch.randn(1, 3, height, width, device=target)
+    image_last = image.contiguous(memory_format=torch.channels_last)
+    works: dict[str, Callable[[], object]] = {
+        "plain VGG16 trunk": partial(plain_trunk, trunk, image, dtype),
+        "plain VGG16 trunk, channels last": partial(plain_trunk, trunk_last, image_last, dtype),
+        **{name: partial(segmenter.step, frame) for name, segmenter in segmenters.items()},
+    }
+    clocks = {name: Clock(target) for name in works}
+    reset_peak(target)
     for _ in range(repeats):
         for name, work in works.items():
-            synchronise(place)
-            wall, busy = time.perf_counter(), time.process_time()
-            outputs[name] = work()
-            synchronise(place)
-            milliseconds[name].append(1000 * (time.perf_counter() - wall))
-            cpu[name].append(1000 * (time.process_time() - busy))
-    together, alone = (outputs[name].sigmoid() for name in (f"{objects} objects", f"{objects} objects, one by one"))
-    one = min(milliseconds["1 object"])
+            clocks[name].time(work)
+    peak = peak_memory_bytes(target) / 2**20 if target.type == "cuda" else None
+    together, alone = (soft_masks(segmenters[f"{objects} objects{how}"]) for how in ("", ", one by one"))
+    difference = {f"{objects} objects, one by one": float(np.abs(together - alone).max())}
+    one = min(clocks["1 object"].wall)
     return [
         {
-            "what": name,
-            "ms": min(milliseconds[name]),
-            "CPU ms": min(cpu[name]),
-            "times 1 object": min(milliseconds[name]) / one,
-            "largest difference of probabilities": float((together - alone).abs().max())
-            if "objects," in name
-            else None,
-            "peak MiB": peak_memory_bytes(place) / 2**20 if place.type == "cuda" else None,
+            **clock.row(name),
+            "times 1 object": min(clock.wall) / one,
+            "largest difference of soft masks": difference.get(name),
+            "peak MiB": peak,
         }
-        for name in works
+        for name, clock in clocks.items()
     ]

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks._measure import Row, measured
 from dense_ulearn.networks import STRIDE
 from dense_ulearn.propagation import LabelPropagation
 from dense_ulearn.settings import PropagationSettings
 from vos_shared.runtime.memory import peak_memory_bytes, reset_peak
-from vos_shared.runtime.timing import synchronise
 
-Row = dict[str, object]
 MEBIBYTE = 2**20
 
 
@@ -140,15 +139,6 @@ def _in_a_process_of_its_own(task: Task, chunk: int | None) -> float:
         return pool.apply(working_memory, (task, chunk)) / MEBIBYTE
 
 
-def _timed(step: Callable[[Tensor], Tensor], frame: Tensor, device: torch.device) -> tuple[float, float, Tensor]:
-    """Wall-clock and processor milliseconds of a step, and its result."""
-    synchronise(device)
-    wall, cpu = time.perf_counter(), time.process_time()
-    result = step(frame)
-    synchronise(device)
-    return 1000 * (time.perf_counter() - wall), 1000 * (time.process_time() - cpu), result
-
-
 @torch.inference_mode()
 def run(
     height: int = 480,
@@ -181,10 +171,10 @@ def run(
     for number in range(context + 1, len(frames)):
         past = [0, *range(number - context, number)]
         form = DenseForm([frames[i] for i in past], [labels[i] for i in past], task.settings, chunk)
-        *cost, expected = _timed(form.step, frames[number], task.device)
+        *cost, expected = measured(partial(form.step, frames[number]), task.device)
         dense.append(cost)
         del form
-        *cost, found = _timed(propagation.step, frames[number], task.device)
+        *cost, found = measured(partial(propagation.step, frames[number]), task.device)
         ours.append(cost)
         labels.append(found)
         different += int((task.label_map(expected) != task.label_map(found)).sum())

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
-import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,12 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
+from benchmarks._measure import Row, measured
 from unsup_fg.videopca import soft_masks
 from vos_shared.datasets.synthetic import clip
 from vos_shared.runtime.memory import peak_memory_bytes, reset_peak
-from vos_shared.runtime.timing import synchronise
 from vos_shared.video import Video
 
-Row = dict[str, object]
 Array = npt.NDArray[Any]
 Form = Callable[[Array, torch.device], Array]
 """From frames uint8 [T, H, W, 3] to soft masks uint8 [T, H, W]."""
@@ -92,15 +91,6 @@ def _hysteresis(values: Array) -> Array:
     return kept
 
 
-def _measured(form: Form, frames: Array, device: torch.device) -> tuple[float, float, Array]:
-    """Wall-clock and processor seconds, and the masks."""
-    synchronise(device)
-    wall, cpu = time.perf_counter(), time.process_time()
-    masks = form(frames, device)
-    synchronise(device)
-    return time.perf_counter() - wall, time.process_time() - cpu, masks
-
-
 def _ours(frames: Array, device: torch.device) -> Array:
     planar = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2))).to(device)
     return np.concatenate([masks.mul(255).add(0.5).byte().cpu().numpy() for masks in soft_masks(planar)])
@@ -145,20 +135,20 @@ def run(
         device: cpu or cuda, of ours; the plain form runs on the CPU.
         memory: also measure the memory, each form in a process of its own.
     """
-    decoded, place = shot(video, frames, size), torch.device(device)
+    decoded, target = shot(video, frames, size), torch.device(device)
     forms: dict[str, Form] = {"plain": _plain, "ours": _ours}
-    costs = [[_measured(form, decoded, place) for form in forms.values()] for _ in range(repeats)]
+    costs = [[measured(partial(form, decoded, target), target) for form in forms.values()] for _ in range(repeats)]
     plain, ours = ([min(cost[i][j] for cost in costs) for j in range(2)] for i in range(2))
     different = float((np.abs(costs[0][0][2].astype(int) - costs[0][1][2]) > 1).mean())
     return [
         {
             "what": name,
-            "frames/s": frames / wall,
-            "ms a frame": 1000 * wall / frames,
+            "frames/s": 1000 * frames / wall,
+            "ms a frame": wall / frames,
             "times faster": plain[0] / wall,
-            "CPU ms a frame": 1000 * cpu / frames,
+            "CPU ms a frame": cpu / frames,
             "times faster (CPU)": plain[1] / cpu,
-            "working MiB": _in_a_process_of_its_own(form, decoded, place) if memory else None,
+            "working MiB": _in_a_process_of_its_own(form, decoded, target) if memory else None,
             "different pixels": share,
         }
         for (name, form), (wall, cpu), share in zip(forms.items(), (plain, ours), (None, different), strict=True)
