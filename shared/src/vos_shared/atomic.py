@@ -49,14 +49,14 @@ def _passed_on_to(stream: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file as UTF-8; folders that lack are made."""
+    """Write a text file as UTF-8; creates missing folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, indented, keys in the order given; folders that lack are made.
+    """Write a JSON file, indented, keys in the order given; creates missing folders.
 
     Raises:
         ValueError: a number that JSON does not have (NaN, infinity).

@@ -12,27 +12,27 @@ from vos_shared.errors import BadResults
 from vos_shared.masks import overlay, read_mask
 from vos_shared.readahead import read_ahead
 from vos_shared.results import missing_frames
-from vos_shared.video import Video, VideoWriter, film_comment
+from vos_shared.video import Video, VideoWriter, video_comment
 
 _DEFAULT_FPS: Final = 24.0
 """DAVIS does not say its frame rate; its videos play well at this one."""
 _COMMENT: Final = "objects drawn over the video by vos-shared"
-"""In the films' metadata: they may be replaced, no others."""
+"""In the metadata of overlay videos: they may be replaced, no other videos."""
 
 
 def overlay_path(masks: Path) -> Path:
-    """Where the film of a sequence belongs, beside the folder of its masks."""
+    """Where the overlay video of a sequence belongs, beside the folder of its masks."""
     return masks.with_name(f"{masks.name}.mp4")
 
 
 def require_overlay(path: Path) -> None:
-    """Refuse to replace a film that was not written by `write_overlay`, such as the video that it is drawn over.
+    """Refuse to replace a video that was not written by `write_overlay`, such as the video that it is drawn over.
 
     Raises:
         BadResults: it is there, and is something else.
     """
-    if path.exists() and film_comment(path) != _COMMENT:
-        raise BadResults(f"{path} is there already and is no film with objects drawn; choose another output folder")
+    if path.exists() and video_comment(path) != _COMMENT:
+        raise BadResults(f"{path} is there already and is not an overlay video; choose another output folder")
 
 
 def write_overlay(
@@ -49,7 +49,7 @@ def write_overlay(
         binary: whatever is not zero in a mask is object 1.
 
     Raises:
-        BadResults: frames without a mask, all of them listed; at `path` there is something else than such a film.
+        BadResults: frames without a mask, all of them listed; at `path` there is something else than an overlay video.
         UserError: a frame or a mask cannot be read or does not fit.
 
     """

@@ -175,7 +175,7 @@ class ResultsTree:
         """Refuse to replace a folder that was not written as results of this kind.
 
         Raises:
-            BadResults: it is there, from somebody else, such as frames or true masks; or the name is no folder name.
+            BadResults: it is there, from somebody else, such as frames or true masks; or the name is not a folder name.
 
         """
         target = self.folder(sequence_name)

@@ -196,7 +196,7 @@ def _files_in(folder: Path) -> list[Path]:
     return files
 
 
-def film_comment(path: Path) -> str:
+def video_comment(path: Path) -> str:
     """The comment in the metadata of a video file; empty where there is none, or no video."""
     silence_ffmpeg()
     try:

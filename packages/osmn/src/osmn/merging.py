@@ -61,7 +61,7 @@ def merge_sequence(scores: Path, sequence: VideoSequence, tree: ResultsTree) -> 
             found = {key: score for key, score in scored.items() if score is not None}
             size = _common_size(found, scores, frame_name) or sequence.video.size
             mask = _resize_ids(merge_soft_masks(found, size), sequence.video.size)
-            # What is given is given, whatever an older object claims.
+            # Prompted pixels win over propagated ones.
             writer.write(frame_name, mask if prompt is None else np.where(prompt > 0, prompt, mask))
 
 

@@ -36,7 +36,7 @@ def choose(names: Iterable[str], where: str, wanted: Iterable[str] | None) -> li
         wanted: only these, in this order; by default all.
 
     Raises:
-        BadDataset: there is no name, one that is no folder name, or one is wanted that is not there.
+        BadDataset: there is no name, one that is not a folder name, or one is wanted that is not there.
 
     """
     names = list(dict.fromkeys(names))

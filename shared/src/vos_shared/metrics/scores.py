@@ -109,7 +109,7 @@ class Scores:
         }
 
     def write_json(self, path: str | Path) -> None:
-        """Write `to_json` to a file, atomically; folders that lack are made."""
+        """Write `to_json` to a file, atomically; creates missing folders."""
         write_json(Path(path), self.to_json())
 
     def write_csv(self, path: str | Path) -> None:
