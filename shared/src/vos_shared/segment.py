@@ -118,6 +118,8 @@ def run_settings(
     method: Method, segmenter: Segmenter, arguments: SegmentArguments, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What masks depend on beside the input, as JSON values; the device is not among it."""
+    import av
+
     from vos_shared.provenance import package_digest, weights_digest
 
     return {
@@ -126,6 +128,7 @@ def run_settings(
         "weights": segmenter.info.weights,
         "weights_digest": weights_digest(arguments.weights),
         "package_digest": package_digest(method),
+        "decoder": f"PyAV {av.__version__}",  # Versions decode the same file to other pixels.
         "precision": arguments.precision,
         "seed": arguments.seed,
         "options": json.loads(json.dumps(options, default=str)),
