@@ -39,12 +39,13 @@ def test_weights_come_back_with_their_metadata(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_weights_is_refused(value: torch.Tensor, tmp_path: Path) -> None:
     """Whatever the format: they would segment nothing, or everything, without a word."""
-    safetensors_io.save(tmp_path / "w.safetensors", {"good": torch.ones(2), "bad": value}, {})
-    with pytest.raises(BadWeights, match=r"w\.safetensors.* bad") as refused:
-        safetensors_io.load(tmp_path / "w.safetensors")
-    assert "\n" not in str(refused.value)
-    with pytest.raises(BadWeights, match=r"w\.pth.* bad"):
+    with pytest.raises(BadWeights, match=r"w\.pth.* bad") as refused:
         require_weights({"good": torch.ones(2), "bad": value}, "w.pth")
+    assert "\n" not in str(refused.value)
+    if not value.is_complex():  # Which safetensors of 2025 cannot store.
+        safetensors_io.save(tmp_path / "w.safetensors", {"good": torch.ones(2), "bad": value}, {})
+        with pytest.raises(BadWeights, match=r"w\.safetensors.* bad"):
+            safetensors_io.load(tmp_path / "w.safetensors")
 
 
 def test_half_precision_refuses_what_it_cannot_hold(tmp_path: Path) -> None:

@@ -299,3 +299,20 @@ def test_real_masks_equal_pillows_reading(folder: str, binary: bool) -> None:
         with Image.open(path) as image:
             values = np.array(image).astype(np.uint8)
         assert np.array_equal(read_mask(path, binary=binary), np.minimum(values, 1) if binary else values), path
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGB", "RGBA"])
+def test_grey_saved_as_colour_is_grey(tmp_path: Path, mode: str) -> None:
+    """The published bear/00077.png of DAVIS-2016 has an opaque alpha channel."""
+    mask = np.zeros((20, 30), np.uint8)
+    mask[5:12, 4:20] = 255
+    Image.fromarray(mask).convert(mode).save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", binary=True), mask > 0)
+    with pytest.raises(BadMask, match="black and white"):
+        read_mask(tmp_path / "mask.png")
+    if mode != "RGB":
+        seen = Image.fromarray(mask).convert(mode)
+        seen.putalpha(Image.fromarray(255 - mask // 2))
+        seen.save(tmp_path / "clear.png")
+        with pytest.raises(BadMask, match="in place of the colours"):
+            read_mask(tmp_path / "clear.png", binary=True)

@@ -118,11 +118,27 @@ def _decode_other(image: ImageFile, path: Path) -> ObjectMask:
         return values if stretch == 1 else values // np.uint8(stretch)
     if image.mode.startswith("I"):
         return _narrow(np.array(image), path)
+    grey = _grey_in_colour(image)
+    if grey is not None:
+        return grey
     colours = image.getcolors(image.width * image.height) or []
     raise BadMask(
         f"mask {path} has {len(colours):,} different colours and no palette ({image.mode}); "
-        "object masks hold ids 0..K, as palette or grey PNG files"
+        "object masks hold ids 0..K, as palette or grey PNG files: save it with 0 for the background and 1, 2, .. in "
+        "place of the colours"
     )
+
+
+def _grey_in_colour(image: ImageFile) -> ObjectMask | None:
+    """Grey that was saved as colour or with an opaque alpha channel, as some of DAVIS-2016's annotations are."""
+    if image.mode not in ("LA", "RGB", "RGBA"):
+        return None
+    channels = np.array(image)  # [H, W, C]
+    if image.mode != "RGB":
+        channels, alpha = channels[..., :-1], channels[..., -1]
+        if (alpha != 255).any():
+            return None
+    return np.ascontiguousarray(channels[..., 0]) if (channels == channels[..., :1]).all() else None
 
 
 def _narrow(values: npt.NDArray[np.integer], path: Path) -> ObjectMask:
