@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,12 @@ def test_soft_masks_in_a_file_read_as_they_were() -> None:
     assert kept[0].flags.writeable
     with pytest.raises(IndexError):
         kept[3]
+
+
+def test_soft_masks_in_a_file_are_read_by_several_threads() -> None:
+    """The segmenter steps on one thread while the masks of earlier frames are written on another."""
+    masks = np.random.default_rng(0).integers(0, 256, (40, 90, 110), np.uint8)
+    kept = SoftMaskFile(iter(masks))
+    with ThreadPoolExecutor(4) as pool:
+        for index, found in zip(list(range(40)) * 20, pool.map(kept.__getitem__, list(range(40)) * 20), strict=True):
+            np.testing.assert_array_equal(found, masks[index])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 import weakref
 from collections.abc import Iterable
 
@@ -14,7 +15,7 @@ SoftMask = npt.NDArray[np.uint8]
 
 
 class SoftMaskFile:
-    """Soft masks by frame index; the file goes when the object does, or the process, however it ends.
+    """Soft masks by frame index, for any number of threads; the file goes when the object or the process does.
 
     Args:
         masks: of all frames, of one size.
@@ -26,6 +27,7 @@ class SoftMaskFile:
     def __init__(self, masks: Iterable[SoftMask]) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  # Closed by the finalizer.
         weakref.finalize(self, self._file.close)
+        self._lock = threading.Lock()
         self._count, self._shape = 0, (0, 0)
         for mask in masks:
             self._file.write(mask.tobytes())
@@ -38,6 +40,8 @@ class SoftMaskFile:
         if not 0 <= index < self._count:
             raise IndexError(f"soft mask {index} of {self._count}")
         height, width = self._shape
-        self._file.seek(index * height * width)
+        with self._lock:  # While one thread segments, another writes.
+            self._file.seek(index * height * width)
+            content = self._file.read(height * width)
         # Of a bytearray, as native code may refuse arrays that are read-only.
-        return np.frombuffer(bytearray(self._file.read(height * width)), np.uint8).reshape(height, width)
+        return np.frombuffer(bytearray(content), np.uint8).reshape(height, width)
