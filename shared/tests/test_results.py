@@ -225,6 +225,19 @@ def test_a_live_run_keeps_its_folder_however_long_a_frame_takes(tmp_path: Path) 
     assert not list((tmp_path / ".partial").iterdir())
 
 
+def test_a_file_system_without_locks_can_be_written_and_nothing_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    (tmp_path / ".partial" / "of-another").mkdir(parents=True)
+    monkeypatch.setattr("vos_shared.results.FileLock.acquire", refuse)
+    fill(ResultsTree(tmp_path))
+    assert ResultsTree(tmp_path).is_complete("cat", FRAMES)
+    assert [path.name for path in (tmp_path / ".partial").iterdir()] == ["of-another"]
+
+
 def test_what_a_killed_run_left_is_removed_by_the_next_at_once(tmp_path: Path) -> None:
     code = (
         "import sys, time\n"

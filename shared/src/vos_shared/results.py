@@ -14,7 +14,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
@@ -283,13 +283,16 @@ def partial_folder(root: Path, name: str) -> Iterator[Path]:
     partial.mkdir(parents=True, exist_ok=True)
     sweep_abandoned(partial)
     folder = partial / f"{name}.{secrets.token_hex(4)}"
-    with FileLock(_lock_of(folder)):
-        try:
-            folder.mkdir()
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            _lock_of(folder).unlink(missing_ok=True)
+    lock = FileLock(_lock_of(folder))
+    with suppress(NotImplementedError):  # On a file system without locks nothing is swept, see `sweep_abandoned`.
+        lock.acquire()
+    try:
+        folder.mkdir()
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+        _lock_of(folder).unlink(missing_ok=True)
 
 
 def sweep_abandoned(partial: Path) -> None:
