@@ -1,7 +1,8 @@
 """A tree of results: masks of each sequence, complete or not there at all.
 
 ``<root>/<sequence>/<frame>.png`` are the masks. ``<root>/.manifest/<sequence>.json`` says with which inputs and
-settings they were made: one file a sequence, so that processes and machines can share a tree without locks.
+settings they were made: one file a sequence, so that processes and machines can share a tree. Only
+the moment in which a sequence takes its place is locked.
 ``<root>/.partial/`` holds sequences that are being written.
 """
 
@@ -145,10 +146,24 @@ class ResultsTree:
         target, record = self.folder(sequence_name), self._record(sequence_name, inputs)
         with partial_folder(self.root, sequence_name) as partial:
             yield partial
-            write_json(self._entry(sequence_name), {**record, "finished": None})
-            _exchange(partial, target)
-            finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            write_json(self._entry(sequence_name), {**record, "finished": finished, **(said or {})})
+            with self._only_one(sequence_name):
+                write_json(self._entry(sequence_name), {**record, "finished": None})
+                _exchange(partial, target)
+                finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+                write_json(self._entry(sequence_name), {**record, "finished": finished, **(said or {})})
+
+    @contextmanager
+    def _only_one(self, sequence_name: str) -> Iterator[None]:
+        """Keep other processes from a sequence for a moment, so that its masks and its record are of one run."""
+        path = self.root / ".manifest" / f".{sequence_name}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        with suppress(NotImplementedError):  # A file system without locks.
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def record(self, sequence_name: str) -> dict[str, Any] | None:
         """What is known of a finished sequence: settings, inputs, time; of masks number, ``extra``; else None."""
@@ -207,7 +222,11 @@ class ResultsTree:
 
     def _require_unedited(self, sequence_name: str) -> None:
         """Refuse to replace masks that somebody has corrected by hand."""
-        if self.is_edited(sequence_name):
+        if not self._entry(sequence_name).is_file():
+            return
+        with self._only_one(sequence_name):
+            edited = self.is_edited(sequence_name)
+        if edited:
             raise BadResults(
                 f"the masks in {self.folder(sequence_name)} were changed after they were written; move them away, or "
                 "choose another output folder"
