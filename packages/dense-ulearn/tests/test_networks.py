@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -67,3 +68,11 @@ def test_features_of_a_480p_frame_are_the_networks_own_to_the_last_bit(recipe_ne
     with torch.inference_mode():
         expected = recipe_network.layer(images, "res4")[0].permute(1, 2, 0)
     assert torch.equal(NetworkFeatures(recipe_network)(frame), expected)
+
+
+def test_read_only_frames_are_taken_without_a_warning(recipe_network: DenseNetwork) -> None:
+    frame = np.zeros((32, 40, 3), np.uint8)
+    frame.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        NetworkFeatures(recipe_network)(frame)

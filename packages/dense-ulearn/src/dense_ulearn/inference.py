@@ -56,7 +56,7 @@ class NetworkFeatures:
     @torch.inference_mode()
     def __call__(self, frame: Frame) -> Tensor:
         """Frame, uint8 RGB [H, W, 3], to unit-length features, float32 [h, w, C]."""
-        pixels = torch.from_numpy(np.ascontiguousarray(frame)).to(self.device)
+        pixels = torch.from_numpy(np.require(frame, requirements=["C", "W"])).to(self.device)
         images = normalise_images(pixels.permute(2, 0, 1)[None].float() / 255)  # [1, 3, H, W]
         if self.input_size > 0:
             images = F.interpolate(images, self._resized(frame), mode="bilinear", align_corners=True)

@@ -172,7 +172,7 @@ class OSMNSegmenter(Segmenter):
         """Soft masks of the known objects, float32 of the frame's size on the device; moves the objects on."""
         if not known or self._video is None:
             return []
-        pixels = torch.from_numpy(np.ascontiguousarray(frame)).to(self.device).permute(2, 0, 1)
+        pixels = torch.from_numpy(np.require(frame, requirements=["C", "W"])).to(self.device).permute(2, 0, 1)
         resized = resize_image(pixels, self.settings.network_size(self._video.frame_size))
         image = normalise(resized, self.normalise.scale)
         objects = [self._video.objects[object_id] for object_id in known]
