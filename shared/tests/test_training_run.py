@@ -282,7 +282,7 @@ def test_a_damaged_resume_file_is_refused_and_nothing_is_written(whole: Path, tm
 def test_a_log_with_damaged_lines_does_not_stop_a_resume(whole: Path, tmp_path: Path) -> None:
     train(tmp_path, steps=3)
     with (tmp_path / "log.jsonl").open("ab") as lines:
-        lines.write(b"\xff\xfe\n" + b"[" * 100_000 + b"\n" + b'{"step": 9, "lo')
+        lines.write(b"\xff\xfe\n" + b"[" * 100_000 + b"\n" + b'{"step": ' + b"9" * 400 + b"}\n" + b'{"step": 9, "lo')
     train(tmp_path, resume=True)
     assert_same(tmp_path, whole)
 
@@ -340,7 +340,8 @@ def main():
     network = nn.Linear(2, 1)
     model, optimiser = lightning.setup(network, torch.optim.SGD(network.parameters(), lr=0.01))
     write = lambda path: safetensors_io.save(path, network.state_dict(), {})
-    with TrainingRun(folder, lightning, network, optimiser, steps=4, write_weights=write, log_steps=1) as run:
+    options = dict(steps=4, write_weights=write, log_steps=4, resume=failure == "resume")
+    with TrainingRun(folder, lightning, network, optimiser, **options) as run:
         batch = 4 // world_size()
         for batch in run.over(read_batches(Samples(), lightning, first=run.step, steps=4, batch=batch, workers=0)):
             if failure == "memory" and rank() == 1 and run.step == 2:
@@ -376,6 +377,15 @@ def test_two_processes_compute_what_one_does_with_both_batches(tmp_path: Path) -
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, atol=1e-6, rtol=1e-5)
+
+
+def test_two_processes_log_after_a_resume_what_an_uninterrupted_run_logs(tmp_path: Path) -> None:
+    """Losses that were summed up before the stop are those of all processes, not of the first alone."""
+    run_ranks(tmp_path / "whole", "none", 2)
+    assert [code for code, _ in run_ranks(tmp_path / "parts", "sample", 2)] == [2, 2]
+    assert step_of(tmp_path / "parts") == 2
+    assert [code for code, _ in run_ranks(tmp_path / "parts", "resume", 2)] == [0, 0]
+    assert logged(tmp_path / "parts") == logged(tmp_path / "whole")
 
 
 def test_a_bad_sample_in_one_process_ends_both_after_saving(tmp_path: Path) -> None:

@@ -112,5 +112,5 @@ def _step_of(line: bytes) -> float:
     """The step of a JSON line; infinity for a line that is damaged, for example cut short by a kill."""
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return float("inf")

@@ -207,7 +207,7 @@ class TrainingRun:
         """Count a step.
 
         Args:
-            losses: of this process, by tag; scalars on the device, which is not waited for.
+            losses: of this process, by tag, the same tags in all; scalars on the device, which is not waited for.
             numbers: more to log with them, by tag, such as the learning rate.
             log: log the means of the losses now, and not only every `log_steps` steps.
             context: for ``log.jsonl`` only, such as the epoch.
@@ -217,8 +217,11 @@ class TrainingRun:
         """
         self.step += 1
         self._summed += 1
-        for tag, loss in losses.items():
-            value = loss.detach().float()
+        mine = torch.stack([loss.detach().float() for loss in losses.values()])
+        # Over all processes at once, so that the first one's sums are what a resumed run goes on with.
+        everyone = self.fabric.all_reduce(mine, reduce_op="mean") if self.fabric.world_size > 1 else mine
+        assert isinstance(everyone, Tensor)
+        for tag, value in zip(losses, everyone, strict=True):
             self._sums[tag] = self._sums[tag] + value if tag in self._sums else value
         self._bar.update()
         if log or self.step % self._log_steps == 0:
@@ -307,7 +310,7 @@ class TrainingRun:
     def _log_means(self, numbers: Mapping[str, float], context: Mapping[str, float]) -> None:
         """The one place where the host waits for the device."""
         sums = torch.stack(list(self._sums.values()))
-        means = self.fabric.all_reduce(sums / self._summed, reduce_op="mean").tolist()  # type: ignore[union-attr]
+        means = (sums / self._summed).tolist()
         found = dict(zip(self._sums, means, strict=True))
         for tag, mean in found.items():
             if not math.isfinite(mean):  # In all processes alike.
