@@ -1,3 +1,4 @@
+import errno
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -76,3 +77,16 @@ def test_what_is_no_json_is_not_replaced_by_it(tmp_path: Path) -> None:
     write_json(ours, {})
     for path in (ours, tmp_path / "new.json", None):
         require_json(path)
+
+
+def test_what_the_system_refuses_names_the_file(tmp_path: Path) -> None:
+    """Not the temporary one, and a full disk, which the system tells without a name, too."""
+    path = tmp_path / "weights.pth"
+    for name in (None, "temporary"):
+        with pytest.raises(OSError, match="No space left") as full, atomic_path(path) as temporary:
+            raise OSError(errno.ENOSPC, "No space left on device", name and str(temporary))
+        assert full.value.filename == str(path)
+    with pytest.raises(FileNotFoundError) as missing, atomic_path(path):
+        (tmp_path / "other").read_bytes()
+    assert missing.value.filename == str(tmp_path / "other")
+    assert not list(tmp_path.iterdir())

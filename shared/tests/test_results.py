@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -225,14 +226,17 @@ def test_a_live_run_keeps_its_folder_however_long_a_frame_takes(tmp_path: Path) 
     assert not list((tmp_path / ".partial").iterdir())
 
 
+@pytest.mark.parametrize(
+    "refusal", [NotImplementedError("FileSystem does not appear to support flock"), OSError(errno.ENOLCK, "No locks")]
+)
 def test_a_file_system_without_locks_can_be_written_and_nothing_is_swept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Exception
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
-        raise NotImplementedError("FileSystem does not appear to support flock")
+        raise refusal
 
     (tmp_path / ".partial" / "of-another").mkdir(parents=True)
-    monkeypatch.setattr("vos_shared.results.FileLock.acquire", refuse)
+    monkeypatch.setattr("vos_shared.locks.FileLock.acquire", refuse)
     fill(ResultsTree(tmp_path))
     assert ResultsTree(tmp_path).is_complete("cat", FRAMES)
     assert [path.name for path in (tmp_path / ".partial").iterdir()] == ["of-another"]

@@ -41,7 +41,7 @@ def test_random_numbers_go_on_after_a_seeded_block() -> None:
         assert draw() == inside
 
 
-@pytest.mark.parametrize("minutes", [float("nan"), -1.0])
+@pytest.mark.parametrize("minutes", [float("nan"), float("inf"), -1.0])
 def test_minutes_are_a_number(tmp_path: Path, minutes: float) -> None:
     with pytest.raises(UserError, match="--minutes is"):
         RunArguments(output=tmp_path, minutes=minutes).check()
@@ -150,6 +150,7 @@ def test_what_stops_a_reading_process_is_one_line() -> None:
 def test_only_improvements_are_kept_and_of_them_the_last(tmp_path: Path) -> None:
     best = BestSnapshots(tmp_path / "best", keep=2)
     assert [offer(best, score) for score in (0.3, 0.2, 0.5, 0.5, 0.6)] == [True, False, True, False, True]
+    assert not offer(best, float("nan"))
     assert best.entries() == [("0.5.pt", 0.5), ("0.6.pt", 0.6)]
     assert sorted(path.name for path in best.folder.glob("*.pt")) == ["0.5.pt", "0.6.pt"]
 

@@ -267,6 +267,12 @@ Damage = Callable[[dict[str, Any]], object]
         lambda state: state.update(optimiser=[1]),
         lambda state: state.pop("losses"),
         lambda state: state.update(run="text"),
+        lambda state: state["network"]["0.weight"].fill_(torch.nan),
+        lambda state: state["optimiser"]["state"][0].popitem(),
+        lambda state: state["optimiser"]["state"][0].update(momentum_buffer=torch.zeros(3)),
+        lambda state: state.update(losses=[-1, {}]),
+        lambda state: state.update(losses=[1, {"train/loss": torch.zeros(3)}]),
+        lambda state: state.pop("digest"),
     ],
 )
 def test_a_damaged_resume_file_is_refused_and_nothing_is_written(whole: Path, tmp_path: Path, damage: Damage) -> None:
@@ -371,6 +377,25 @@ def run_ranks(folder: Path, failure: str, count: int) -> list[tuple[int, str]]:
     return [(process.wait(timeout=120), process.communicate()[1]) for process in running]
 
 
+def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.getsockname()[1]), "WORLD_SIZE": "2"}
+        environment = {**os.environ, **where, "RANK": "0", "LOCAL_RANK": "0", "TORCH_CPP_LOG_LEVEL": "FATAL"}
+        code = (
+            "import sys\nfrom pathlib import Path\nfrom vos_shared.cli import run_cli\n"
+            "from vos_shared.training.arguments import RunArguments\n"
+            f"sys.exit(run_cli(lambda: RunArguments(output=Path({str(tmp_path)!r}), device='cpu', devices=2).launch(), prog='x'))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=120
+        )
+    said = [line for line in done.stderr.splitlines() if line.startswith("x: ")]
+    assert done.returncode == 2, done.stderr
+    assert len(said) == 1
+    assert f"127.0.0.1:{where['MASTER_PORT']}" in said[0]
+    assert "Traceback" not in done.stderr
+
+
 def test_two_processes_compute_what_one_does_with_both_batches(tmp_path: Path) -> None:
     assert [code for code, _ in run_ranks(tmp_path / "one", "none", 1)] == [0]
     assert [code for code, _ in run_ranks(tmp_path / "two", "none", 2)] == [0, 0]
@@ -398,9 +423,10 @@ def test_a_bad_sample_in_one_process_ends_both_after_saving(tmp_path: Path) -> N
 
 def test_want_of_memory_in_one_process_leaves_nobody_waiting(tmp_path: Path) -> None:
     first, second = run_ranks(tmp_path, "memory", 2)
-    assert second[0] == 2
+    assert (first[0], second[0]) == (2, 2)
     assert "not enough memory" in second[1]
-    assert first[0] != 0
+    assert "another process cannot go on" in first[1]
+    assert "Traceback" not in first[1] + second[1]
 
 
 def test_the_loss_scale_of_half_precision_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

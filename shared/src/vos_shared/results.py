@@ -15,15 +15,14 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
-from filelock import FileLock, Timeout
-
 from vos_shared.atomic import write_json
 from vos_shared.errors import BadResults
+from vos_shared.locks import locked
 from vos_shared.masks import write_mask
 from vos_shared.method import ObjectMask
 
@@ -32,6 +31,8 @@ SOFT_MASKS: Final = "soft masks"
 LONGEST_NAME: Final = 240
 """Bytes of a sequence's name; file systems allow 255, and names of records and unfinished folders are longer."""
 _LOCK: Final = ".lock"
+_EXCHANGE_SECONDS: Final = 60
+"""Exchanging a folder takes a moment; a lock that is held for longer was left by a machine that is gone."""
 
 
 class SequenceWriter:
@@ -157,13 +158,8 @@ class ResultsTree:
         """Keep other processes from a sequence for a moment, so that its masks and its record are of one run."""
         path = self.root / ".manifest" / f".{sequence_name}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
-        with suppress(NotImplementedError):  # A file system without locks.
-            lock.acquire()
-        try:
+        with locked(path, seconds=_EXCHANGE_SECONDS):
             yield
-        finally:
-            lock.release()
 
     def record(self, sequence_name: str) -> dict[str, Any] | None:
         """What is known of a finished sequence: settings, inputs, time; of masks number, ``extra``; else None."""
@@ -302,15 +298,12 @@ def partial_folder(root: Path, name: str) -> Iterator[Path]:
     partial.mkdir(parents=True, exist_ok=True)
     sweep_abandoned(partial)
     folder = partial / f"{name}.{secrets.token_hex(4)}"
-    lock = FileLock(_lock_of(folder))
-    with suppress(NotImplementedError):  # On a file system without locks nothing is swept, see `sweep_abandoned`.
-        lock.acquire()
     try:
-        folder.mkdir()
-        yield folder
+        with locked(_lock_of(folder), seconds=0):
+            folder.mkdir()
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        lock.release()
         _lock_of(folder).unlink(missing_ok=True)
 
 
@@ -319,13 +312,11 @@ def sweep_abandoned(partial: Path) -> None:
     for folder in partial.glob("*"):
         if folder.suffix == _LOCK:
             continue
-        lock = FileLock(_lock_of(folder))
-        try:
-            with lock.acquire(timeout=0):
+        with locked(_lock_of(folder), seconds=0) as held:
+            if held:
                 shutil.rmtree(folder, ignore_errors=True)
-                _lock_of(folder).unlink(missing_ok=True)
-        except (Timeout, NotImplementedError):  # In use, or on a file system that cannot tell.
-            continue
+        if held:
+            _lock_of(folder).unlink(missing_ok=True)
 
 
 def _lock_of(folder: Path) -> Path:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
-from filelock import FileLock, Timeout
 
 from vos_shared.errors import UserError
+from vos_shared.locks import locked
 from vos_shared.runtime.distributed import PATIENCE
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ T = TypeVar("T")
 FAILURES: Final = (UserError, OSError, MemoryError, torch.OutOfMemoryError)
 """What one process may meet alone: input, files that cannot be read or written, want of memory."""
 _ELSEWHERE: Final = "training: another process cannot go on; it says why"
+_BROKEN: Final = ".broken"
+"""In the folder of a run: a process has left without the others' consent."""
 
 
 def most_urgent(code: int, fabric: Fabric) -> int:
@@ -81,24 +83,20 @@ def only_run(folder: Path, fabric: Fabric) -> Iterator[None]:
         UserError: another run is at work there.
         OSError: the folder cannot be created or written.
     """
-    lock = FileLock(folder / ".lock")
+    with ExitStack() as stack:
 
-    def acquire() -> None:
-        if not fabric.is_global_zero:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(f"training: another run is at work in {folder}; let it end, or choose another") from None
-        for rest in folder.glob(".*.partial"):  # Of a run that was killed while it saved.
-            rest.unlink(missing_ok=True)
+        def acquire() -> None:
+            if not fabric.is_global_zero:
+                return
+            folder.mkdir(parents=True, exist_ok=True)
+            if stack.enter_context(locked(folder / ".lock", seconds=0)) is False:
+                raise UserError(f"training: another run is at work in {folder}; let it end, or choose another")
+            for rest in folder.glob(".*.partial"):  # Of a run that was killed while it saved.
+                rest.unlink(missing_ok=True)
+            (folder / _BROKEN).unlink(missing_ok=True)
 
-    together(acquire, fabric)
-    try:
+        together(acquire, fabric)
         yield
-    finally:
-        lock.release()
 
 
 def require_no_run(folder: Path, names: Sequence[str], fabric: Fabric) -> None:
@@ -119,3 +117,33 @@ def require_no_run(folder: Path, names: Sequence[str], fabric: Fabric) -> None:
             f"training: {folder} already holds a run ({', '.join(found)}); choose another --output, or add --resume if "
             "its resume.pt is there"
         )
+
+
+@contextmanager
+def leaving_others(folder: Path, fabric: Fabric) -> Iterator[None]:
+    """If the block raises what the other processes do not know of, let go of them: they end, too.
+
+    A process that runs out of memory breaks the connection, and what the others exchange next fails.
+
+    Args:
+        folder: of the run, which all processes see.
+        fabric: launched.
+
+    Raises:
+        UserError: in place of a failed exchange, where another process has left.
+    """
+    try:
+        yield
+    except (UserError, OSError, KeyboardInterrupt):
+        raise  # Agreed upon, or sent to all.
+    except BaseException as error:
+        if fabric.world_size == 1:
+            raise
+        if type(error) is RuntimeError and (folder / _BROKEN).exists():
+            raise UserError(_ELSEWHERE) from error
+        with suppress(OSError):
+            (folder / _BROKEN).touch()
+        group = torch.distributed.distributed_c10d
+        if torch.distributed.is_initialized() and hasattr(group, "_abort_process_group"):
+            group._abort_process_group()
+        raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -44,11 +46,20 @@ class RunArguments:
             UserError: an option that cannot be used, a folder that does not fit --resume, no such device.
             MissingExtra: Lightning Fabric is not installed.
         """
+        from torch.distributed import DistNetworkError
+
         from vos_shared.runtime.distributed import fabric
 
         self.check()
         launched = fabric(self.device, self.precision, devices=self.devices, nodes=self.nodes)
-        launched.launch()
+        try:
+            launched.launch()
+        except DistNetworkError as error:
+            where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+            raise UserError(
+                f"training: the processes cannot meet at {where} ({str(error).splitlines()[0]}); if another program "
+                "has that port, set MASTER_PORT, or torchrun's --master-port, to another"
+            ) from error
         return launched
 
     def check(self) -> None:
@@ -59,7 +70,7 @@ class RunArguments:
         """
         if self.workers < 0:
             raise UserError(f"training: --workers is {self.workers}; give 0 or more")
-        if not self.minutes >= 0:  # NaN, too.
+        if not 0 <= self.minutes < math.inf:
             raise UserError(f"training: --minutes is {self.minutes}; give 0 or more")
         if self.output.exists() and not self.output.is_dir():
             raise UserError(f"training: --output {self.output} is a file; give a folder")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vos_shared.atomic import atomic_path
 from vos_shared.checkpoints.torch_pickle import load_torch
@@ -42,16 +44,41 @@ class ResumeFile:
         """
         # Not to the path: PyTorch's own writer turns a full disk into a RuntimeError of many lines.
         with atomic_path(self.path) as temporary, temporary.open("wb") as file:
-            torch.save(dict(state), file)
+            torch.save({**state, "digest": _digest(state)}, file)
         self._written = time.monotonic()
 
     def load(self) -> dict[str, Any]:
         """Read the state back.
 
         Raises:
-            BadWeights: the file is missing, damaged or no resume file.
+            BadWeights: the file is missing, damaged, changed, or not a resume file.
         """
         state = load_torch(self.path)
         if not isinstance(state, dict) or "step" not in state:
             raise BadWeights(f"{self.path} is not the resume file of a training run; give the one that a run wrote")
+        if state.pop("digest", None) != _digest(state):
+            raise BadWeights(f"{self.path} is damaged, or of another version; begin again in another --output")
         return state
+
+
+def _digest(state: Mapping[str, Any]) -> str:
+    """Changes when any value does: what was damaged or changed must not be trained on."""
+    digest = hashlib.sha256()
+
+    def add(value: object) -> None:
+        if isinstance(value, Tensor):
+            digest.update(f"{value.dtype} {tuple(value.shape)} ".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        elif isinstance(value, Mapping):
+            for name, item in value.items():
+                digest.update(f"{name!r}: ".encode())
+                add(item)
+        elif isinstance(value, list | tuple):
+            digest.update(f"{len(value)} items ".encode())
+            for item in value:
+                add(item)
+        else:
+            digest.update(f"{value!r} ".encode())
+
+    add(state)
+    return digest.hexdigest()

@@ -19,7 +19,15 @@ from tqdm import tqdm
 from vos_shared.errors import BadWeights, UserError
 from vos_shared.runtime.device import autocast
 from vos_shared.runtime.seeding import seed_everything
-from vos_shared.training.agreement import FAILURES, attempt, most_urgent, only_run, own_or_other, require_no_run
+from vos_shared.training.agreement import (
+    FAILURES,
+    attempt,
+    leaving_others,
+    most_urgent,
+    only_run,
+    own_or_other,
+    require_no_run,
+)
 from vos_shared.training.arguments import RESUME
 from vos_shared.training.batches import lost_workers_told
 from vos_shared.training.log import TrainingLog
@@ -135,6 +143,7 @@ class TrainingRun:
         leader = self.fabric.is_global_zero
         with ExitStack() as stack:
             stack.enter_context(only_run(self.folder, self.fabric))
+            stack.enter_context(leaving_others(self.folder, self.fabric))
             if self._resume:
                 self._restore()
             else:
@@ -154,8 +163,6 @@ class TrainingRun:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:  # fmt: skip
-        if error is not None and self.fabric.world_size > 1:
-            _leave_others(error)
         return self._stack.__exit__(kind, error, trace)
 
     def over(self, batches: Iterable[T]) -> Iterator[T]:
@@ -266,7 +273,6 @@ class TrainingRun:
         self._file.save(
             {
                 "step": self.step,
-                "steps": max(self.step, self.steps),
                 "seconds": self.seconds,
                 "run": self._must_match,
                 "network": self.network.state_dict(),
@@ -295,30 +301,23 @@ class TrainingRun:
             raise BadWeights(f"{self._file.path} is damaged ({words[0]}); begin again in another --output") from reason
 
     def _load(self, state: dict[str, Any]) -> None:
-        step, seconds, (summed, sums) = state["step"], float(state["seconds"]), state["losses"]
-        if type(step) is not int or not 0 <= step <= int(state["steps"]) or not seconds >= 0:
-            raise ValueError(f"step {step} of {state['steps']}")
-        _require_like(state["network"], self.network.state_dict())
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.fabric.strategy.precision.load_state_dict(state["scaler"])
         for name, item in self._extra.items():
             item.load_state_dict(state["extra"][name])
-        self.step, self.seconds, self._summed = step, seconds, int(summed)
+        self.step, self.seconds, (self._summed, sums) = state["step"], state["seconds"], state["losses"]
         self._sums = {tag: value.to(self.fabric.device) for tag, value in sums.items()}
 
     def _log_means(self, numbers: Mapping[str, float], context: Mapping[str, float]) -> None:
         """The one place where the host waits for the device."""
         sums = torch.stack(list(self._sums.values()))
-        means = (sums / self._summed).tolist()
-        found = dict(zip(self._sums, means, strict=True))
-        for tag, mean in found.items():
+        means = dict(zip(self._sums, (sums / self._summed).tolist(), strict=True))
+        for tag, mean in means.items():
             if not math.isfinite(mean):  # In all processes alike.
                 self._refuse(f"loss {tag} is {mean}")
-        self.log.scalars(self.step, {**found, **numbers}, **context, seconds=round(self.seconds, 1))
-        self._bar.set_postfix(
-            {tag.rpartition("/")[2]: f"{mean:.3g}" for tag, mean in zip(self._sums, means, strict=True)}
-        )
+        self.log.scalars(self.step, {**means, **numbers}, **context, seconds=round(self.seconds, 1))
+        self._bar.set_postfix({tag.rpartition("/")[2]: f"{mean:.3g}" for tag, mean in means.items()})
         self._sums, self._summed = {}, 0
 
     def _refuse(self, what: str) -> NoReturn:
@@ -328,26 +327,9 @@ class TrainingRun:
         )
 
 
-def _require_like(found: Mapping[str, Any], expected: Mapping[str, Tensor]) -> None:
-    for name, value in expected.items():
-        if not isinstance(found.get(name), Tensor) or found[name].dtype != value.dtype:
-            raise ValueError(f"{name} is missing or not {value.dtype}")
-
-
 def _seed_of(seed: int, step: int, rank: int) -> int:
     return int(np.random.default_rng([seed, 4, step, rank]).integers(2**63))
 
 
 def _progress_bar(steps: int, first_step: int, *, enabled: bool) -> tqdm[Any]:
     return tqdm(total=steps, initial=first_step, unit="step", disable=not enabled, dynamic_ncols=True, smoothing=0.05)
-
-
-def _leave_others(error: BaseException) -> None:
-    """After an error that the others do not know of, break the connection: their next exchange fails, they end, too."""
-    if isinstance(error, (*FAILURES, KeyboardInterrupt)) and not isinstance(
-        error, MemoryError | torch.OutOfMemoryError
-    ):
-        return
-    group = torch.distributed.distributed_c10d
-    if torch.distributed.is_initialized() and hasattr(group, "_abort_process_group"):
-        group._abort_process_group()

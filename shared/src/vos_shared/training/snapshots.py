@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,7 +69,7 @@ class BestSnapshots:
         Returns:
             Whether it was kept.
         """
-        if self.best is not None and score <= self.best:
+        if math.isnan(score) or (self.best is not None and score <= self.best):
             return False
         self.folder.mkdir(parents=True, exist_ok=True)
         write(self.folder / name)
