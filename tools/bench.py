@@ -12,6 +12,8 @@ from typing import TypeAlias
 
 import tyro
 
+from vos_shared.tables import text_table
+
 Row: TypeAlias = Mapping[str, object]
 
 PROGRAM = "bench"
@@ -33,16 +35,9 @@ def cell(value: object) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Lay rows out under their keys: text to the left, numbers to the right."""
+    """Lay rows out under their keys; the first says what was measured."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    columns = [[key, *(cell(row.get(key)) for row in rows)] for key in keys]
-    texts = [any(isinstance(row.get(key), str) for row in rows) for key in keys]
-    aligned = [
-        [entry.ljust(width) if text else entry.rjust(width) for entry in column]
-        for column, text in zip(columns, texts, strict=True)
-        for width in [max(map(len, column))]
-    ]
-    return "\n".join("  ".join(line).rstrip() for line in zip(*aligned, strict=True))
+    return text_table(keys, [[cell(row.get(key)) for key in keys] for row in rows], rule=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -41,3 +41,13 @@ def davis(tmp_path: Path) -> Path:
     lists.mkdir(parents=True)
     (lists / "val.txt").write_text("cat\ndog\n")
     return root
+
+
+@pytest.fixture
+def frames() -> np.ndarray:
+    """A bright square that moves over a gradient, uint8 [11, 48, 64, 3]."""
+    video = np.zeros((11, 48, 64, 3), dtype=np.uint8)
+    video[..., 0] = np.linspace(20, 120, 64, dtype=np.uint8)
+    for t, frame in enumerate(video):
+        frame[10:26, 4 * t : 4 * t + 16, 1:] = 220
+    return video

@@ -20,7 +20,7 @@ from PIL import Image
 
 from vos_shared.errors import BadVideo
 from vos_shared.video import TimedVideo, Video, VideoWriter
-from vos_shared.video_sources import ArrayFrames, _main_stream, _upright
+from vos_shared.video_sources import ArrayFrames, _main_stream
 
 FRAMES = 11
 
@@ -29,16 +29,6 @@ FRAMES = 11
 def no_thread_is_left() -> Iterator[None]:
     yield
     assert [thread for thread in threading.enumerate() if thread.name == "vos-read-ahead"] == []
-
-
-@pytest.fixture
-def frames() -> np.ndarray:
-    """A bright square that moves over a gradient, uint8 [T, H, W, 3]."""
-    video = np.zeros((FRAMES, 48, 64, 3), dtype=np.uint8)
-    video[..., 0] = np.linspace(20, 120, 64, dtype=np.uint8)
-    for t, frame in enumerate(video):
-        frame[10:26, 4 * t : 4 * t + 16, 1:] = 220
-    return video
 
 
 @pytest.fixture
@@ -130,46 +120,6 @@ def test_links_give_their_own_name(folder: Path, tmp_path: Path) -> None:
     assert video.origin == str(tmp_path / "walk")
 
 
-def shown(stored: np.ndarray, orientation: int) -> np.ndarray:
-    """EXIF 2.3, tag 274: where row 0 and column 0 of what is stored belong in the picture."""
-    turned = stored.swapaxes(0, 1) if orientation >= 5 else stored
-    up = {1: 1, 2: 1, 3: -1, 4: -1, 5: 1, 6: 1, 7: -1, 8: -1}[orientation]
-    left = {1: 1, 2: -1, 3: -1, 4: 1, 5: 1, 6: -1, 7: -1, 8: 1}[orientation]
-    picture: np.ndarray = turned[::up, ::left]
-    return picture
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_photographs_are_set_upright(tmp_path: Path, orientation: int, mode: str, suffix: str) -> None:
-    stored = np.zeros((16, 24, 3), np.uint8)
-    stored[:8, :8] = 255  # In the upper left corner.
-    exif = Image.Exif()
-    exif[0x112] = orientation
-    Image.fromarray(stored).convert(mode).save(tmp_path / f"00000.{suffix}", exif=exif, quality=95)
-    video = Video.open(tmp_path)
-    expected = shown(stored, orientation)
-    assert video.size == expected.shape[:2]
-    assert np.abs(video[0].astype(int) - expected).max() < 30
-
-
-@pytest.mark.parametrize(
-    ("kind", "value"),
-    [(3, b"\0\0"), (3, b"\t\0"), (2, b"6\0"), (1, b"\6"), (11, b"\0\0\x80\x7f"), (7, b"\6")],
-    ids=["0", "9", "text", "byte", "infinity", "undefined"],
-)
-def test_a_strange_orientation_is_none(tmp_path: Path, kind: int, value: bytes) -> None:
-    """A good photograph is neither damaged nor turned by a tag that no camera writes."""
-    count = len(value) if kind in (1, 2, 7) else 1
-    entry = struct.pack("<HHI4s", 0x112, kind, count, value)
-    exif = b"II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
-    stored = np.zeros((16, 24, 3), np.uint8)
-    stored[:8, :8] = 255
-    Image.fromarray(stored).save(tmp_path / "00000.png", exif=exif)
-    np.testing.assert_array_equal(Video.open(tmp_path)[0], stored)
-
-
 def test_names_that_are_decimal_numbers_are_in_the_order_of_their_values(tmp_path: Path) -> None:
     names = ["1684930000.25", "1684930000.5", "1684930000.75", "1684930001.0625"]
     for name in names:
@@ -182,16 +132,6 @@ def test_names_that_are_decimal_numbers_are_in_the_order_of_their_values(tmp_pat
         Video.open(tmp_path / "other")
     (tmp_path / "other" / "v1.9.png").rename(tmp_path / "other" / "v1.09.png")
     assert list(Video.open(tmp_path / "other").frame_names) == ["v1.09", "v1.10"]
-
-
-@pytest.mark.parametrize(("flip", "orientation"), [((False, True), 2), ((True, False), 4), ((True, True), 3)])
-def test_a_mirrored_video_is_shown_as_players_do(frames: np.ndarray, flip: tuple[bool, bool], orientation: int) -> None:
-    """Front cameras note a mirrored matrix: a or d of FFmpeg's display matrix is negative."""
-    matrix = np.array([-1 if flip[1] else 1, 0, 0, 0, -1 if flip[0] else 1, 0, 0, 0, 16384], np.int32)
-    matrix[:8] *= 65536
-
-    stored = SimpleNamespace(side_data={"DISPLAYMATRIX": matrix.tobytes()}, to_ndarray=lambda format: frames[0])
-    np.testing.assert_array_equal(_upright(stored), shown(frames[0], orientation))  # type: ignore[arg-type]
 
 
 def test_a_cover_picture_is_not_the_video() -> None:
@@ -343,25 +283,6 @@ def test_truncated_video_with_its_index_in_front(tmp_path: Path) -> None:
     damage(path, 0.5)
     with pytest.raises(BadVideo, match=r"noise\.mp4 cannot be read"):
         list(Video.open(path))
-
-
-@pytest.mark.parametrize("turn", [90, 180, 270])
-def test_a_lying_video_is_set_upright(tmp_path: Path, frames: np.ndarray, turn: int) -> None:
-    """Phones store the sensor's picture and note how players must turn it."""
-    path = tmp_path / "phone.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        if not hasattr(stream, "set_display_rotation"):
-            pytest.skip("this PyAV reads the note but cannot write it")
-        stream.set_display_rotation(turn)
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode(None))
-    video = Video.open(path)
-    upright = np.rot90(frames[0], turn // 90)
-    assert video.size == upright.shape[:2]
-    assert np.percentile(np.abs(next(iter(video)).astype(int) - upright), 99) <= 25
 
 
 @pytest.mark.parametrize("size", [(48, 64), (47, 63), (1, 1)])

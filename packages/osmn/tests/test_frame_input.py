@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from osmn.frame_input import dilated_guides, merge, normalise, resize_image, spatial_guides
-from osmn.guides import Normalisation, dilated_guide, resize_frame, spatial_guide
+from osmn.frame_input import dilated_guides, normalise, resize_image, spatial_guides
+from osmn.guides import Gaussian, Normalisation, dilated_guide, resize_frame
 from osmn.merging import merge_soft_masks
 
 
@@ -25,9 +25,15 @@ def masks() -> np.ndarray:
     return masks
 
 
+def one_by_one(mask: np.ndarray) -> np.ndarray:
+    """As in training."""
+    gaussian = Gaussian.of(mask)
+    return np.zeros(mask.shape, np.float32) if gaussian is None else gaussian.render(mask.shape)
+
+
 def test_spatial_guides_equal_those_one_by_one(masks: np.ndarray, device: torch.device) -> None:
     found = spatial_guides(torch.from_numpy(masks).to(device)).cpu().numpy()
-    np.testing.assert_allclose(found[:, 0], np.stack([spatial_guide(mask) for mask in masks]), atol=1e-6)
+    np.testing.assert_allclose(found[:, 0], np.stack([one_by_one(mask) for mask in masks]), atol=1e-6)
     assert not found[6].any()
 
 
@@ -50,8 +56,9 @@ def test_pixels_are_normalised_as_in_training(device: torch.device) -> None:
     np.testing.assert_allclose(found[0].cpu().numpy(), Normalisation(0.00787)(frame), atol=1e-6)
 
 
-def test_objects_are_merged_with_ties_to_the_lower_id(device: torch.device) -> None:
-    rng = np.random.default_rng(3)
-    soft = {object_id: (rng.integers(0, 5, (6, 8)) / 4).astype(np.float32) for object_id in (5, 2)}
-    stacked = torch.from_numpy(np.stack(list(soft.values()))).to(device)
-    np.testing.assert_array_equal(merge(stacked, list(soft)).cpu().numpy(), merge_soft_masks(soft, (6, 8)))
+def test_objects_are_merged_on_the_device_as_argmax_over_the_background(device: torch.device) -> None:
+    soft = np.random.default_rng(3).integers(0, 5, (3, 6, 8)).astype(np.float32) / 4
+    ids = [5, 2, 9]
+    order = np.argsort(ids)  # The first of equal ones wins: the background, then the lower id.
+    expected = np.array([0, 2, 5, 9])[np.concatenate([np.full((1, 6, 8), 0.5, np.float32), soft[order]]).argmax(0)]
+    np.testing.assert_array_equal(merge_soft_masks(torch.from_numpy(soft).to(device), ids).cpu().numpy(), expected)

@@ -5,9 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+import torch
 
-from osmn.guides import Gaussian, Normalisation, crop_guide, guide_box, spatial_guide, visual_guide
+from osmn.frame_input import spatial_guides
+from osmn.guides import Gaussian, Normalisation, crop_guide, guide_box, visual_guide
+
+
+def spatial_guide(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """The guide of one mask, float32 [H, W]."""
+    guide: npt.NDArray[np.float32] = spatial_guides(torch.from_numpy(mask)[None])[0, 0].numpy()
+    return guide
 
 
 @pytest.mark.parametrize("case", ["A", "B", "C0", "C1"])

@@ -11,7 +11,7 @@ from PIL import Image
 
 from osmn.checkpoints import save_weights
 from osmn.data import TrainingSamples
-from osmn.guides import dilated_guide, resize_mask, spatial_guide
+from osmn.guides import Gaussian, dilated_guide, resize_mask
 from osmn.inference import OSMNSegmenter, load
 from osmn.networks import OSMN, Architecture, initialise
 from osmn.online import FirstFrame, fine_tune
@@ -245,7 +245,9 @@ def test_masktrack_is_guided_by_the_mask_and_others_by_a_gaussian(
         segmenter.step(first_frame.frame, first_frame.mask.astype(np.uint8))
         segmenter.step(first_frame.frame)
     np.testing.assert_array_equal(seen[0], dilated_guide(first_frame.mask))
-    np.testing.assert_allclose(seen[1], spatial_guide(first_frame.mask), atol=1e-6)
+    gaussian = Gaussian.of(first_frame.mask)
+    assert gaussian is not None
+    np.testing.assert_allclose(seen[1], gaussian.render(first_frame.mask.shape), atol=1e-6)
     assert set(np.unique(seen[0])) == {0, 255}
 
 

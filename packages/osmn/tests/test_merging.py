@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from osmn.merging import merge_sequence, merge_soft_masks
@@ -17,11 +18,8 @@ from vos_shared.video import Video
 
 
 def test_highest_probability_wins_and_ties_go_to_the_lower_id() -> None:
-    scores = {
-        7: np.array([[0.9, 0.5, 0.2, 0.8, 0.6]], np.float32),
-        2: np.array([[0.6, 0.5, 0.1, 0.8, 0.7]], np.float32),
-    }
-    np.testing.assert_array_equal(merge_soft_masks(scores, (1, 5)), [[7, 0, 0, 2, 2]])
+    soft_masks = torch.tensor([[[0.9, 0.5, 0.2, 0.8, 0.6]], [[0.6, 0.5, 0.1, 0.8, 0.7]]])
+    np.testing.assert_array_equal(merge_soft_masks(soft_masks, [7, 2]), [[7, 0, 0, 2, 2]])
 
 
 @pytest.fixture

@@ -11,8 +11,6 @@ from torch.nn.functional import conv2d
 
 from osmn.guides import MEAN_BGR, Normalisation
 from osmn.imagenet import (
-    TORCHVISION_MEAN,
-    TORCHVISION_STD,
     VGG_CONVOLUTIONS,
     from_keras_mobilenet,
     from_slim_vgg16,
@@ -21,6 +19,7 @@ from osmn.imagenet import (
 from osmn.networks import OSMN, VARIANTS, Architecture
 from osmn.networks.lite import LiteNet
 from osmn.official import names_of
+from vos_shared.layers.imagenet import IMAGE_MEAN, IMAGE_STD
 
 
 def test_keras_start_sees_the_same_pixels(tmp_path: Path) -> None:
@@ -75,7 +74,7 @@ def test_torchvisions_vgg_starts_both_trunks_and_sees_the_same_pixels() -> None:
     loaded = from_torchvision_vgg16(donor, model, scale_value=0.5)
     assert len(loaded) == 2 * 26 + 4
     pixels = 255 * torch.rand(1, 3, 12, 12, generator=generator)  # RGB.
-    mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (TORCHVISION_MEAN, TORCHVISION_STD))
+    mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (IMAGE_MEAN, IMAGE_STD))
     expected = conv2d((pixels / 255 - mean) / std, donor["features.0.weight"], donor["features.0.bias"])
     ours = 0.5 * (pixels.flip(1) - torch.tensor(MEAN_BGR).view(1, 3, 1, 1))
     for trunk in ("seg", "modulator"):

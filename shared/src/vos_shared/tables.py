@@ -9,12 +9,13 @@ if TYPE_CHECKING:
     from vos_shared.metrics.scores import Scores
 
 
-def text_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns that line up; the first to the left, the others to the right."""
+def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, rule: bool = True) -> str:
+    """Columns that line up; the first to the left, the others to the right; with `rule` a line below the header."""
     lines = [tuple(header), *(tuple(row) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rule = tuple("-" * width for width in widths)
-    return "\n".join(_line(line, widths) for line in (lines[0], rule, *lines[1:]))
+    if rule:
+        lines.insert(1, tuple("-" * width for width in widths))
+    return "\n".join(_line(line, widths) for line in lines)
 
 
 def ranges(names: Sequence[str], order: Sequence[str]) -> str:

@@ -72,21 +72,3 @@ def dilated_guides(masks: Tensor, radius: int = 5) -> Tensor:
     disk = (reach[:, None].square() + reach.square() <= radius**2).float()
     touched = F.conv2d(masks[:, None].float(), disk[None, None], padding=radius)
     return (touched > 0.5) * 255.0
-
-
-def merge(soft_masks: Tensor, object_ids: list[int]) -> Tensor:
-    """Argmax over 0.5 for the background and every object; ties go to the lower id, background first.
-
-    Args:
-        soft_masks: float32 [K, H, W] in 0..1.
-        object_ids: of the rows.
-
-    Returns:
-        Ids, uint8 [H, W].
-    """
-    ids = torch.zeros(soft_masks.shape[1:], dtype=torch.uint8, device=soft_masks.device)
-    best = torch.full(soft_masks.shape[1:], 0.5, device=soft_masks.device)
-    for row in sorted(range(len(object_ids)), key=object_ids.__getitem__):
-        ids = torch.where(soft_masks[row] > best, object_ids[row], ids)
-        best = torch.maximum(best, soft_masks[row])
-    return ids

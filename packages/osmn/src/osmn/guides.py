@@ -154,12 +154,6 @@ class Gaussian:
         return np.outer(np.exp(-0.5 * y * y), np.exp(-0.5 * x * x)).astype(np.float32)
 
 
-def spatial_guide(mask: BoolMask) -> npt.NDArray[np.float32]:
-    """The guidance map of the previous mask, float32 [H, W] in 0..1; all zero for an empty mask."""
-    gaussian = Gaussian.of(mask)
-    return np.zeros(mask.shape, np.float32) if gaussian is None else gaussian.render(mask.shape)
-
-
 def dilated_guide(mask: BoolMask, radius: int = 5) -> npt.NDArray[np.float32]:
     """masktrack's guide: the mask dilated by a disk, times 255; float32 [H, W]."""
     from scipy.ndimage import binary_dilation

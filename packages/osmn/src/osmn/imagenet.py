@@ -21,12 +21,11 @@ from osmn.networks import OSMN, Architecture, initialise
 from osmn.official import Arrays, from_official, is_depthwise, names_of, variant_of
 from osmn.weights import WEIGHTS
 from vos_shared.errors import BadWeights, UserError
+from vos_shared.layers.imagenet import IMAGE_MEAN, IMAGE_STD
 from vos_shared.layers.tensorflow import kernel_from_tensorflow
 
 Array = npt.NDArray[Any]
 
-TORCHVISION_MEAN = (0.485, 0.456, 0.406)
-TORCHVISION_STD = (0.229, 0.224, 0.225)
 VGG_CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 """Places of the thirteen convolutions in torchvision's ``features``."""
 
@@ -136,7 +135,7 @@ def from_torchvision_vgg16(donor: Mapping[str, Tensor], model: OSMN, scale_value
     except KeyError as error:
         raise BadWeights(f"not torchvision's VGG16 without batch norm: {error.args[0]} is missing") from error
     weight, bias = layers[names[0]]
-    mean, std = (255 * torch.tensor(values, dtype=weight.dtype) for values in (TORCHVISION_MEAN, TORCHVISION_STD))
+    mean, std = (255 * torch.tensor(values, dtype=weight.dtype) for values in (IMAGE_MEAN, IMAGE_STD))
     shifted = _to_bgr_input(weight, 1 / std, -mean / std, scale_value)
     layers[names[0]] = (shifted[0], bias + shifted[1])
     state = model.state_dict()

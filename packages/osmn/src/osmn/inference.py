@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from osmn.checkpoints import Snapshot, load_weights, parameter_count
-from osmn.frame_input import dilated_guides, merge, normalise, resize_image, spatial_guides
+from osmn.frame_input import dilated_guides, normalise, resize_image, spatial_guides
 from osmn.guides import BoolMask, Normalisation, crop_guide, resize_mask, resize_object, visual_guide
-from osmn.merging import THRESHOLD
+from osmn.merging import THRESHOLD, merge_soft_masks
 from osmn.networks import OSMN
 from osmn.settings import MIN_SIDE, InferenceSettings, OnlineSettings
 from vos_shared.crf import refine_labels, require_densecrf
@@ -100,7 +100,7 @@ class OSMNSegmenter(Segmenter):
         decided = self._decided(soft, known)
         ids = np.zeros(video.frame_size, np.uint8)
         if decided:
-            ids = merge(torch.stack(list(decided.values())), list(decided)).cpu().numpy()
+            ids = merge_soft_masks(torch.stack(list(decided.values())), list(decided)).cpu().numpy()
         if prompt is not None:  # Prompted pixels win over propagated ones.
             given = ~np.isin(prompt, [0, VOID, *known])
             ids[given] = prompt[given]
@@ -177,7 +177,7 @@ class OSMNSegmenter(Segmenter):
         image = normalise(resized, self.normalise.scale)
         objects = [self._video.objects[object_id] for object_id in known]
         out = torch.cat([self._forward(image, batch) for batch in self._batches(objects)])  # [K, h, w]
-        for item, mask in zip(objects, out > float(THRESHOLD), strict=True):
+        for item, mask in zip(objects, out > THRESHOLD, strict=True):
             item.mask = self._refined(resized, mask) if self.settings.crf else mask
         if out.shape[1:] != self._video.frame_size:
             out = F.interpolate(out[None], self._video.frame_size, mode="bilinear", align_corners=False)[0]
@@ -208,13 +208,13 @@ class OSMNSegmenter(Segmenter):
         """
         if not self.settings.crf or self._video is None:
             return soft
-        above = float(np.nextafter(THRESHOLD, np.float32(1)))
+        above = float(np.nextafter(np.float32(THRESHOLD), np.float32(1)))
         decided = dict(soft)
         for object_id in known:
             mask = self._video.objects[object_id].mask.cpu().numpy()
             refined = torch.from_numpy(resize_mask(mask, self._video.frame_size)).to(self.device)
             soft_mask = soft[object_id]
-            inside, outside = soft_mask.clamp(min=above), soft_mask.clamp(max=float(THRESHOLD))
+            inside, outside = soft_mask.clamp(min=above), soft_mask.clamp(max=THRESHOLD)
             decided[object_id] = torch.where(refined, inside, outside)
         return decided
 

@@ -140,12 +140,10 @@ def lost_workers_told() -> Iterator[None]:
 
 
 def _is_about_workers(error: RuntimeError) -> bool:
-    """Whether a data loader says so; by the words of several versions, since its errors have no type of their own."""
+    """Whether a data loader says so: its errors have no type of their own, and versions differ in their words."""
     said = str(error)
-    shared_memory = "shared memory" in said or "torch_shm" in said or "No space left on device" in said
-    return said.startswith("DataLoader worker") or ("DataLoader worker" in said and shared_memory) or (
-        shared_memory and "Caught" in said
-    )  # fmt: skip
+    shared_memory = any(words in said for words in ("shared memory", "torch_shm", "No space left on device"))
+    return said.startswith("DataLoader worker") or (shared_memory and ("Caught" in said or "DataLoader" in said))
 
 
 def _leave_process_group(worker: int) -> None:
