@@ -5,12 +5,15 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from vos_shared import results
 from vos_shared.errors import BadMask, BadResults
 from vos_shared.masks import read_mask, write_mask
 from vos_shared.results import ResultsTree, SequenceWriter, fingerprint, missing_frames
@@ -186,6 +189,25 @@ def test_many_writers_share_a_tree(tmp_path: Path) -> None:
     assert [value_of(tree, f"own{k}") for k, tree in enumerate(trees)] == [1, 2, 3, 4]
     values = {int(read_mask(path)[0, 0]) for path in (tmp_path / "shared").iterdir()}
     assert len(values) == 1
+
+
+def test_one_writer_at_a_time_exchanges_a_sequence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the masks of one run could stand beside the record of another."""
+    exchange, alone, met = results._exchange, threading.Lock(), []
+
+    def slow(new: Path, target: Path) -> None:
+        free = alone.acquire(blocking=False)
+        met.append(not free)
+        time.sleep(0.1)
+        exchange(new, target)
+        if free:
+            alone.release()
+
+    monkeypatch.setattr(results, "_exchange", slow)
+    with ThreadPoolExecutor(4) as pool:
+        done = [pool.submit(fill, ResultsTree(tmp_path, settings={"k": k})) for k in range(4)]
+    assert [future.exception() for future in done] == [None] * 4
+    assert met == [False] * 4
 
 
 def test_kill_loses_the_running_sequence_only(tmp_path: Path) -> None:

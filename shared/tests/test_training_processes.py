@@ -117,6 +117,7 @@ def test_two_processes_compute_what_one_does_with_both_batches(tmp_path: Path) -
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, atol=1e-6, rtol=1e-5)
+    assert logged(tmp_path / "two") == [pytest.approx(line, rel=1e-5) for line in logged(tmp_path / "one")]
 
 
 def test_two_processes_log_after_a_resume_what_an_uninterrupted_run_logs(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from dense_ulearn.presets import (
 )
 from dense_ulearn.settings import InferenceSettings
 from dense_ulearn.training import RunOptions, train
-from dense_ulearn.validation import Validation
+from dense_ulearn.validation import Measured, Validation
 from vos_shared.datasets import davis2017
 from vos_shared.datasets.synthetic import write_davis_tree
 from vos_shared.errors import BadMask, BadVideo, BadWeights, UserError
@@ -233,6 +233,29 @@ def test_validation_scores_both_layers_and_keeps_the_best(clips: ClipDataset, tm
     kept = json.loads((run.folder / "best" / "scores.json").read_text())
     assert [score for _, score in kept] == [max(scores)]
     assert [path.name for path in (run.folder / "best").glob("*.safetensors")] == [kept[0][0]]
+
+
+def test_a_resumed_run_must_beat_the_best_score_that_it_knows_and_no_other(
+    clips: ClipDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed run may have kept snapshots of steps that the resumed one does again."""
+    write_davis_tree(tmp_path / "davis", clips=1, frames=6, size=(64, 80), objects=1)
+    validation = Validation(davis2017(tmp_path / "davis", "val"))
+    run = RunOptions(tmp_path / "run", minutes=60, workers=0)
+    listed, scores = run.folder / "best" / "scores.json", iter([0.5, 0.7])
+    monkeypatch.setattr(Validation, "measure", lambda *_: Measured({}, {}, "key", next(scores)))
+    train(replace(TINY, epochs=0), clips, run, make_fabric("cpu"), validation=validation)
+    first = json.loads(listed.read_text())
+    listed.write_text(json.dumps([*first, ["of the killed run", 0.9]]))
+    train(TINY, clips, replace(run, resume=True), make_fabric("cpu"), validation=validation)
+    assert [score for _, score in json.loads(listed.read_text())] == [0.5, 0.7]
+
+
+def test_anchors_change_from_step_to_step_and_are_those_of_the_step() -> None:
+    objective = Objective(TINY, make_fabric("cpu"))
+    first, again, next_ones = (torch.stack([*objective.draw_offsets(8, step)]) for step in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, next_ones)
 
 
 def test_validation_measures_as_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
