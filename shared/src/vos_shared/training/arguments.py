@@ -46,7 +46,7 @@ class RunArguments:
             UserError: an option that cannot be used, a folder that does not fit --resume, no such device.
             MissingExtra: Lightning Fabric is not installed.
         """
-        from torch.distributed import DistNetworkError
+        from torch.distributed import DistError
 
         from vos_shared.runtime.distributed import fabric
 
@@ -54,7 +54,10 @@ class RunArguments:
         launched = fabric(self.device, self.precision, devices=self.devices, nodes=self.nodes)
         try:
             launched.launch()
-        except DistNetworkError as error:
+        except RuntimeError as error:
+            # torch 2.6 tells a taken port by a plain RuntimeError.
+            if not isinstance(error, DistError) and "EADDRINUSE" not in str(error):
+                raise
             where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
             raise UserError(
                 f"training: the processes cannot meet at {where} ({str(error).splitlines()[0]}); if another program "
