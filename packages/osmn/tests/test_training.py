@@ -139,7 +139,7 @@ def test_the_rate_of_each_step_reaches_the_optimiser(stills: StillImages, tmp_pa
     model = initialise(OSMN(Architecture("lite", head_width=8)))
     train(model, stills, tiny, settings, tmp_path, fabric("cpu"))
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [(line["step"], line["rate"]) for line in lines] == [(20, 1e-3), (40, pytest.approx(1e-4))]
+    assert [(line["step"], line["train/lr"]) for line in lines] == [(20, 1e-3), (40, pytest.approx(1e-4))]
     rates = [group["lr"] for group in torch.load(tmp_path / "resume.pt")["optimiser"]["param_groups"]]
     assert rates == [pytest.approx(1e-4)]
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from vos_shared.errors import UserError
+from vos_shared.training.optimisers import power_decay
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Optimisation:
         if self.schedule == "step":
             return float(self.gamma ** (epoch // self.step_epochs))
         if self.schedule == "linear":
-            return float(max(1 - epoch / max(epochs, 1), 0.0) ** self.power)
+            return power_decay(epoch, epochs, self.power)
         return 1.0
 
 

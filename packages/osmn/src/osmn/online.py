@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,7 +17,8 @@ from osmn.networks import OSMN
 from osmn.presets import GuideAugmentation, SampleSettings, TrainingSettings, single_valued
 from osmn.settings import InferenceSettings, OnlineSettings
 from osmn.training import Objective, set_training_mode
-from vos_shared.errors import BadWeights, UserError
+from vos_shared.errors import UserError
+from vos_shared.kept import ORIGIN, fingerprint, is_kept, kept_path
 from vos_shared.method import Frame, ModelInfo
 from vos_shared.runtime.device import autocast
 from vos_shared.training.optimisers import TensorFlowAdam
@@ -110,23 +109,21 @@ class OnlineSegmenter(OSMNSegmenter):
     ) -> None:
         super().__init__(model, info, settings, device, dtype)
         self.online = online or OnlineSettings()
-        self._origin = _fingerprint(model, self.online) if self.online.models else ""
+        # Kept networks depend on the start weights and on the settings, but not on where they are kept.
+        self._start = fingerprint(model, replace(self.online, models=None)) if self.online.models else ""
 
     def _adapted(self, frame: Frame, mask: BoolMask) -> OSMN:
         if self.online.models is None:
             return self._tuned(frame, mask)
         if self._source is None or self._video is None:
             raise UserError("osmn: fine-tuned networks are kept under the video's name; call prepare first")
-        samples = self._samples(mask)
-        made_from = self._origin.encode() + frame.tobytes() + mask.tobytes() + repr(samples).encode()
-        origin = hashlib.sha256(made_from).hexdigest()
+        origin = fingerprint(self._start, frame.tobytes(), mask.tobytes(), self._samples(mask))
         number = len(self._video.objects) + 1
-        path = self.online.models / self._source.name / f"{number}-{origin[:8]}.safetensors"
-        tuned = _kept(path, origin)
-        if tuned is not None:
-            return tuned.to(self.device).to(memory_format=torch.channels_last)
+        path = kept_path(self.online.models, self._source.name, str(number), origin)
+        if is_kept(path, origin):
+            return read_weights(path).model.to(self.device).to(memory_format=torch.channels_last)
         tuned = self._tuned(frame, mask)
-        notes = {"description": f"fine-tuned on the first frame of {path.parent.name}", "origin": origin}
+        notes = {"description": f"fine-tuned on the first frame of {self._source.name}", ORIGIN: origin}
         save_weights(path, tuned, self.normalise.scale, notes)
         return tuned
 
@@ -155,25 +152,3 @@ class OnlineSegmenter(OSMNSegmenter):
                 f"{min(self.online.scales)}; give larger --scales, or --fix-bn"
             )
         return samples
-
-
-def _fingerprint(model: OSMN, online: OnlineSettings) -> str:
-    """Changes when the start weights or the settings do."""
-    digest = hashlib.sha256(repr(replace(online, models=None)).encode())
-    for value in model.state_dict().values():
-        digest.update(value.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _kept(path: Path, origin: str) -> OSMN | None:
-    """The network that was kept under this name, or None.
-
-    Raises:
-        BadWeights: the file is damaged, or somebody else's.
-    """
-    if not path.exists():
-        return None
-    snapshot = read_weights(path)
-    if snapshot.metadata.get("origin") != origin:
-        raise BadWeights(f"{path} is no network that was kept here; move it away, or choose another --models")
-    return snapshot.model

@@ -132,7 +132,7 @@ def train(
             optimiser.zero_grad()
             fabric.backward(main + regulariser)
             optimiser.step()
-            run.finished({"loss/main": main, "loss/regulariser": regulariser}, {"rate": rate})
+            run.finished({"train/main": main, "train/regulariser": regulariser}, {"train/lr": rate})
     return run.result
 
 

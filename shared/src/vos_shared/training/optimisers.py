@@ -1,4 +1,4 @@
-"""Adam as TensorFlow 1 computes it."""
+"""Adam as TensorFlow 1 computes it, and the schedule that two methods use."""
 
 from __future__ import annotations
 
@@ -45,3 +45,8 @@ class TensorFlowAdam(torch.optim.Optimizer):
         state["square"].mul_(second).addcmul_(gradient, gradient, value=1 - second)
         rate = group["lr"] * math.sqrt(1 - second ** state["step"]) / (1 - first ** state["step"])
         parameter.addcdiv_(state["mean"], state["square"].sqrt().add_(group["eps"]), value=-rate)
+
+
+def power_decay(step: int, steps: int, power: float = 1.0) -> float:
+    """(1 - step / steps) ** power: from 1 to 0, and 0 after the last step ("poly" with 0.9, linear with 1)."""
+    return float(max(1 - step / max(steps, 1), 0.0) ** power)
