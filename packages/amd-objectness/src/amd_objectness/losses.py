@@ -1,0 +1,141 @@
+"""View synthesis: the photometric loss, and the objective that trains both networks with it (specification, 5)."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from amd_objectness.networks import AMD, SegmentFlow
+from amd_objectness.warping import resize, visibility, warp
+
+L1_WEIGHT: Final = 0.15
+SSIM_WEIGHT: Final = 0.85
+C1: Final = 0.01**2
+C2: Final = 0.03**2
+SCALES: Final = 4
+"""The finest levels, each with weight 1; the fifth has weight 0."""
+
+
+class Synthesis(NamedTuple):
+    """Frames made from each other, at one scale; N = 2 B, all first frames and then all second ones.
+
+    Attributes:
+        images: RGB in 0..1, float [N, 3, H, W].
+        reconstructions: the same frames, warped from the other ones.
+        visible: 1 or 0, float [N, 1, H, W].
+    """
+
+    images: Tensor
+    reconstructions: Tensor
+    visible: Tensor
+
+
+class Losses(NamedTuple):
+    """What `Objective` returns.
+
+    Attributes:
+        loss: of the batch, scalar.
+        shares: part of all pixels that each segment holds, by its soft mask, float [c]; sums to 1.
+        winners: part of all pixels in which each segment is the strongest, float [c]; sums to 1.
+    """
+
+    loss: Tensor
+    shares: Tensor
+    winners: Tensor
+
+
+def ssim_distance(first: Tensor, second: Tensor) -> Tensor:
+    """(1 - SSIM) / 2 in 0..1, over boxes of 3x3 pixels: twice [N, C, H, W] to [N, C, H - 2, W - 2]."""
+    mean1, mean2 = _box(first), _box(second)
+    variance1, variance2 = _box(first * first) - mean1**2, _box(second * second) - mean2**2
+    covariance = _box(first * second) - mean1 * mean2
+    over = (2 * mean1 * mean2 + C1) * (2 * covariance + C2)
+    under = (mean1**2 + mean2**2 + C1) * (variance1 + variance2 + C2)
+    distance: Tensor = ((1 - over / under) / 2).clamp(0, 1)
+    return distance
+
+
+def _box(maps: Tensor) -> Tensor:
+    return F.avg_pool2d(maps, 3, 1)
+
+
+def photometric(synthesis: Synthesis) -> Tensor:
+    """P(I, R, O), one value for each direction: a ratio of means over the whole batch; float [2]."""
+    parts: list[Tensor] = [part.unflatten(0, (2, -1)) for part in synthesis]  # Each [2, B, ., H, W].
+    images, made, visible = parts
+    everywhere = (1, 2, 3, 4)
+    absolute = ((images - made).abs() * visible).mean(everywhere)
+    structure = ssim_distance((made * visible).flatten(0, 1), (images * visible).flatten(0, 1))
+    structural = structure.unflatten(0, (2, -1)).mean(everywhere)
+    return (L1_WEIGHT * absolute + SSIM_WEIGHT * structural) / visible.mean(everywhere)
+
+
+def synthesise(images: Tensor, flows: list[Tensor]) -> list[Synthesis]:
+    """Make each frame from the other one, at the four scales of the loss.
+
+    Args:
+        images: RGB in 0..1, float [2 B, 3, H, W]: all first frames, then all second ones.
+        flows: finest first, float [2 B, 2, h, w]; on the grid of the frame that is made.
+    """
+    pairs = len(images) // 2
+    visible = visibility(flows[0].roll(pairs, 0))
+    syntheses = []
+    for flow in flows[:SCALES]:
+        size = (flow.shape[2], flow.shape[3])
+        scaled = F.interpolate(images, size, mode="area")
+        made = warp(scaled.roll(pairs, 0), flow)
+        syntheses.append(Synthesis(scaled, made, F.interpolate(visible, size, mode="nearest")))
+    return syntheses
+
+
+def view_synthesis_loss(images: Tensor, flows: list[Tensor]) -> Tensor:
+    """Sum over the scales of the photometric term, averaged over both directions; arguments as `synthesise`."""
+    return torch.stack([photometric(synthesis).mean() for synthesis in synthesise(images, flows)]).sum()
+
+
+class Views(NamedTuple):
+    """What the networks say of the pairs of a batch.
+
+    Attributes:
+        images: as the motion network and the loss see them, RGB in 0..1, float32 [2, B, 3, H, W].
+        masks: soft segments at stride 8, float32 [2, B, c, h, w].
+        motion: segment flow of 2 B pairs.
+    """
+
+    images: Tensor
+    masks: Tensor
+    motion: SegmentFlow
+
+
+class Objective(nn.Module):
+    """Both networks and their loss in one module, so that distributed training sees a single forward pass."""
+
+    def __init__(self, model: AMD) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pairs: Tensor) -> Losses:
+        """The loss of pairs of frames.
+
+        Args:
+            pairs: RGB in 0..1, float [B, 2, 3, H, W].
+        """
+        views = self.views(pairs)
+        with torch.autocast(pairs.device.type, enabled=False):
+            loss = view_synthesis_loss(views.images.flatten(0, 1), views.motion.flows)
+        masks = views.masks.detach().flatten(0, 1)  # [2 B, c, h, w]
+        winners = F.one_hot(masks.argmax(1), masks.shape[1]).float().mean((0, 1, 2))
+        return Losses(loss, masks.mean((0, 2, 3)), winners)
+
+    def views(self, pairs: Tensor, *, dense: bool = False) -> Views:
+        """Segments and flows of pairs of frames, arguments as `forward`; `dense` also gives the dense flow."""
+        images = pairs.transpose(0, 1)  # [2, B, 3, H, W]
+        # One batch of both frames, in the order of the released code: they share the batch statistics.
+        logits = self.model(pairs.flatten(0, 1))
+        masks = logits.float().softmax(1).unflatten(0, pairs.shape[:2]).transpose(0, 1)
+        stretched = resize(images.flatten(0, 1), self.model.architecture.motion_size)
+        stretched = stretched.unflatten(0, images.shape[:2])
+        return Views(stretched, masks, self.model.motion(stretched, masks, dense=dense))

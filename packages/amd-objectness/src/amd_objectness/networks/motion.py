@@ -1,0 +1,185 @@
+"""The motion network: a lite PWC-Net whose flow is one vector a segment (specification, 4)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from amd_objectness.warping import resize, warp
+
+CHANNELS: Final = (3, 16, 32, 64, 96, 128, 192)
+"""Of the images and of the six stages of the pyramid."""
+LEVELS: Final = 5
+"""Of the decoder: the stages of the pyramid from the coarsest on, without the first."""
+RADIUS: Final = 4
+"""Largest displacement of the correlation, in cells."""
+DISPLACEMENTS: Final = (2 * RADIUS + 1) ** 2
+SLOPE: Final = 0.1
+"""Of all leaky ReLUs."""
+SMALLEST_SEGMENT: Final = 1e-12
+"""Least sum of a soft mask that features are divided by, so that empty segments pool to zero rather than NaN."""
+
+
+class SegmentFlow(NamedTuple):
+    """Flow of the pairs of a batch.
+
+    Attributes:
+        flows: segment flow in pixels of the level, finest first: float [N, 2, H, W] at 1, 1/2, 1/4, 1/8 and 1/16 of the
+            motion network's input. Channel 0 is x.
+        vectors: of each segment at full size, float [N, segments, 2].
+        dense: flow of each pixel by itself, the same sizes; empty unless it was asked for.
+    """
+
+    flows: list[Tensor]
+    vectors: Tensor
+    dense: list[Tensor]
+
+
+def convolution(in_channels: int, out_channels: int, size: int = 3, stride: int = 1) -> nn.Sequential:
+    """Convolution with bias and leaky ReLU; the size of the map is kept but for the stride."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, size, stride, padding=size // 2), nn.LeakyReLU(SLOPE, inplace=True)
+    )
+
+
+def correlation(first: Tensor, second: Tensor) -> Tensor:
+    """Mean over channels of first(y, x) second(y + dy, x + dx); outside of the map `second` is zero.
+
+    Args:
+        first: features [N, C, h, w].
+        second: the same of the other frame.
+
+    Returns:
+        [N, 81, h, w]; channel (dy + 4) 9 + (dx + 4), each from -4 to 4.
+    """
+    width, channels = first.shape[-1], first.shape[1]
+    padded = F.pad(second, (RADIUS,) * 4)  # [N, C, h + 8, w + 8]
+    # Each row of cells against each of nine rows, as matrix products, of which the diagonals are what is wanted.
+    rows = padded.unfold(2, 2 * RADIUS + 1, 1)  # [N, C, h, w + 8, 9]
+    left = first.permute(0, 2, 3, 1)  # [N, h, w, C]
+    right = rows.permute(0, 2, 1, 4, 3).flatten(3)  # [N, h, C, 9 (w + 8)]
+    products = (left @ right).unflatten(3, (2 * RADIUS + 1, width + 2 * RADIUS))  # [N, h, w, 9, w + 8]
+    cells = torch.arange(width, device=first.device)
+    columns = cells[:, None] + torch.arange(2 * RADIUS + 1, device=first.device)  # [w, 9]
+    index = columns[None, None, :, None].expand(*products.shape[:4], -1)
+    volume: Tensor = products.gather(4, index).permute(0, 3, 4, 1, 2).flatten(1, 2) / channels
+    return volume
+
+
+class FeaturePyramid(nn.Module):
+    """Images [N, 3, H, W] to features at strides 64, 32, 16, 8 and 4, coarse to fine."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.Sequential(
+            *(
+                nn.Sequential(convolution(before, after, stride=2), convolution(after, after))
+                for before, after in pairwise(CHANNELS)
+            )
+        )
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Of each level of the decoder."""
+        features = []
+        for stage in self.convs:
+            images = stage(images)
+            features.append(images)
+        return features[:0:-1]
+
+
+class FlowEstimator(nn.Module):
+    """Densely connected convolutions, and the head g that turns features into a flow; the same for all levels."""
+
+    def __init__(self, in_channels: int = DISPLACEMENTS + 32 + 2) -> None:
+        super().__init__()
+        self.conv1 = convolution(in_channels, 128)
+        self.conv2 = convolution(128, 128)
+        self.conv3 = convolution(128 + 128, 96)
+        self.conv4 = convolution(128 + 96, 64)
+        self.conv5 = convolution(96 + 64, 32)
+        self.predict_flow1 = convolution(64 + 32, 64, size=1)
+        self.predict_flow2 = nn.Sequential(nn.Conv2d(64, 2, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Correlation, features and flow, [N, 115, h, w], to the map V, [N, 96, h, w]."""
+        first = self.conv1(features)
+        second = self.conv2(first)
+        third = self.conv3(torch.cat([first, second], 1))
+        fourth = self.conv4(torch.cat([second, third], 1))
+        fifth = self.conv5(torch.cat([third, fourth], 1))
+        return torch.cat([fourth, fifth], 1)
+
+    def flow(self, features: Tensor) -> Tensor:
+        """The head g: V [N, 96, h, w] to residual flow [N, 2, h, w]."""
+        flow: Tensor = self.predict_flow2(self.predict_flow1(features))
+        return flow
+
+
+def pool_segments(features: Tensor, masks: Tensor) -> Tensor:
+    """Mean of the features in each soft segment: [N, C, h, w] and [N, c, h, w] to float32 [N, C, c]."""
+    with torch.autocast(features.device.type, enabled=False):
+        sums = features.float().flatten(2) @ masks.float().flatten(2).transpose(1, 2)
+        return sums / masks.float().sum((2, 3)).clamp_min(SMALLEST_SEGMENT)[:, None]
+
+
+def compose(masks: Tensor, vectors: Tensor) -> Tensor:
+    """Segment flow F(p) = sum of vectors weighted by masks: [N, c, h, w] and [N, c, 2] to [N, 2, h, w]."""
+    with torch.autocast(masks.device.type, enabled=False):  # Flow is in pixels: half precision is too coarse.
+        return torch.einsum("ncij,ncd->ndij", masks, vectors)
+
+
+class MotionNetwork(nn.Module):
+    """Pairs of images and segments to segment flow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.feature_pyramid_extractor = FeaturePyramid()
+        self.flow_estimators = FlowEstimator()
+        self.conv_1x1 = nn.ModuleList(convolution(channels, 32, size=1) for channels in CHANNELS[:1:-1])
+
+    def forward(self, images: Tensor, masks: Tensor, *, dense: bool = False) -> SegmentFlow:
+        """Segment flow from frame 1 to frame 2 and back.
+
+        The flow on the grid of frame 1 is pooled and composed with the segments of frame 2, and the other way round:
+        segments of a frame move that frame.
+
+        Args:
+            images: RGB in 0..1, float [2, B, 3, H, W]: all first frames, then all second ones. H and W are multiples
+                of 64.
+            masks: soft segments of the same frames, float [2, B, c, h, w] of any size.
+            dense: also compute the dense flow, which nothing is trained on.
+
+        Returns:
+            Flows of N = 2 B pairs: first those on the grid of frame 1, then those on the grid of frame 2.
+        """
+        pairs = images.shape[1]
+        pyramid = self.feature_pyramid_extractor(images.flatten(0, 1))
+        other_masks = masks.flip(0).flatten(0, 1).float()
+        vectors = other_masks.new_zeros(2 * pairs, masks.shape[2], 2)
+        flow = whole = other_masks.new_zeros(2 * pairs, 2, *pyramid[0].shape[2:])
+        flows, wholes = [], []
+        for level, (own, project) in enumerate(zip(pyramid, self.conv_1x1, strict=True)):
+            other, size = own.roll(pairs, 0), (own.shape[2], own.shape[3])
+            if level:
+                vectors, flow = 2 * vectors, resize(2 * flow, size)
+                other = warp(other, flow)
+            volume = F.leaky_relu(correlation(own, other), SLOPE)
+            found = self.flow_estimators(torch.cat([volume, project(own), flow.to(volume.dtype)], 1))
+            segments = resize(other_masks, size)
+            pooled = pool_segments(found, segments)[..., None]  # [N, 96, c, 1]
+            vectors = vectors + self.flow_estimators.flow(pooled)[..., 0].transpose(1, 2).float()
+            flow = compose(segments, vectors)
+            flows.append(flow)
+            if dense:
+                whole = (resize(2 * whole, size) if level else whole) + self.flow_estimators.flow(found).float()
+                wholes.append(whole)
+        return SegmentFlow(_enlarged(flows), 4 * vectors, _enlarged(wholes))
+
+
+def _enlarged(flows: list[Tensor]) -> list[Tensor]:
+    """Flow of each level at four times its size, finest first."""
+    return [resize(4 * flow, (4 * flow.shape[2], 4 * flow.shape[3])) for flow in reversed(flows)]

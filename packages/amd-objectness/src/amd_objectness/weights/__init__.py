@@ -1,0 +1,26 @@
+"""Weights of both networks: the file that comes with the package, and what the authors published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from vos_shared.checkpoints.published import PublishedWeights, WeightsTable
+
+UNTRAINED: Final = "untrained"
+"""The name that asks for the networks of the paper as they are initialised, seed 0."""
+
+WEIGHTS: Final = WeightsTable(
+    published={
+        "amd_pretrained": PublishedWeights(
+            name="amd_pretrained",
+            url="https://frontiers.blob.core.windows.net/pretraining/checkpoints/amd_pretrained.pth",
+            licence="MIT",
+            source="https://github.com/rt219/The-Emergence-of-Objectness",
+            note="trained on YouTube-VOS; its page calls channel 0 the foreground, its code keeps channel 1",
+        )
+    },
+    shipped=Path(__file__).with_name("amd_objectness_demo.safetensors"),
+    made={UNTRAINED: "the paper's networks as initialised, seed 0"},
+)
+"""What the paper's authors published, and weights trained by this package's own objective."""

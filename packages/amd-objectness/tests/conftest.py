@@ -1,0 +1,37 @@
+"""Fixtures of several tests: the folder with the official program's numbers, the weights they were computed with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor
+
+from amd_objectness.networks import AMD
+from vos_shared.testing import parity_folder, recipe_tensor
+
+Arrays = Mapping[str, npt.NDArray[np.float64]]
+
+
+@pytest.fixture(scope="session")
+def parity() -> Path:
+    return parity_folder("amd-objectness")
+
+
+@pytest.fixture(scope="session")
+def recipe_state(parity: Path) -> dict[str, Tensor]:
+    """State of the official network with weights of recipe A."""
+    with torch.device("meta"):
+        expected = AMD().state_dict()
+    return {key: recipe_tensor(key, tuple(value.shape)) for key, value in expected.items()}
+
+
+@pytest.fixture
+def recipe_model(recipe_state: dict[str, Tensor]) -> AMD:
+    model = AMD()
+    model.load_state_dict(recipe_state)
+    return model.eval()

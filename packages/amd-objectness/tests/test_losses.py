@@ -1,0 +1,218 @@
+"""Warping, occlusion, photometric terms, the objective and one Adam step against the official program's numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim import Adam
+
+from amd_objectness.losses import Losses, Objective, Synthesis, Views, photometric, ssim_distance, synthesise
+from amd_objectness.losses import view_synthesis_loss as loss_of
+from amd_objectness.networks import AMD
+from amd_objectness.settings import Architecture
+from amd_objectness.warping import splat_counts, visibility, warp
+from vos_shared.testing import parity_folder, recipe_tensor
+
+
+@pytest.fixture(scope="module")
+def ops() -> dict[str, Tensor]:
+    arrays = np.load(parity_folder("amd-objectness") / "fixture_ops.npz")
+    return {name: torch.from_numpy(np.asarray(value)).double() for name, value in arrays.items()}
+
+
+def test_warping_is_the_official_one(ops: dict[str, Tensor]) -> None:
+    warped = warp(ops["im2"], ops["flow"][:, :2])
+    torch.testing.assert_close(warped, ops["warp_im2_by_flow01_border"], atol=2e-6, rtol=0)
+
+
+def test_warping_by_whole_pixels_shifts_and_repeats_the_border() -> None:
+    maps = torch.rand(1, 2, 5, 7)
+    flow = torch.zeros(1, 2, 5, 7)
+    flow[:, 0], flow[:, 1] = 2, -1
+    expected = F.pad(maps, (0, 2, 1, 0), mode="replicate")[:, :, :5, 2:]
+    torch.testing.assert_close(warp(maps, flow), expected)
+
+
+def test_occlusion_is_the_official_one(ops: dict[str, Tensor]) -> None:
+    flow = ops["flow"][:, 2:]
+    torch.testing.assert_close(splat_counts(flow), ops["corr_map_flow23"].clamp(0, 1), atol=5e-6, rtol=0)
+    assert torch.equal(1 - visibility(flow), ops["occluded_from_flow23"])
+
+
+def test_what_leaves_the_frame_falls_on_nothing() -> None:
+    flow = torch.full((1, 2, 4, 6), 3.0)
+    counts = splat_counts(flow)
+    assert counts.sum() == 3  # One row and three columns are left.
+    assert counts[0, 0, 3, 3:].tolist() == [1, 1, 1]
+    assert splat_counts(torch.full((1, 2, 4, 6), -1e6)).sum() == 0
+
+
+def test_photometric_terms_are_the_official_ones(ops: dict[str, Tensor]) -> None:
+    torch.testing.assert_close(ssim_distance(ops["im1"], ops["im2"]), ops["ssim_dist_im1_im2"], atol=1e-6, rtol=1e-5)
+    made = warp(ops["im2"], ops["flow"][:, :2])
+    visible = 1 - ops["occluded_from_flow23"]
+    both = Synthesis(*(torch.cat([part, part]) for part in (ops["im1"], made, visible)))
+    expected = ops["photometric_im1_vs_warp"].expand(2)
+    torch.testing.assert_close(photometric(both), expected, atol=0, rtol=1e-6)
+
+
+def test_the_loss_of_four_scales_and_its_gradients_are_the_official_ones(ops: dict[str, Tensor]) -> None:
+    ops = {name: value.float() for name, value in ops.items()}  # A pixel at the edge of occlusion depends on it.
+    images = torch.cat(ops["ms_pair"].split(3, 1))
+    flows = [ops[f"ms_flow_{level}"].clone().requires_grad_() for level in range(5)]
+    loss = loss_of(images, [torch.cat(flow.split(2, 1)) for flow in flows])
+    loss.backward()
+    torch.testing.assert_close(loss, ops["ms_loss"], atol=0, rtol=1e-6)
+    for level in range(4):
+        expected = ops[f"ms_grad_flow_{level}"]
+        assert flows[level].grad is not None
+        torch.testing.assert_close(flows[level].grad, expected, atol=1e-5 * float(expected.abs().max()), rtol=1e-3)
+    assert flows[4].grad is None
+
+
+def test_identical_frames_without_motion_cost_nothing() -> None:
+    image = torch.rand(1, 3, 32, 48)
+    flows = [torch.zeros(2, 2, 32 >> level, 48 >> level) for level in range(5)]
+    assert loss_of(torch.cat([image, image]), flows) < 1e-6
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The official pair after one step."""
+
+    arrays: Mapping[str, Tensor]
+    norms: Mapping[str, float]
+    model: AMD
+    losses: Losses
+    gradients: Mapping[str, Tensor]
+    views: Views
+    statistics: Mapping[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def trained() -> Trained:
+    """Forward, backward and one Adam step on the synthetic pair, dropout off; computed once: the networks are large."""
+    folder = parity_folder("amd-objectness")
+    arrays = {
+        name.removeprefix("synth_"): torch.from_numpy(np.asarray(value)).float()
+        for name, value in np.load(folder / "fixture_train.npz").items()
+    }
+    model = AMD()
+    model.load_state_dict({name: recipe_tensor(name, tuple(value.shape)) for name, value in model.state_dict().items()})
+    model.train().decode_head2.dropout.p = 0
+    pairs = (arrays["rgb"] / 255).permute(0, 3, 1, 2)[None]  # [1, 2, 3, 128, 128]
+    optimiser = Adam(model.parameters(), lr=1e-4, weight_decay=1e-6)
+    losses = Objective(model)(pairs)
+    statistics = {name: value.clone() for name, value in model.named_buffers()}
+    losses.loss.backward()
+    gradients = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+    with torch.no_grad():
+        views = Objective(model).views(pairs, dense=True)
+    optimiser.step()
+    norms = json.loads((folder / "gradnorm_synth.json").read_text())
+    return Trained(arrays, norms, model, losses, gradients, views, statistics)
+
+
+def test_masks_are_the_official_ones(trained: Trained) -> None:
+    torch.testing.assert_close(trained.views.masks.transpose(0, 1), trained.arrays["masks"], atol=5e-4, rtol=0)
+
+
+def test_five_levels_of_segment_flow_are_the_official_ones(trained: Trained) -> None:
+    for level, flow in enumerate(trained.views.motion.flows):
+        for direction, found in zip(("fw", "bw"), flow, strict=True):
+            torch.testing.assert_close(found, trained.arrays[f"flows_{direction}_{level}"], atol=1e-3, rtol=0)
+
+
+def test_vectors_and_dense_flow_are_the_official_ones(trained: Trained) -> None:
+    motion = trained.views.motion
+    for index, direction in enumerate(("fw", "bw")):
+        expected = trained.arrays[f"flows_{direction}_group"][1:]
+        torch.testing.assert_close(motion.vectors[index], expected, atol=1e-3, rtol=0)
+        finest = trained.arrays[f"flows_{direction}_all_0_stride8"]
+        torch.testing.assert_close(motion.dense[0][index, :, ::8, ::8], finest, atol=1e-3, rtol=0)
+        for level in range(1, 5):
+            expected = trained.arrays[f"flows_{direction}_all_{level}"]
+            torch.testing.assert_close(motion.dense[level][index], expected, atol=1e-3, rtol=0)
+    dense_loss = loss_of(trained.views.images.flatten(0, 1), motion.dense)
+    torch.testing.assert_close(dense_loss, trained.arrays["loss_whole"], atol=0, rtol=1e-5)
+
+
+def test_frames_made_from_each_other_are_the_official_ones(trained: Trained) -> None:
+    made = synthesise(trained.views.images.flatten(0, 1), trained.views.motion.flows)
+    arrays = trained.arrays
+    torch.testing.assert_close(made[0].reconstructions[0], arrays["recons1_s0"], atol=2e-4, rtol=0)
+    torch.testing.assert_close(made[0].reconstructions[1, :, ::4, ::4], arrays["recons2_s0_stride4"], atol=2e-4, rtol=0)
+    torch.testing.assert_close(made[3].reconstructions[0], arrays["recons1_s3"], atol=2e-4, rtol=0)
+    torch.testing.assert_close(made[3].images[0], arrays["im1_s3"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(made[0].images[0, :, ::4, ::4], arrays["im1_384x640_stride4"], atol=1e-5, rtol=0)
+    for visible, name in zip(made[0].visible, ("occ1_s0", "occ2_s0"), strict=True):
+        assert (visible[0] != arrays[name]).float().mean() < 1e-3
+
+
+def test_each_term_of_the_loss_is_the_official_one(trained: Trained) -> None:
+    found = synthesise(trained.views.images.flatten(0, 1), trained.views.motion.flows)
+    for synthesis, row in zip(found, trained.arrays["loss_table_seg"], strict=True):
+        first, second = photometric(synthesis)
+        terms = torch.stack([synthesis.visible[0].mean(), first, synthesis.visible[1].mean(), second])
+        torch.testing.assert_close(terms, row[[2, 3, 6, 7]], atol=0, rtol=2e-5)
+        torch.testing.assert_close((first + second) / 2, row[8], atol=0, rtol=2e-5)
+
+
+def test_the_loss_is_the_official_one(trained: Trained) -> None:
+    torch.testing.assert_close(trained.losses.loss.detach(), trained.arrays["loss_input_warp_seg"], atol=0, rtol=1e-5)
+    assert trained.losses.shares.sum() == pytest.approx(1)
+    assert trained.losses.winners.sum() == pytest.approx(1)
+
+
+def test_gradients_are_the_official_ones(trained: Trained) -> None:
+    assert trained.gradients.keys() == trained.norms.keys()
+    for name, gradient in trained.gradients.items():
+        assert gradient.norm() == pytest.approx(trained.norms[name], rel=0.02, abs=1e-6), name
+    for key, expected in trained.arrays.items():
+        if key.startswith("grad/"):
+            name = key.removeprefix("grad/")
+            part = 0.05 if name.startswith("backbone2") else 1e-3  # Tiny batch norms deep in the backbone.
+            assert (trained.gradients[name] - expected).abs().max() < part * expected.abs().max(), name
+
+
+def test_statistics_and_one_adam_step_are_the_official_ones(trained: Trained) -> None:
+    state = dict(trained.model.named_parameters())
+    for key, expected in trained.arrays.items():
+        kind, _, name = key.partition("/")
+        if kind == "after":
+            torch.testing.assert_close(trained.statistics[name], expected, atol=1e-5, rtol=1e-4)
+        elif kind == "adam1":
+            torch.testing.assert_close(state[name].detach(), expected, atol=2.1e-4, rtol=0)
+
+
+def test_a_segment_that_is_empty_everywhere_keeps_the_loss_finite() -> None:
+    torch.manual_seed(0)
+    model = AMD(Architecture("resnet18", motion_size=(64, 64))).train()
+    with torch.no_grad():
+        bias = model.decode_head2.conv_seg.bias
+        assert bias is not None
+        bias[:] = torch.tensor([200.0, -200, -200, -200, -200])
+    losses = Objective(model)(torch.rand(2, 2, 3, 64, 64))
+    losses.loss.backward()
+    assert all(bool(value.grad.isfinite().all()) for value in model.parameters() if value.grad is not None)
+    assert losses.winners.tolist() == [1, 0, 0, 0, 0]
+
+
+def test_mixed_precision_stays_close() -> None:
+    torch.manual_seed(0)
+    model = AMD(Architecture("resnet18", motion_size=(64, 128))).eval()
+    pairs = F.interpolate(torch.rand(2, 3, 12, 12), (64, 64), mode="bicubic").clamp(0, 1)[None]
+    with torch.no_grad():
+        full = Objective(model)(pairs).loss
+        with torch.autocast("cpu", torch.bfloat16):
+            half = Objective(model)(pairs).loss
+    assert half.dtype == torch.float32
+    assert half != full
+    torch.testing.assert_close(half, full, rtol=0.05, atol=0)

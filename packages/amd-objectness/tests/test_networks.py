@@ -1,0 +1,188 @@
+"""Modules against the official program's numbers, and truths that need none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import resnet18, resnet50
+
+from amd_objectness.networks import AMD, Backbone, SegmentHead, correlation
+from amd_objectness.networks.motion import FlowEstimator, MotionNetwork, pool_segments
+from amd_objectness.settings import Architecture, BackboneName
+from vos_shared.errors import UserError
+from vos_shared.testing import recipe_tensor
+
+
+def tensors(path: Path) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.asarray(value)).float() for name, value in np.load(path).items()}
+
+
+def plain_correlation(first: Tensor, second: Tensor) -> Tensor:
+    """One displacement after the other."""
+    height, width = first.shape[2:]
+    padded = F.pad(second, (4, 4, 4, 4))
+    moved = [padded[:, :, dy : dy + height, dx : dx + width] for dy in range(9) for dx in range(9)]
+    return torch.stack([(first * other).mean(1) for other in moved], 1)
+
+
+def test_the_networks_have_the_official_keys(parity: Path) -> None:
+    with torch.device("meta"):
+        model = AMD()
+    official = {entry["key"]: entry["shape"] for entry in json.loads((parity / "keys.json").read_text())}
+    assert {name: list(value.shape) for name, value in model.state_dict().items()} == official
+    parameters = {
+        part: sum(value.numel() for name, value in model.named_parameters() if name.startswith(part))
+        for part in ("backbone2.", "decode_head.flownet.", "decode_head2.")
+    }
+    assert list(parameters.values()) == [23_508_032, 1_721_714, 5_310_725]
+
+
+def test_initial_weights_have_the_official_moments(parity: Path) -> None:
+    torch.manual_seed(0)
+    state = AMD().state_dict()
+    for name, (mean, deviation) in json.loads((parity / "init_stats_seed0.json").read_text()).items():
+        value = state[name].double()
+        if value.numel() == 1 or deviation == 0:
+            assert value.mean() == mean, name
+            continue
+        error = 6 * deviation / value.numel() ** 0.5  # Both are samples of the same distribution.
+        assert abs(value.mean() - mean) < error, name
+        assert abs(value.std() - deviation) < error, name
+
+
+@pytest.mark.parametrize("recipe", ["A", "B"])
+@pytest.mark.parametrize("image", ["small", "odd"])
+def test_segments_are_the_official_ones(
+    parity: Path, recipe_state: dict[str, Tensor], recipe_model: AMD, recipe: str, image: str
+) -> None:
+    found = tensors(parity / "fixture_seg.npz")
+    if recipe == "B":
+        damped = {name: 0.2 * value if name.endswith("bn3.weight") else value for name, value in recipe_state.items()}
+        recipe_model.load_state_dict(damped)
+    images = (found[f"{image}_rgb"] / 255).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        logits = recipe_model(images)
+        stages = recipe_model.backbone2.stages(found[f"{image}_x"])
+    expected = found[f"{recipe}_{image}_eval_logits"]
+    assert (logits - expected).abs().max() < (1e-5 * expected.abs().max() if recipe == "A" else 1e-4)
+    if recipe == "B":
+        torch.testing.assert_close(logits.softmax(1), found[f"B_{image}_eval_softmax"], atol=5e-5, rtol=0)
+    for stage, name in zip(stages, ("c2", "c3", "c4", "c5"), strict=True):
+        torch.testing.assert_close(
+            stage.mean((0, 2, 3)), found[f"{recipe}_{image}_eval_{name}_mean"], rtol=1e-4, atol=1e-4
+        )
+
+
+def test_a_batch_in_training_mode_shares_its_statistics(parity: Path, recipe_model: AMD) -> None:
+    found = tensors(parity / "fixture_seg.npz")
+    recipe_model.train().decode_head2.dropout.p = 0
+    images = (found["small_rgb"] / 255).permute(2, 0, 1)
+    with torch.no_grad():
+        logits = recipe_model(torch.stack([images, images.flip(2)]))
+    torch.testing.assert_close(logits, found["A_small_train_logits"], atol=5e-4, rtol=1e-4)
+    for name in ("running_mean", "running_var"):
+        torch.testing.assert_close(
+            getattr(recipe_model.backbone2.bn1, name), found[f"A_small_train_bn1_{name}_after"], atol=1e-5, rtol=1e-5
+        )
+
+
+def test_correlation_is_the_official_one(parity: Path) -> None:
+    found = tensors(parity / "fixture_ops.npz")
+    torch.testing.assert_close(correlation(found["corr_x1"], found["corr_x2"]), found["corr"], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 7), (6, 10), (13, 5)])
+def test_correlation_equals_one_displacement_after_the_other(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    first, second = torch.randn(2, 2, 6, *size, dtype=torch.float64).requires_grad_()
+    torch.testing.assert_close(correlation(first, second), plain_correlation(first, second))
+    torch.autograd.gradcheck(correlation, (first[:1, :2], second[:1, :2]), fast_mode=True)
+
+
+def test_the_estimator_is_the_official_one(parity: Path) -> None:
+    found = tensors(parity / "fixture_ops.npz")
+    estimator = FlowEstimator()
+    prefix = "decode_head.flownet.flow_estimators."
+    estimator.load_state_dict(
+        {name: recipe_tensor(prefix + name, tuple(value.shape)) for name, value in estimator.state_dict().items()}
+    )
+    with torch.no_grad():
+        features = estimator(found["est_in"])
+        pooled = estimator.flow(pool_segments(features, found["est_mask"])[..., None])[0, :, :, 0].T
+        dense = estimator.flow(features)
+    torch.testing.assert_close(features[:, 64:], found["est_x5"], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(pooled, found["est_group"], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(dense, found["est_dense"], atol=1e-5, rtol=1e-4)
+
+
+def test_an_empty_segment_pools_to_finite_values() -> None:
+    features = torch.randn(1, 3, 4, 4, requires_grad=True)
+    masks = torch.zeros(1, 2, 4, 4)
+    masks[:, 0] = 1
+    pooled = pool_segments(features, masks)
+    pooled.sum().backward()
+    torch.testing.assert_close(pooled[..., 0], features.mean((2, 3)))
+    assert not pooled[..., 1].any()
+    assert features.grad is not None
+    assert features.grad.isfinite().all()
+
+
+def test_the_backbone_loads_into_torchvision() -> None:
+    builds: dict[BackboneName, Any] = {"resnet50": resnet50, "resnet18": resnet18}
+    for name, build in builds.items():
+        missing = build(weights=None).load_state_dict(Backbone(name).state_dict(), strict=False)
+        assert (missing.missing_keys, missing.unexpected_keys) == (["fc.weight", "fc.bias"], [])
+
+
+def test_dilations_and_strides_are_those_of_the_paper() -> None:
+    for name in get_args(BackboneName):
+        backbone = Backbone(name)
+        spatial = [
+            {(layer.dilation, layer.padding) for layer in stage.modules() if _is_spatial(layer)}
+            for stage in (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4)
+        ]
+        assert spatial == [{((1, 1), (1, 1))}] * 3 + [{((2, 2), (2, 2))}]
+        sizes = [tuple(stage.shape[2:]) for stage in backbone.stages(torch.zeros(1, 3, 75, 101))]
+        assert sizes == [(19, 26), (10, 13), (10, 13), (10, 13)]
+
+
+def _is_spatial(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3)
+
+
+def test_the_small_network_runs_on_odd_sizes() -> None:
+    model = AMD(Architecture("resnet18")).eval()
+    assert isinstance(model.decode_head2, SegmentHead)
+    with torch.inference_mode():
+        assert model(torch.rand(1, 3, 33, 57)).shape == (1, 5, 5, 8)
+
+
+def test_segment_flow_is_what_the_vectors_say() -> None:
+    """With hard segments every pixel of a segment moves by its vector; the other frame's masks are used."""
+    torch.manual_seed(0)
+    halves = torch.zeros(2, 1, 5, 8, 8)
+    halves[:, :, 0, :, :4] = halves[:, :, 1, :, 4:] = 1
+    images = torch.rand(2, 1, 3, 64, 128)
+    with torch.no_grad():
+        network = MotionNetwork()
+        same, swapped = network(images, halves), network(images, halves[:, :, [1, 0, 2, 3, 4]])
+    finest = same.flows[0]  # [2, 2, 64, 128]
+    torch.testing.assert_close(finest[0, :, 0, 0], same.vectors[0, 0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(finest[0, :, -1, -1], same.vectors[0, 1], atol=1e-5, rtol=1e-4)
+    assert [tuple(flow.shape[2:]) for flow in same.flows] == [(64, 128), (32, 64), (16, 32), (8, 16), (4, 8)]
+    assert same.dense == []
+    torch.testing.assert_close(swapped.vectors[:, [1, 0]], same.vectors[:, :2])  # Segments have no order.
+    torch.testing.assert_close(swapped.flows[0], same.flows[0])
+
+
+def test_motion_sizes_that_no_pyramid_fits_are_refused() -> None:
+    for size in ((0, 64), (64, 100), (-64, 64)):
+        with pytest.raises(UserError, match="multiples of 64"):
+            Architecture(motion_size=size)
