@@ -1,0 +1,103 @@
+"""Weights: our safetensors, which know their architecture, and official ``.caffemodel`` files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from torch import nn
+
+from spn_instances.networks import Architecture, Refinement, RefinementNet, ResNetF
+from spn_instances.official import read_official
+from vos_shared.checkpoints import safetensors_io
+from vos_shared.errors import BadWeights
+
+Network = TypeVar("Network", ResNetF, RefinementNet)
+
+_NAMES = {ResNetF: "spn-instances foreground", RefinementNet: "spn-instances refinement"}
+
+
+@dataclass(frozen=True)
+class Snapshot(Generic[Network]):
+    """A network with its weights.
+
+    Attributes:
+        model: in evaluation mode.
+        metadata: what the file says of itself.
+    """
+
+    model: Network
+    metadata: Mapping[str, str]
+
+    @property
+    def description(self) -> str:
+        """What the weights are, in words."""
+        return self.metadata.get("description", "weights of spn-instances")
+
+    @property
+    def trained(self) -> bool:
+        """False where no training stands behind the weights."""
+        return self.metadata.get("trained", "true") == "true"
+
+
+def save_weights(
+    path: Path, model: ResNetF | RefinementNet, notes: Mapping[str, str], *, half: bool = False
+) -> None:  # fmt: skip
+    """Write a model.
+
+    Args:
+        path: of the file.
+        model: its state and architecture go in.
+        notes: more metadata, for example data and steps.
+        half: store floating-point values with 16 bits.
+    """
+    metadata = {**notes, "network": _NAMES[type(model)], "architecture": json.dumps(asdict(model.architecture))}
+    safetensors_io.save(path, model.state_dict(), metadata, half=half)
+
+
+def load_weights(path: str | Path, kind: type[Network]) -> Snapshot[Network]:
+    """Read a file of ours or a ``.caffemodel``.
+
+    Args:
+        path: of the file.
+        kind: `ResNetF` or `RefinementNet`.
+
+    Raises:
+        BadWeights: missing, damaged or of another network.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        return _read(path, kind)
+    model = read_official(path)
+    if not isinstance(model, kind):
+        raise BadWeights(f"{path}: these are weights of {_NAMES[type(model)]}; here {_NAMES[kind]} is needed")
+    return Snapshot(model, {"description": f"official {path.name}"})
+
+
+def _read(path: Path, kind: type[Network]) -> Snapshot[Network]:
+    state, metadata = safetensors_io.load(path)
+    if metadata.get("network") != _NAMES[kind]:
+        found = metadata.get("network", "an unknown network")
+        raise BadWeights(f"{path}: these are weights of {found}; here {_NAMES[kind]} is needed")
+    try:
+        description = json.loads(metadata["architecture"])
+        model = _built(description, kind)
+        model.load_state_dict(state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as reason:
+        words = str(reason).splitlines()[0]
+        raise BadWeights(f"{path}: written by another version of spn-instances ({words})") from reason
+    return Snapshot(model.eval(), metadata)
+
+
+def _built(description: dict[str, Any], kind: type[Network]) -> Network:
+    if issubclass(kind, RefinementNet):
+        return kind(Refinement(**description))
+    return kind(Architecture(**{**description, "blocks": tuple(description["blocks"])}))
+
+
+def parameter_count(*models: nn.Module) -> int:
+    """Number of learned values of some networks."""
+    return sum(parameter.numel() for model in models for parameter in model.parameters())

@@ -1,0 +1,173 @@
+"""Where training starts: ImageNet networks of others, official files, or nothing.
+
+All networks see BGR pixels minus a mean. Where the donor saw its pixels otherwise, the difference is an affine map of
+the input and goes into the first layer, exactly but for the zero padding at the frame's border.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from spn_instances.images import MEAN_BGR
+from spn_instances.networks import Architecture, Refinement, RefinementNet, ResNetF
+from spn_instances.official import from_caffe, from_torchvision_resnet
+from vos_shared.checkpoints.caffe import read_caffemodel
+from vos_shared.errors import BadWeights, UserError
+from vos_shared.layers.imagenet import IMAGE_MEAN, IMAGE_STD
+from vos_shared.layers.tensorflow import kernel_from_tensorflow
+
+IMAGENET: Final = "imagenet"
+"""Start from torchvision's weights, downloaded to the hub cache."""
+RANDOM: Final = "random"
+"""Start from the initialiser alone."""
+
+
+def starting_foreground(architecture: Architecture, start: str) -> ResNetF:
+    """A network with the values that the parent's training starts from.
+
+    Args:
+        architecture: of the network.
+        start: ``imagenet``: torchvision's ResNet-101 or ResNet-18; ``random``; or a file: MSRA's ResNet as
+            ``.caffemodel``, Keras' MobileNet as npz. What the donor lacks, such as the head, is initialised.
+
+    Raises:
+        BadWeights: the file does not fit the network.
+    """
+    model = ResNetF(architecture)
+    if start == RANDOM:
+        return model
+    if start == IMAGENET:
+        model.load_state_dict(_imagenet(model))
+    elif start.endswith(".npz"):
+        model.load_state_dict(from_keras_mobilenet(_read_npz(Path(start)), model))
+    else:
+        model.load_state_dict(from_caffe(read_caffemodel(start), model, start, partial=True))
+    return model
+
+
+def starting_refinement(architecture: Refinement, start: str) -> RefinementNet:
+    """A refinement network to be trained.
+
+    Args:
+        architecture: of the network.
+        start: ``imagenet``: torchvision's VGG-16; ``random``; or VGG-16 or another refinement network as
+            ``.caffemodel``.
+
+    Raises:
+        BadWeights: the file does not fit the network.
+    """
+    model = RefinementNet(architecture)
+    if start == IMAGENET:
+        from torchvision.models import VGG16_Weights
+
+        if architecture.width != 64:
+            raise UserError(f"spn-instances: VGG-16 has width 64, not {architecture.width}; give --start random")
+        donor = VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
+        model.load_state_dict(from_torchvision_vgg(donor, model))
+    elif start != RANDOM:
+        model.load_state_dict(from_caffe(read_caffemodel(start), model, start, partial=True))
+    return model
+
+
+def _imagenet(model: ResNetF) -> dict[str, Tensor]:
+    from torchvision.models import ResNet18_Weights, ResNet101_Weights
+
+    if model.architecture.trunk == "mobilenet":
+        raise UserError("spn-instances: torchvision has no MobileNet-v1; give --start FILE.npz with Keras' weights")
+    if model.architecture.trunk == "resnet18":
+        donor = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
+        body = {f"trunk.body.{name}": value for name, value in _for_our_input(donor).items() if "fc." not in name}
+        return {**model.state_dict(), **body}
+    donor = ResNet101_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
+    return from_torchvision_resnet(_for_our_input(donor), model)
+
+
+def _for_our_input(donor: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """torchvision's ResNet for our input: the first layers' weights change."""
+    mean, std = (255 * torch.tensor(values) for values in (IMAGE_MEAN, IMAGE_STD))
+    weight, added = _to_bgr_input(donor["conv1.weight"], 1 / std, -mean / std)
+    return {**donor, "conv1.weight": weight, "bn1.running_mean": donor["bn1.running_mean"] - added}
+
+
+_VGG = {1: (0, 2), 2: (5, 7), 3: (10, 12, 14), 4: (17, 19, 21), 5: (24, 26, 28)}
+"""Places of the convolutions in torchvision's ``features``."""
+
+
+def from_torchvision_vgg(donor: Mapping[str, Tensor], model: RefinementNet) -> dict[str, Tensor]:
+    """torchvision's VGG-16 as the guidance; all else keeps the model's values."""
+    state = model.state_dict()
+    for stage, places in _VGG.items():
+        for number, place in enumerate(places, start=1):
+            for leaf in ("weight", "bias"):
+                state[f"guidance.conv{stage}_{number}.{leaf}"] = donor[f"features.{place}.{leaf}"].clone()
+    mean, std = (255 * torch.tensor(values) for values in (IMAGE_MEAN, IMAGE_STD))
+    weight, added = _to_bgr_input(donor["features.0.weight"], 1 / std, -mean / std)
+    state["guidance.conv1_1.weight"] = weight
+    state["guidance.conv1_1.bias"] += added
+    return state
+
+
+def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile) as reason:
+        raise BadWeights(f"{path} cannot be read as an npz file ({reason})") from reason
+
+
+def from_keras_mobilenet(arrays: Mapping[str, npt.NDArray[Any]], model: ResNetF) -> dict[str, Tensor]:
+    """Keras' MobileNet-v1 1.0, which sees RGB / 127.5 - 1, as the trunk; the head keeps the model's values.
+
+    Args:
+        arrays: ``conv1|kernel``, ``conv_dw_1_bn|gamma`` and so on, kernels HWIO.
+        model: with trunk mobilenet.
+
+    Raises:
+        BadWeights: a layer is missing, or the trunk is another.
+    """
+    if model.architecture.trunk != "mobilenet":
+        raise BadWeights("MobileNet weights start trunk mobilenet only")
+    layers = {"conv1": "trunk.stem"}
+    for number in range(1, 13):
+        layers[f"conv_dw_{number}"] = f"trunk.blocks.{number - 1}.depthwise"
+        layers[f"conv_pw_{number}"] = f"trunk.blocks.{number - 1}.pointwise"
+    state = model.state_dict()
+    leaves = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+    try:
+        for donor, ours in layers.items():
+            depthwise = ours.endswith("depthwise")
+            kernel = arrays[f"{donor}|{'depthwise_' if depthwise else ''}kernel"]
+            state[f"{ours}.conv.weight"] = _tensor(kernel_from_tensorflow(kernel, depthwise=depthwise))
+            state |= {f"{ours}.norm.{leaf}": _tensor(arrays[f"{donor}_bn|{name}"]) for name, leaf in leaves.items()}
+    except KeyError as error:
+        raise BadWeights(f"not Keras' MobileNet: {error.args[0]} is missing") from error
+    ones = torch.ones(3)
+    weight, added = _to_bgr_input(state["trunk.stem.conv.weight"], ones / 127.5, -ones)
+    state["trunk.stem.conv.weight"] = weight
+    state["trunk.stem.norm.running_mean"] -= added
+    return state
+
+
+def _tensor(array: npt.NDArray[Any]) -> Tensor:
+    return torch.from_numpy(np.array(array, np.float32))
+
+
+def _to_bgr_input(weight: Tensor, factor: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+    """A first layer that saw factor * rgb + offset, for input bgr - mean: its kernel, and what it adds to each channel.
+
+    Args:
+        weight: [C, 3, k, k] over RGB.
+        factor: [3], RGB.
+        offset: [3], RGB.
+    """
+    mean_rgb = torch.tensor(MEAN_BGR[::-1], dtype=weight.dtype)
+    added = (weight * (factor * mean_rgb + offset)[None, :, None, None]).sum((1, 2, 3))
+    return (weight * factor[None, :, None, None]).flip(1).contiguous(), added
