@@ -163,7 +163,7 @@ class Publish:
     description: str
     """What the weights are, in a few words."""
     note: str
-    """Data, hardware and time, in words."""
+    """Data, hardware and time, as text."""
     scores: Path | None = None
     """JSON file of `judge`."""
 

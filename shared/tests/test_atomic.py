@@ -72,7 +72,7 @@ def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path: Path) -> None
 def test_what_is_no_json_is_not_replaced_by_it(tmp_path: Path) -> None:
     film, ours = tmp_path / "film.mp4", tmp_path / "scores.json"
     film.write_bytes(b"\0\0\0\x20ftypisom")
-    with pytest.raises(UserError, match=r"film\.mp4 is there already and is no JSON file"):
+    with pytest.raises(UserError, match=r"film\.mp4 exists and is not a JSON file"):
         require_json(film)
     write_json(ours, {})
     for path in (ours, tmp_path / "new.json", None):

@@ -240,7 +240,7 @@ def test_a_run_goes_on_as_it_began(whole: Path) -> None:
 def test_what_a_run_has_written_is_not_replaced(whole: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"already holds a run \(resume\.pt, last\.safetensors, log\.jsonl\)"):
         train(whole)
-    with only_run(tmp_path, fabric("cpu")), pytest.raises(UserError, match="another run is at work"):
+    with only_run(tmp_path, fabric("cpu")), pytest.raises(UserError, match="another run uses"):
         train(tmp_path)
     (tmp_path / ".0123456789abcdef.partial").write_bytes(b"132 MB")  # Of a run that was killed while it saved.
     train(tmp_path, steps=1)

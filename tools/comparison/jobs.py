@@ -20,7 +20,7 @@ class Job:
         method: name of the method.
         entry: its entry point, ``module:attribute``.
         variant: name of its variant, and of the row.
-        title: the method in words.
+        title: describes the method in a few words.
         paper: authors, venue, year.
         given: what it is told about the objects.
         weights: a file, a name, or None for the method's default.

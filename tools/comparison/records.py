@@ -78,7 +78,7 @@ class Row:
 
     Attributes:
         label: its name in tables and as folder of masks.
-        title: in words.
+        title: describes it in a few words.
         paper: authors, venue, year; empty if not known.
         given: what it was told about the objects.
         masks: results folder.

@@ -16,7 +16,7 @@ def bootstrap_interval(
 ) -> tuple[float, float] | None:
     """95 % percentile bootstrap interval of a mean over items that come grouped in sequences.
 
-    Sequences are drawn with replacement, each with all its objects: objects of one video are no independent samples.
+    Sequences are drawn with replacement, each with all its objects: objects of one video are not independent samples.
 
     Args:
         values: the items' values by sequence; nan is left out.

@@ -102,7 +102,7 @@ def test_a_snapshot_of_another_network_is_one_clear_line(content: object, tmp_pa
     path = tmp_path / "other.pth"
     torch.save(content, path)
     with pytest.raises(
-        BadWeights, match=r"other\.pth( are of another network| are no dense-ulearn|: a is int, not a tensor)"
+        BadWeights, match=r"other\.pth( are of another network| are not a dense-ulearn|: a is int, not a tensor)"
     ) as error:
         load(path, "cpu")
     assert "\n" not in str(error.value)

@@ -34,7 +34,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(path)
-    except OSError as error:  # A full disk is told without a name, or with that of the temporary file.
+    except OSError as error:  # For a full disk the error has no name, or that of the temporary file.
         if error.errno is not None and error.filename in (None, str(temporary)):
             error.filename, error.filename2 = str(path), None
         raise
@@ -70,7 +70,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def require_json(path: Path | None) -> None:
-    """Refuse, before any work, to replace a file that is no JSON file, such as the input, by one.
+    """Refuse, before any work, to overwrite a file that is not JSON, for example the input.
 
     Raises:
         UserError: naming the file.
@@ -80,4 +80,4 @@ def require_json(path: Path | None) -> None:
     with path.open("rb") as file:
         start = file.read(1)
     if start not in {b"", b"{", b"["}:
-        raise UserError(f"{path} is there already and is no JSON file; choose another name")
+        raise UserError(f"{path} exists and is not a JSON file; choose another name")

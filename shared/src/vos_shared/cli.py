@@ -33,13 +33,13 @@ def run_cli(command: Callable[[], object], *, prog: str | None = None) -> int:
         prog: name of the program; by default that of the script.
 
     Returns:
-        The exit code: 0, 2 after such an error, 130 after Ctrl-C, 141 if nobody reads the output any more, or what the
+        The exit code: 0, 2 after such an error, 130 after Ctrl-C, 141 if nobody reads the output, or what the
         command returns if that is an int.
 
     """
     prog = prog or Path(sys.argv[0]).name
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # A terminal or file that knows no "−" or "é" shall not end a run.
+        if isinstance(stream, TextIOWrapper):  # A terminal or file whose encoding lacks "−" or "é" must not end a run.
             stream.reconfigure(errors="backslashreplace")
     try:
         result = command()
@@ -51,7 +51,7 @@ def run_cli(command: Callable[[], object], *, prog: str | None = None) -> int:
     except KeyboardInterrupt:
         print(f"{prog}: stopped; what is finished stays", file=sys.stderr)
         return STOPPED
-    except BrokenPipeError:  # As in `vos doctor demo | head -1`, which is no error.
+    except BrokenPipeError:  # As in `vos doctor demo | head -1`; not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end.
         return 141
     except OSError as error:
@@ -101,7 +101,7 @@ def _is_want_of_memory(error: MemoryError | RuntimeError) -> bool:
 
 
 def _refusal(error: OSError) -> str | None:
-    """What the system refused, in words; None where it is no matter of files."""
+    """One line about a file error; None if the error is not about a file."""
     file = error.filename2 or error.filename  # The first of two is a temporary one that should have been renamed.
     if file is not None:
         return f"{file}: {error.strerror}"

@@ -129,7 +129,7 @@ class MethodContract:
         options: Mapping[str, Any],
         all_ids: set[int],
     ) -> None:
-        """A name that is offered can be used; where an extra is missing, loading says so."""
+        """Every listed variant can be loaded; where an extra is missing, loading says so."""
         frames, truth = clip(2)
         for variant in method.variant_names:
             try:
@@ -157,7 +157,7 @@ class MethodContract:
         assert set(np.unique(masks_of(segment(segmenter, frames, {0: truth[0]})))) <= all_ids
 
     def test_given_objects_come_back(self, segment: Segment, segmenter: Segmenter, prompted: bool) -> None:
-        """What is given is (nearly) what comes back."""
+        """The first mask is (nearly) the prompt."""
         if not prompted:
             pytest.skip("finds objects by itself")
         frames, truth = clip(1)
@@ -235,7 +235,7 @@ class MethodContract:
             assert not masks_of(segment(segmenter, frames, {0: empty})).any()
 
     def test_an_object_that_comes_later(self, segment: Segment, segmenter: Segmenter, prompted: bool) -> None:
-        """It is prompted where it first appears, and not known before."""
+        """Its prompt comes in the frame where it first appears; before, it does not exist."""
         if not prompted:
             pytest.skip("finds objects by itself")
         frames, truth = clip(6)
@@ -245,7 +245,7 @@ class MethodContract:
         assert 2 in masks[3]
 
     def test_all_objects_may_come_later(self, segment: Segment, segmenter: Segmenter, prompted: bool) -> None:
-        """Nothing is known in the first frames."""
+        """The first frames have no prompt."""
         if not prompted:
             pytest.skip("finds objects by itself")
         frames, truth = clip(4)

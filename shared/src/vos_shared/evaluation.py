@@ -168,7 +168,7 @@ def _score_in_processes(jobs: Sequence[_Job], workers: int, bar: Callable[[], tq
                     done.result()
                     shown.update(len(futures[done].frames))
         except BrokenProcessPool:
-            raise UserError(f"one of {workers} workers died, perhaps for want of memory; use fewer") from None
+            raise UserError(f"one of {workers} workers died, perhaps because memory ran out; use fewer") from None
         finally:
             pool.shutdown(cancel_futures=True)
     items = {job: future.result() for future, job in futures.items()}

@@ -64,7 +64,7 @@ class ModelInfo:
 
     Attributes:
         parameters: number of learned values in the networks; 0 for a method without a network.
-        weights: what the weights are, in words ("official ytvos_e060_res4", "untrained, seed 0", "none needed").
+        weights: describes the weights ("official ytvos_e060_res4", "untrained, seed 0", "none needed").
         trained: False where no training of any kind stands behind the result.
 
     """
@@ -114,7 +114,7 @@ class Method:
 
     Attributes:
         name: the name on command lines and in results, for example ``dense-ulearn``.
-        title: the method in words.
+        title: describes the method in a few words.
         paper: authors, venue and year.
         supervision: what the method is told about the objects.
         loader: ``module:function`` of ``load(weights, device, precision, **options) -> Segmenter``; imported on use.

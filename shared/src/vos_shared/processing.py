@@ -118,7 +118,7 @@ def process(
         sequences: the share of this process.
         segmenter: runs over one after another.
         outputs: what is written, the first is the main one. `check_outputs` looks at them before long work.
-        supervision: what the segmenter is told.
+        supervision: of the method.
         device: where it computes, for the times.
         seed: of random numbers, the same for every sequence.
         resume: leave alone what is finished; False computes all anew.

@@ -134,7 +134,7 @@ class ResultsTree:
         Args:
             sequence_name: a folder name.
             inputs: a fingerprint of what the content is made from.
-            said: what the record shall say, too, as it is when the block ends.
+            said: more entries of the record, read when the block ends.
 
         Yields:
             An empty folder.
@@ -334,10 +334,10 @@ def missing_frames(
         check: raise if any lacks.
 
     Returns:
-        The missing frames of each sequence that lacks any.
+        The missing frames of each incomplete sequence.
 
     Raises:
-        BadResults: no such folder; with `check`, a list of all that lacks.
+        BadResults: no such folder; with `check`, a list of everything that is missing.
 
     """
     root = Path(root)

@@ -44,7 +44,7 @@ def check_step(frame: Frame, prompt: ObjectMask | None, size: tuple[int, int] | 
 
 
 def stack_soft_masks(soft_masks: Mapping[int, npt.NDArray[np.float32]], size: tuple[int, int]) -> SoftMasks:
-    """Soft masks by object id as one array, float32 [K, H, W]; row k belongs to id k + 1, ids that lack are zero.
+    """Soft masks by object id as one array, float32 [K, H, W]; row k belongs to id k + 1, missing ids are zero.
 
     Args:
         soft_masks: float32 [H, W] in 0..1 of each object.

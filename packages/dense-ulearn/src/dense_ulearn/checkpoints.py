@@ -30,7 +30,7 @@ class Weights:
 
     Attributes:
         state: all 129 entries, float32 (counters int64), on the CPU.
-        description: what they are, in words.
+        description: of the weights.
         trained: False where the network is as it was initialised.
         metadata: what else the file says.
     """
@@ -101,7 +101,7 @@ def read_official(path: Path) -> Weights:
     content = load_torch(path)
     if not isinstance(content, Mapping) or not isinstance(content.get("model"), Mapping):
         raise BadWeights(
-            f"weights {path} are no dense-ulearn snapshot: it is a dictionary with 'model', 'epoch', 'score'"
+            f"weights {path} are not a dense-ulearn snapshot, which is a dictionary with 'model', 'epoch', 'score'"
         )
     metadata = {name: str(number) for name, number in numbers_of(content).items()}
     words = f"official {path.stem}" + (f", epoch {metadata['epoch']}" if "epoch" in metadata else "")
@@ -125,7 +125,7 @@ def write_official(
     """Write a snapshot that the official code loads; its optimiser state is empty, as that code starts it afresh.
 
     Args:
-        path: ``.pth`` by custom.
+        path: usually ``.pth``.
         state: weights of a `DenseNetwork`.
         epoch: the epoch that the weights come from.
         score: their validation score, (J + F) / 2 in 0..1.

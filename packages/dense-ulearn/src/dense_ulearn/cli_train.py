@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainArguments(RunArguments):
-    """What every training run is told."""
+    """Options of every training run."""
 
     settings: Annotated[TrainingSettings, tyro.conf.arg(name="")] = CUSTOM
     weights: Path | None = None
     """Start from these weights instead of random ones."""
     validation: Path | None = None
-    """DAVIS folder (2017, or 2016) to validate on; without one there is no validation and no best/."""
+    """DAVIS folder (2017, or 2016) to validate on; without it there is no validation and no best/."""
     validation_split: str = "train"
     """Its list of sequences, by name or path. Do not choose weights by the set that they will be judged on."""
     validation_sequences: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ class TrainArguments(RunArguments):
     """How many improved snapshots stay in best/."""
 
     def start(self, find_videos: Callable[[], Sequence[Video]], data: str) -> int:
-        """Train on the videos that `find_videos` finds; `data` says in words what they are.
+        """Train on the videos that `find_videos` finds; `data` describes them.
 
         Returns:
             The exit code.

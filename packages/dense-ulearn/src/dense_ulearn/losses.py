@@ -32,7 +32,7 @@ class Offsets(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """What the objective says of one batch.
+    """The losses of one batch.
 
     Attributes:
         main: the sum that is minimised, scalar.
@@ -53,7 +53,7 @@ def check_cells(height: int, width: int, objective: ObjectiveSettings) -> None:
     """Refuse a feature map that the grids do not divide.
 
     Raises:
-        UserError: height or width, in cells, is no multiple of a grid size.
+        UserError: height or width, in cells, is not a multiple of a grid size.
     """
     for grid in (objective.grid, objective.reference_grid):
         if height % grid or width % grid or not height or not width:

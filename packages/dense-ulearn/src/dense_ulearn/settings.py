@@ -61,6 +61,6 @@ class InferenceSettings(PropagationSettings):
             raise UserError(f"dense-ulearn has no features {self.layer!r}; choose {', '.join(CHANNELS)}")
         if self.input_size == 0 or not -1 <= self.input_size <= MAX_SIDE:
             raise UserError(
-                f"input size {self.input_size} is no side length; give pixels, at most {MAX_SIDE}, or -1 for "
+                f"input size {self.input_size} is not a side length; give pixels, at most {MAX_SIDE}, or -1 for "
                 "frames as they are"
             )

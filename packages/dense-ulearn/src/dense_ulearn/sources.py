@@ -96,8 +96,8 @@ def found_videos(places: Sequence[Path], output: Path, longest: int) -> list[Vid
 
     Args:
         places: folders of videos (video files and folders of frames), folders of frames, video files, or patterns. In a
-            folder with video files, single images are no frames.
-        output: folder of the run, which is no video; the frames of video files go to ``frames`` in it.
+            folder with video files, single images are not frames.
+        output: folder of the run, which is not a video; the frames of video files go to ``frames`` in it.
         longest: length that the shorter side of cached frames is cut down to, in pixels; training needs no more.
 
     Raises:

@@ -37,7 +37,7 @@ class RunOptions:
         minutes: wall time between two saves.
         workers: processes that prepare clips.
         keep: how many improved snapshots stay in `best/`.
-        data: what was trained on, in words, for the snapshots' metadata.
+        data: describes the training data, for the snapshots' metadata.
     """
 
     folder: Path

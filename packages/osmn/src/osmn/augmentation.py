@@ -15,7 +15,7 @@ from vos_shared.method import Frame
 
 @dataclass(frozen=True)
 class VisualDraw:
-    """What chance decided for one visual guide.
+    """Random draws for one visual guide.
 
     Attributes:
         sides: growth of the box on the left, top, right and bottom as a part of its size; positive adds black.
@@ -46,8 +46,8 @@ def augment_visual(
     Args:
         frame: uint8 RGB [H, W, 3].
         mask: the object, bool [H, W].
-        draw: what chance decided.
-        keep_aspect: fit in place of stretching.
+        draw: the random draws.
+        keep_aspect: fit instead of stretching.
 
     Returns:
         uint8 [224, 224, 3] and bool [224, 224].
@@ -79,7 +79,7 @@ def _turn(image: Image.Image, draw: VisualDraw) -> Frame:
 
 @dataclass(frozen=True)
 class SpatialDraw:
-    """What chance decided for one spatial guide: shift in standard deviations and factor of them, (x, y) each."""
+    """Random draws for one spatial guide: shift in standard deviations and factor of them, (x, y) each."""
 
     shift: tuple[float, float]
     factor: tuple[float, float]
@@ -103,7 +103,7 @@ class SpatialDraw:
 
 @dataclass(frozen=True)
 class MaskDraw:
-    """What chance decided for one of masktrack's guides: a scale, and a shift (x, y) as a part of the box."""
+    """Random draws for one of masktrack's guides: a scale, and a shift (x, y) as a part of the box."""
 
     scale: float
     shift: tuple[float, float]
@@ -121,7 +121,7 @@ def perturb_mask(mask: BoolMask, draw: MaskDraw) -> BoolMask:
 
     Args:
         mask: bool [H, W]; an empty one stays as it is.
-        draw: what chance decided.
+        draw: the random draws.
     """
     rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
     if not len(rows):

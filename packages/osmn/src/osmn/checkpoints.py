@@ -26,7 +26,7 @@ class Snapshot:
     Attributes:
         model: in evaluation mode.
         scale_value: factor of the normalised pixels it was trained with.
-        metadata: what the file says of itself.
+        metadata: of the file.
     """
 
     model: OSMN
@@ -35,12 +35,12 @@ class Snapshot:
 
     @property
     def description(self) -> str:
-        """What the weights are, in words."""
+        """Describes the weights."""
         return self.metadata.get("description", "weights of osmn")
 
     @property
     def trained(self) -> bool:
-        """False where no training stands behind the weights."""
+        """False if the weights were not trained."""
         return self.metadata.get("trained", "true") == "true"
 
     @property

@@ -21,7 +21,7 @@ Variant = Literal["osvos", "mod_early_conv", "no_visual", "no_spatial", "deeplab
 
 @dataclass(frozen=True, kw_only=True)
 class TrainArguments(RunArguments):
-    """What every training run is told."""
+    """Options of every training run."""
 
     weights: str
     """What the network starts from: imagenet (torchvision's VGG16), random, slim's vgg_16.ckpt, Keras' MobileNet as npz
@@ -38,11 +38,11 @@ class TrainArguments(RunArguments):
             raise UserError(f"osmn: --head-width is {self.head_width}; it must be at least 1")
 
     def start_training(self, find_source: Callable[[], Source], data: str) -> int:
-        """Train on a source; `data` says in words what it is.
+        """Train on a source.
 
         Args:
             find_source: makes the source, in every process, in the first of each machine before the others.
-            data: what it is, in words.
+            data: describes it.
 
         Returns:
             The exit code.
@@ -167,7 +167,7 @@ class TrainOnVideos(TrainArguments):
         return self.start_training(find, self.dataset)
 
     def _shorter_side(self, model: Any) -> str:
-        """That of the frames it was trained on: objects shall be as large as they were."""
+        """That of the training frames, so that objects are as large as in training."""
         return str(min(self.samples.size))
 
 

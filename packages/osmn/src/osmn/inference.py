@@ -86,7 +86,7 @@ class OSMNSegmenter(Segmenter):
         """Segment the next frame; objects are known from the frame where they are prompted.
 
         Raises:
-            BadVideo: the frame is no uint8 RGB, or its size differs from the first frame's.
+            BadVideo: the frame is not uint8 RGB, or its size differs from the first frame's.
             BadMask: the prompt's size differs from the frame's.
         """
         video = self._open(frame, prompt)

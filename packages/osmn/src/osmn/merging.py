@@ -50,7 +50,7 @@ def merge_sequence(soft_masks: Path, sequence: VideoSequence, tree: ResultsTree)
         tree: takes the masks.
 
     Raises:
-        BadResults: no soft masks, of different sizes in one frame, of what is no object, or not in 0..1.
+        BadResults: no soft masks; different sizes in one frame; a folder that is not an object id; values not in 0..1.
     """
     ids = objects_with_soft_masks(soft_masks)
     if unfit := [str(object_id) for object_id in ids if not 0 < object_id < VOID]:

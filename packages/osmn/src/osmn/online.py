@@ -86,7 +86,7 @@ def fine_tune(
 
 
 def _mode(online: OnlineSettings) -> TrainingSettings:
-    # The trunks' statistics of lite cannot be had from one frame; the original knows no such case.
+    # The trunks' statistics of lite cannot be had from one frame; the original has no such case.
     return TrainingSettings(batch_size=1, fix_bn=online.fix_bn, fix_trunk_bn=True)
 
 

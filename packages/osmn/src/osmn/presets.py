@@ -33,7 +33,7 @@ class GuideAugmentation:
         std_ratio: the spatial guide's standard deviation is multiplied by 1 / (1 + r) to 1 + r.
         mask_scale: masktrack's guide: the mask is scaled by a factor in these bounds ..
         mask_shift: .. and moved by up to this part of its box, on each axis.
-        keep_aspect: fit the visual guide into its square in place of stretching it.
+        keep_aspect: fit the visual guide into its square instead of stretching it.
         blank_background: show the visual modulator the object alone.
     """
 
@@ -114,7 +114,7 @@ class SampleSettings:
         scales: factors of the size, one of them drawn for each batch.
         scale_value: factor of the normalised pixels; the network decides it.
         frame_crop_ratio: still images: each side of frame and label moves by up to this part of its length.
-        mask_guide: masktrack: the guide is the perturbed, dilated mask in place of a Gaussian.
+        mask_guide: masktrack: the guide is the perturbed, dilated mask instead of a Gaussian.
         augmentation: of the guides.
     """
 
@@ -141,7 +141,7 @@ class SampleSettings:
 
 
 def single_valued(architecture: Architecture, samples: SampleSettings, settings: TrainingSettings) -> bool:
-    """Whether a batch norm that takes statistics would see a single value a channel, of which there are none."""
+    """Whether a batch norm that takes statistics would see a single value per channel, which has no variance."""
     spatial = architecture.spatial and architecture.base_model != "masktrack" and not settings.fix_bn
     trunks = architecture.base_model == "lite" and not settings.fix_trunk_bn
     stride = 2 ** max(architecture.halvings.values())
@@ -160,7 +160,7 @@ def require_trainable(architecture: Architecture, samples: SampleSettings, setti
     if idle and architecture.base_model != "lite":
         raise UserError(f"osmn: {', '.join(idle)}: only lite has such trunks and blocks; leave it out")
     if settings.fix_seg and architecture.base_model == "lite":
-        raise UserError("osmn: lite knows no --fix-seg; give --fixed-seg-blocks")
+        raise UserError("osmn: lite has no --fix-seg; give --fixed-seg-blocks")
     if single_valued(architecture, samples, settings):
         fixed = "--fix-bn and --fix-trunk-bn" if architecture.base_model == "lite" else "--fix-bn"
         raise UserError(

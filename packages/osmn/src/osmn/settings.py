@@ -26,7 +26,7 @@ class InferenceSettings:
     pad_ratio: float = 0.03
     """Black margin of the visual guide, as a part of the object's box."""
     keep_aspect: bool = False
-    """Fit the visual guide into its square in place of stretching it."""
+    """Fit the visual guide into its square instead of stretching it."""
     blank_background: bool = True
     """Show the visual modulator the object alone; turn it off where the first mask is only a bounding box."""
     guide_frames: Path | None = None

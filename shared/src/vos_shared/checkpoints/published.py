@@ -75,8 +75,8 @@ class WeightsTable:
     Attributes:
         published: those of the paper's authors, by name.
         shipped: the file that comes with the package; what runs by default.
-        shipped_note: what it is, in words.
-        made: names of weights that are made and not stored (``untrained``), with what they are in words.
+        shipped_note: describes it.
+        made: names and descriptions of weights that are computed and not stored (``untrained``).
     """
 
     published: Mapping[str, PublishedWeights]
@@ -148,7 +148,7 @@ def fetch(entry: PublishedWeights, folder: Path | None = None) -> Path:
 
     Args:
         entry: what to fetch.
-        folder: in place of the cache.
+        folder: instead of the cache.
 
     Raises:
         BadWeights: no connection, or not the published file. Nothing is left behind.

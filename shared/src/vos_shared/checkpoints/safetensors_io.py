@@ -1,4 +1,4 @@
-"""Our weight files: safetensors, with metadata in words."""
+"""Our weight files: safetensors with text metadata."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def save(
     """Write weights, atomically; creates missing folders.
 
     Args:
-        path: where to; ``.safetensors`` by custom.
+        path: where to; usually ``.safetensors``.
         state_dict: tensors by name. Tensors that share memory are stored each by itself.
         metadata: what the weights are: method, training data, command, licence, ..
         half: store floating point values with 16 bits.
@@ -59,7 +59,7 @@ def load(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """What a file says of itself.
+    """The metadata of a file.
 
     Raises:
         BadWeights: missing, damaged, or no safetensors file.

@@ -33,7 +33,7 @@ def count(bits: Bits) -> int:
 def boundary(bits: Bits, width: int) -> Bits:
     """Pixels that differ from their right, lower, or lower right neighbour.
 
-    Beyond the image's edge its last row and column go on, so the edge itself is no boundary.
+    Beyond the image's edge its last row and column go on, so the edge itself is not a boundary.
 
     Args:
         bits: packed mask, uint64 [H, words].

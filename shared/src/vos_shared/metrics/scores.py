@@ -115,7 +115,7 @@ class Scores:
     def write_csv(self, path: str | Path) -> None:
         """Write a table of the measures, atomically: a row for the mean, named ``all``, then one for each item.
 
-        Folders that lack are made.
+        Creates missing folders.
         """
         text = StringIO()
         table = csv.writer(text, lineterminator="\n")

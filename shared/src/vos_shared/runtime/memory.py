@@ -31,7 +31,7 @@ def reset_peak(device: torch.device | str = "cpu") -> None:
     """Start measuring anew. Where the system forbids that (macOS, some containers), the peak is since the start."""
     device = torch.device(device)
     if device.type == "cuda":
-        torch.cuda.init()  # Where nothing is on the GPU yet, CUDA knows no peak, and refuses to reset it.
+        torch.cuda.init()  # Before its first use, CUDA has no peak and refuses to reset it.
         torch.cuda.reset_peak_memory_stats(device)
         return
     with suppress(OSError):

@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 
 class Workers:
-    """As many threads as torch uses, each at work on a piece of its own; on a GPU none, pieces run one by one.
+    """As many threads as torch uses, each with its own piece of the work; on a GPU none, pieces run one by one.
 
     Many small operations gain little when torch divides each among its threads, which then wait for one another
     hundreds of times a frame, longer the busier the machine is. Here each thread does all operations of a piece, and

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FAILURES: Final = (UserError, OSError, MemoryError, torch.OutOfMemoryError)
-"""What one process may meet alone: input, files that cannot be read or written, want of memory."""
+"""What can fail in one process alone: input, files that cannot be read or written, lack of memory."""
 _ELSEWHERE: Final = "training: another process cannot go on; it says why"
 _BROKEN: Final = ".broken"
-"""In the folder of a run: a process has left without the others' consent."""
+"""In the folder of a run: a process has ended without telling the others."""
 
 
 def most_urgent(code: int, fabric: Fabric) -> int:
@@ -44,7 +44,7 @@ def _cpu_group() -> Any:
 
 
 def on_any_process(wish: bool, fabric: Fabric) -> bool:
-    """Whether any process has a wish, such as to stop: all must leave a loop at the same step, or wait forever."""
+    """Whether any process asks, for example, to stop: all must leave a loop at the same step, or wait forever."""
     return most_urgent(int(wish), fabric) > 0
 
 
@@ -80,7 +80,7 @@ def only_run(folder: Path, fabric: Fabric) -> Iterator[None]:
     """Keep other runs out of a folder while the block runs; creates the folder if it is missing.
 
     Raises:
-        UserError: another run is at work there.
+        UserError: another run uses the folder.
         OSError: the folder cannot be created or written.
     """
     with ExitStack() as stack:
@@ -90,7 +90,7 @@ def only_run(folder: Path, fabric: Fabric) -> Iterator[None]:
                 return
             folder.mkdir(parents=True, exist_ok=True)
             if stack.enter_context(locked(folder / ".lock", seconds=0)) is False:
-                raise UserError(f"training: another run is at work in {folder}; let it end, or choose another")
+                raise UserError(f"training: another run uses {folder}; wait for its end, or choose another folder")
             for rest in folder.glob(".*.partial"):  # Of a run that was killed while it saved.
                 rest.unlink(missing_ok=True)
             (folder / _BROKEN).unlink(missing_ok=True)
@@ -121,7 +121,7 @@ def require_no_run(folder: Path, names: Sequence[str], fabric: Fabric) -> None:
 
 @contextmanager
 def leaving_others(folder: Path, fabric: Fabric) -> Iterator[None]:
-    """If the block raises what the other processes do not know of, let go of them: they end, too.
+    """If the block raises an error that the other processes do not know of, end them, too.
 
     A process that runs out of memory breaks the connection, and what the others exchange next fails.
 
@@ -130,7 +130,7 @@ def leaving_others(folder: Path, fabric: Fabric) -> Iterator[None]:
         fabric: launched.
 
     Raises:
-        UserError: in place of a failed exchange, where another process has left.
+        UserError: another process has left, so an exchange failed.
     """
     try:
         yield

@@ -123,7 +123,7 @@ def _said_by_worker(error: Exception, kind: str) -> str:
 
 @contextmanager
 def lost_workers_told() -> Iterator[None]:
-    """Turn PyTorch's news that a process of a data loader died, which may come at any time, into one line.
+    """Turn PyTorch's error about a data loader process that died, which can come at any time, into one line.
 
     Raises:
         UserError: with the remedy.
@@ -134,7 +134,7 @@ def lost_workers_told() -> Iterator[None]:
         if not _is_about_workers(error):
             raise
         raise UserError(
-            "training: a process that reads data was killed, perhaps for want of memory, or of shared memory "
+            "training: a process that reads data was killed, perhaps because memory ran out, or shared memory "
             "(/dev/shm; containers: --shm-size); go on with --resume and fewer --workers, or --workers 0"
         ) from error
 
@@ -147,6 +147,6 @@ def _is_about_workers(error: RuntimeError) -> bool:
 
 
 def _leave_process_group(worker: int) -> None:
-    """A signal for the whole process group shall reach the main process alone, which saves and ends its readers."""
+    """A signal to the whole process group must act on the main process only, which saves and ends its readers."""
     if hasattr(os, "setpgrp"):
         os.setpgrp()

@@ -40,7 +40,7 @@ class ResumeFile:
             state: tensors, state dicts and plain values only: nothing that needs code to be read back.
 
         Raises:
-            OSError: the file cannot be written, for example for want of space; the old one stays.
+            OSError: the file cannot be written, for example because the disk is full; the old one stays.
         """
         # Not to the path: PyTorch's own writer turns a full disk into a RuntimeError of many lines.
         with atomic_path(self.path) as temporary, temporary.open("wb") as file:
@@ -62,7 +62,7 @@ class ResumeFile:
 
 
 def _digest(state: Mapping[str, Any]) -> str:
-    """Changes when any value does: what was damaged or changed must not be trained on."""
+    """Changes when any value does: training must not go on from damaged or changed values."""
     digest = hashlib.sha256()
 
     def add(value: object) -> None:

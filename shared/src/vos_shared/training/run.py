@@ -84,7 +84,7 @@ class TrainingRun:
         save_steps: also save after every so many steps.
         log_steps: steps over which logged losses are averaged.
         resume: go on from `RESUME`.
-        must_match: what must be the same when a run goes on, by name, in words.
+        must_match: text by name; a resumed run must have the same.
         extra: what else is part of the state, by name.
         remedy: what helps against losses that are not finite.
 
@@ -135,7 +135,7 @@ class TrainingRun:
         """Take the folder, and go on or begin.
 
         Raises:
-            UserError: a folder that holds a run while `resume` is off, or in which another run is at work; a resume
+            UserError: a folder that holds a run while `resume` is off, or that another run uses; a resume
                 file of a run with other circumstances.
             BadWeights: the resume file is missing, damaged, or of another program.
             MissingExtra: TensorBoard is not installed.

@@ -8,7 +8,7 @@ from typing import Any
 
 
 class StopRequest:
-    """Turns the first SIGTERM or Ctrl-C into a wish to stop after the running step; the second one acts as usual.
+    """Turns the first SIGTERM or Ctrl-C into a request to stop after the current step; the second one acts as usual.
 
     Use it as a context manager in the main thread and look at `wanted` between steps.
     """

@@ -1,4 +1,4 @@
-"""Start values of networks that no checkpoint fills (specification, sections 5 and 6)."""
+"""Start values of networks without a checkpoint (specification, sections 5 and 6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole network: visual modulator, spatial modulator and segmentation network under one roof."""
+"""The whole network: visual modulator, spatial modulator and segmentation network."""
 
 from __future__ import annotations
 

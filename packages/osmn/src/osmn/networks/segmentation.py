@@ -20,7 +20,7 @@ ATROUS_RATES = (6, 12, 18, 24)
 
 @dataclass(frozen=True)
 class Modulation:
-    """What the modulators say to the layers of the trunk.
+    """The modulators' output for each layer of the trunk.
 
     Attributes:
         gammas: layer name -> scales [K, C].
