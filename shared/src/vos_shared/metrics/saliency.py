@@ -217,7 +217,8 @@ def _s_measure(truth: Mask, soft: SoftMask) -> float:
 def _evenness(values: SoftMask) -> float:
     """Likeness of values to an even 1, from their mean and standard deviation."""
     mean = float(values.mean())
-    deviation = float(((values - values.dtype.type(mean)) ** 2).sum() / max(len(values) - 1, 1)) ** 0.5
+    squares = float(((values - values.dtype.type(mean)) ** 2).sum())
+    deviation = float(np.sqrt(squares / max(len(values) - 1, 1)))
     return 2 * mean / (mean**2 + 1 + deviation + _EPSILON)
 
 
