@@ -1,4 +1,4 @@
-"""VideoPCA beside its plain form, in one run on the same cores.
+"""VideoPCA beside its plain form, and beside an older revision of ours, in one run on the same cores.
 
 The plain form is the method written down with NumPy and SciPy: float32, whole arrays, one step after another. Both take
 decoded frames at the working size and end with soft masks.
@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import partial
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,6 +23,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from scipy import ndimage
+from torch import Tensor
 
 from benchmarks._measure import Row, measured
 from unsup_fg.videopca import soft_masks
@@ -92,8 +98,39 @@ def _hysteresis(values: Array) -> Array:
 
 
 def _ours(frames: Array, device: torch.device) -> Array:
-    planar = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2))).to(device)
-    return np.concatenate([masks.mul(255).add(0.5).byte().cpu().numpy() for masks in soft_masks(planar)])
+    return _as_bytes(soft_masks(frames, device=device))
+
+
+def _as_bytes(chunks: Iterable[Tensor]) -> Array:
+    return np.concatenate([masks.mul(255).add(0.5).byte().cpu().numpy() for masks in chunks])
+
+
+@dataclass(frozen=True)
+class Before:
+    """VideoPCA as a git revision has it, from the time when `soft_masks` took uint8 [T, 3, H, W].
+
+    Attributes:
+        revision: 305457d or older.
+    """
+
+    revision: str
+
+    def __call__(self, frames: Array, device: torch.device) -> Array:
+        """Soft masks."""
+        planar = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2))).to(device)
+        return _as_bytes(_module_of(self.revision).soft_masks(planar))
+
+
+@cache
+def _module_of(revision: str) -> ModuleType:
+    path = f"{revision}:packages/unsup-fg/src/unsup_fg/videopca.py"
+    source = subprocess.run(
+        ["git", "show", path], cwd=Path(__file__).parent, check=True, capture_output=True, text=True
+    ).stdout
+    module = ModuleType("videopca_before")
+    sys.modules[module.__name__] = module  # Where dataclasses look for annotations.
+    exec(compile(source, path, "exec"), module.__dict__)
+    return module
 
 
 def _plain(frames: Array, device: torch.device) -> Array:
@@ -124,6 +161,7 @@ def run(
     repeats: int = 3,
     device: str = "cpu",
     memory: bool = True,
+    before: str | None = None,
 ) -> list[Row]:
     """Measure VideoPCA on a shot, ours and the plain form in turns.
 
@@ -134,22 +172,25 @@ def run(
         repeats: the fastest counts, as others may use the machine.
         device: cpu or cuda, of ours; the plain form runs on the CPU.
         memory: also measure the memory, each form in a process of its own.
+        before: git revision whose VideoPCA is measured as well, 305457d or older.
     """
     decoded, target = shot(video, frames, size), torch.device(device)
     forms: dict[str, Form] = {"plain": _plain, "ours": _ours}
+    if before is not None:
+        forms[before] = Before(before)
     costs = [[measured(partial(form, decoded, target), target) for form in forms.values()] for _ in range(repeats)]
-    plain, ours = ([min(cost[i][j] for cost in costs) for j in range(2)] for i in range(2))
-    different = float((np.abs(costs[0][0][2].astype(int) - costs[0][1][2]) > 1).mean())
+    walls, cpus = ([min(cost[j][i] for cost in costs) for j in range(len(forms))] for i in range(2))
+    masks = [cost[2].astype(int) for cost in costs[0]]
     return [
         {
             "what": name,
             "frames/s": 1000 * frames / wall,
             "ms a frame": wall / frames,
-            "times faster": plain[0] / wall,
+            "times faster": walls[0] / wall,
             "CPU ms a frame": cpu / frames,
-            "times faster (CPU)": plain[1] / cpu,
+            "times faster (CPU)": cpus[0] / cpu,
             "working MiB": _in_a_process_of_its_own(form, decoded, target) if memory else None,
-            "different pixels": share,
+            "different pixels": float((np.abs(own - masks[0]) > 1).mean()),
         }
-        for (name, form), (wall, cpu), share in zip(forms.items(), (plain, ours), (None, different), strict=True)
+        for (name, form), wall, cpu, own in zip(forms.items(), walls, cpus, masks, strict=True)
     ]

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from unsup_fg.frame_file import FrameFile
 from unsup_fg.inference import _run_lengths, load, video_soft_masks
-from unsup_fg.mask_file import SoftMaskFile
 from unsup_fg.method import VIDEOPCA
-from unsup_fg.videopca import VideoPCASettings, soft_masks
+from unsup_fg.videopca import PASSES, VideoPCASettings, soft_masks
 from vos_shared.contract_tests import MethodContract
 from vos_shared.errors import BadVideo, UserError
 from vos_shared.method import Method
@@ -56,7 +56,7 @@ def test_a_moving_disc_is_object_1(moving_disc: Clip) -> None:
 def test_without_resizing_the_soft_masks_are_those_of_the_algorithm(moving_disc: Clip) -> None:
     frames, _ = moving_disc
     segmenter = prepared(frames, size=None)
-    expected = torch.cat(list(soft_masks(torch.from_numpy(frames.transpose(0, 3, 1, 2).copy())))).numpy()
+    expected = torch.cat(list(soft_masks(frames))).numpy()
     for frame, kept, soft in zip(frames, segmenter.soft_masks, expected, strict=True):
         np.testing.assert_array_equal(kept, np.floor(255 * soft + 0.5))
         segmentation = segmenter.step(frame, soft_masks=True)
@@ -140,7 +140,9 @@ class TestRefused:
 
 def test_soft_masks_in_a_file_read_as_they_were() -> None:
     masks = np.random.default_rng(0).integers(0, 256, (3, 4, 6), dtype=np.uint8)
-    kept = SoftMaskFile(iter(masks))
+    kept = FrameFile((4, 6), np.uint8)
+    for mask in masks:
+        kept.append(mask)
     assert len(kept) == 3
     for index in (2, 0, 1):
         np.testing.assert_array_equal(kept[index], masks[index])
@@ -152,7 +154,24 @@ def test_soft_masks_in_a_file_read_as_they_were() -> None:
 def test_soft_masks_in_a_file_are_read_by_several_threads() -> None:
     """The segmenter steps on one thread while the masks of earlier frames are written on another."""
     masks = np.random.default_rng(0).integers(0, 256, (40, 90, 110), np.uint8)
-    kept = SoftMaskFile(iter(masks))
+    kept = FrameFile((90, 110), np.uint8)
+    for mask in masks:
+        kept.append(mask)
     with ThreadPoolExecutor(4) as pool:
         for index, found in zip(list(range(40)) * 20, pool.map(kept.__getitem__, list(range(40)) * 20), strict=True):
             np.testing.assert_array_equal(found, masks[index])
+
+
+def test_columns_of_a_file_are_some_values_of_every_frame() -> None:
+    frames = np.random.default_rng(0).integers(0, 1000, (5, 3, 4), dtype=np.int16)
+    kept = FrameFile((3, 4), np.int16)
+    for frame in frames:
+        kept.append(frame)
+    np.testing.assert_array_equal(kept.columns(slice(2, 9)), frames.reshape(5, 12)[:, 2:9])
+    np.testing.assert_array_equal(kept.read(slice(1, 4)), frames[1:4])
+
+
+def test_progress_counts_every_pass_of_every_frame(moving_disc: Clip) -> None:
+    steps: list[int] = []
+    list(video_soft_masks(Video.open(moving_disc[0]), VideoPCASettings(size=32), None, steps.append))
+    assert sum(steps) == PASSES * 20

@@ -32,7 +32,7 @@ class VideoPCACommand(InputArguments):
     components: int = 3
     """Principal components that explain the background."""
     longest_run: int = 300
-    """Longer videos are split into runs of at most so many frames; 300 frames of 300x300 take 270 MB."""
+    """Longer videos are split into runs of at most so many frames, which are labelled independently."""
     threshold: float = 0.5
     """Soft mask at and above which a pixel is foreground in the object masks."""
     device: str = "auto"

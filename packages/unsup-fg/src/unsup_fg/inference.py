@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
+from tqdm import tqdm
 
-from unsup_fg.mask_file import SoftMask, SoftMaskFile
-from unsup_fg.videopca import VideoPCASettings, soft_masks
+from unsup_fg.frame_file import FrameFile, SoftMask
+from unsup_fg.videopca import PASSES, VideoPCASettings, soft_masks
 from vos_shared.errors import BadVideo, UserError
 from vos_shared.method import Frame, ModelInfo, ObjectMask, Segmentation, Segmenter
 from vos_shared.options import settings_from
+from vos_shared.processing import bar_hidden
 from vos_shared.readahead import read_ahead
 from vos_shared.runtime.device import choose_device, choose_precision
 from vos_shared.steps import check_step
@@ -40,26 +41,29 @@ class SegmenterSettings(VideoPCASettings):
 
 
 def video_soft_masks(
-    video: Video, settings: VideoPCASettings | None = None, device: torch.device | None = None
+    video: Video,
+    settings: VideoPCASettings | None = None,
+    device: torch.device | None = None,
+    advance: Callable[[int], object] = lambda frames: None,
 ) -> Iterator[SoftMask]:
     """Soft masks of a video at the working size, in order. The video is taken for one shot and decoded once.
 
-    A long video is worked on in runs of equal length, so that memory does not grow with it: a run takes about 10 bytes
-    for each pixel and frame (270 MB for 300 frames of 300 x 300).
+    A long video is worked on in runs of equal length. Memory does not grow with it.
 
     Args:
         video: better `SHORTEST_SHOT` frames or more, see `soft_masks`.
         settings: the paper's by default.
         device: where to compute; the CPU by default.
+        advance: for progress, see `soft_masks`.
 
     Raises:
         BadVideo: a frame cannot be read.
+        OSError: the folder for temporary files (TMPDIR) is full.
     """
     settings = settings or VideoPCASettings()
     frames = read_ahead(_working_frames(video, settings.size))
     for length in _run_lengths(len(video), settings.longest_run):
-        run = torch.from_numpy(_stack(frames, length, video)).to(device)
-        for masks in soft_masks(run, settings.components):
+        for masks in soft_masks(_next_frames(frames, length, video), settings.components, device, advance):
             yield from masks.mul_(255).add_(0.5).byte().cpu().numpy()
 
 
@@ -76,25 +80,19 @@ def _run_lengths(frames: int, longest: int) -> list[int]:
     return [frames // runs + (index < frames % runs) for index in range(runs)]
 
 
-def _stack(frames: Iterator[Frame], length: int, video: Video) -> npt.NDArray[np.uint8]:
-    """The next frames of a video as uint8 [T, 3, H, W]."""
-    run: npt.NDArray[np.uint8] | None = None
-    for index in range(length):
+def _next_frames(frames: Iterator[Frame], length: int, video: Video) -> Iterator[Frame]:
+    for _ in range(length):
         frame = next(frames, None)
         if frame is None:
             raise BadVideo(f"video {video.name} ended early; it was counted to have {len(video)} frames")
-        if run is None:
-            run = np.empty((length, 3, *frame.shape[:2]), np.uint8)
-        run[index] = frame.transpose(2, 0, 1)
-    assert run is not None
-    return run
+        yield frame
 
 
 class VideoPCASegmenter(Segmenter):
     """Finds the moving foreground of a video, object 1, once it has seen the whole video.
 
     Soft masks of all frames are kept from `prepare` on at the working size, in a temporary file: 90 kB a frame at
-    300 x 300. Memory does not grow with the video.
+    300 x 300, and 810 kB more a frame of the current run during `prepare`. Memory does not grow with the video.
 
     Example:
         segmenter = unsup_fg.inference.load()
@@ -113,7 +111,7 @@ class VideoPCASegmenter(Segmenter):
         return ModelInfo(parameters=0, weights="none needed", trained=False)
 
     @property
-    def soft_masks(self) -> SoftMaskFile:
+    def soft_masks(self) -> FrameFile:
         """Of each frame of the prepared video, at the working size."""
         if self._masks is None:
             raise UserError("videopca must see the whole video first; call prepare(video) before the first step")
@@ -121,7 +119,7 @@ class VideoPCASegmenter(Segmenter):
 
     def reset(self) -> None:
         """Forget the video."""
-        self._masks: SoftMaskFile | None = None
+        self._masks: FrameFile | None = None
         self._next = 0
 
     def prepare(self, video: Video) -> None:
@@ -134,7 +132,13 @@ class VideoPCASegmenter(Segmenter):
         self.reset()
         self._size = video.size
         self._name = video.name
-        self._masks = SoftMaskFile(video_soft_masks(video, self.settings, self.device))
+        with tqdm(
+            total=PASSES * len(video), desc=f"VideoPCA {video.name}", unit="step", leave=False, disable=bar_hidden()
+        ) as bar:
+            for mask in video_soft_masks(video, self.settings, self.device, bar.update):
+                if self._masks is None:
+                    self._masks = FrameFile(mask.shape, np.uint8)
+                self._masks.append(mask)
 
     def step(self, frame: Frame, prompt: ObjectMask | None = None, *, soft_masks: bool = False) -> Segmentation:
         """The mask of the next frame of the prepared video; see `vos_shared.method.Segmenter.step`.

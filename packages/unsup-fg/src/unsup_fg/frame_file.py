@@ -1,0 +1,92 @@
+"""Arrays of the frames of a video in a temporary file, so that memory does not grow with the video."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+SoftMask = npt.NDArray[np.uint8]
+"""How much of an object each pixel is, uint8 [h, w]: 255 times the soft mask, rounded."""
+
+
+class FrameFile:
+    """Arrays of one shape and type by frame index, for any number of threads.
+
+    The file goes when the object or the process does.
+
+    Args:
+        shape: of the array of a frame.
+        dtype: of its values.
+
+    Raises:
+        OSError: the folder for temporary files (TMPDIR) is full.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
+        self._shape, self._dtype = shape, np.dtype(dtype)
+        self._values = int(np.prod(shape))
+        self._bytes = self._values * self._dtype.itemsize
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # Closed by the finalizer.
+        weakref.finalize(self, self._file.close)
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def append(self, array: Array) -> None:
+        """Add the array of the next frame."""
+        self[self._count] = array
+
+    def __setitem__(self, index: int, array: Array) -> None:
+        content = np.ascontiguousarray(array, self._dtype).data.cast("B")
+        if len(content) != self._bytes:
+            raise ValueError(f"an array of shape {array.shape} in a file of {self._shape}")
+        with self._lock:
+            self._file.seek(index * self._bytes)
+            while content:  # An unbuffered file may write less than all.
+                content = content[self._file.write(content) :]
+            self._count = max(self._count, index + 1)
+
+    def __iter__(self) -> Iterator[Array]:
+        return (self[index] for index in range(self._count))
+
+    def __getitem__(self, index: int) -> Array:
+        array: Array = self.read(slice(index, index + 1))[0]
+        return array
+
+    def read(self, frames: slice) -> Array:
+        """The arrays of some frames, [t, ...]."""
+        count = frames.stop - frames.start
+        if not 0 <= frames.start < frames.stop <= self._count:
+            raise IndexError(f"frames {frames.start} to {frames.stop - 1} of {self._count}")
+        arrays = np.empty((count, *self._shape), self._dtype)
+        with self._lock:
+            self._fill(arrays, frames.start * self._bytes)
+        return arrays
+
+    def columns(self, values: slice) -> Array:
+        """Some values of every frame, [T, values], counted in the order in which an array holds them."""
+        columns = np.empty((self._count, values.stop - values.start), self._dtype)
+        first = values.start * self._dtype.itemsize
+        with self._lock:
+            for index, row in enumerate(columns):
+                self._fill(row, index * self._bytes + first)
+        return columns
+
+    def _fill(self, array: Array, offset: int) -> None:
+        self._file.seek(offset)
+        content = array.data.cast("B")
+        while content:
+            count = self._file.readinto(content)
+            if not count:
+                raise OSError("the temporary file of VideoPCA was cut short")
+            content = content[count:]
