@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
 
 from vos_shared.method import Frame
@@ -24,3 +25,23 @@ def network_input(frame: Frame) -> Tensor:
 def soft_to_grey(soft: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     """Probabilities 0..1 as grey levels 0..255, truncated as the original does."""
     return (soft * np.float32(255)).astype(np.uint8)
+
+
+def byte_scaled_input(frame: Frame, size: tuple[int, int]) -> Tensor:
+    """What the released code makes of frames that it resizes: they are stretched to the full range of a byte.
+
+    It resizes after the mean was subtracted, with a function that maps the smallest value to 0 and the largest to 255.
+
+    Args:
+        frame: uint8 RGB [H, W, 3].
+        size: height and width of the result.
+
+    Returns:
+        float32 [3, h, w], whole numbers 0..255.
+    """
+    values = network_input(frame).numpy()
+    low, high = float(values.min()), float(values.max())
+    scale = 255.0 / (high - low) if high > low else 0.0
+    bytes_ = ((values - low) * scale + 0.5).clip(0, 255).astype(np.uint8)
+    resized = Image.fromarray(bytes_.transpose(1, 2, 0)).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.asarray(resized).transpose(2, 0, 1).astype(np.float32))

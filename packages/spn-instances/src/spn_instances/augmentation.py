@@ -1,0 +1,90 @@
+"""Random changes of frames and labels (specification, section 4). What is drawn and what it does are separate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from spn_instances.settings import SampleSettings
+from vos_shared.method import Frame, ObjectMask
+
+NEAREST, BILINEAR = Image.Resampling.NEAREST, Image.Resampling.BILINEAR
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What chance decided for one sample.
+
+    Attributes:
+        scale: the sample is scaled by 1 + this.
+        rotation: degrees, counter-clockwise.
+        shift: pixels that it moves left and up.
+        flip: mirror left and right.
+        crop: 0..1 on each axis; where `SampleSettings.compat` crops labels.
+    """
+
+    scale: float
+    rotation: float
+    shift: tuple[int, int]
+    flip: bool
+    crop: tuple[float, float]
+
+    @classmethod
+    def sample(cls, rng: np.random.Generator, settings: SampleSettings, size: tuple[int, int]) -> Draw:
+        """Draw in the official order, for samples of (height, width)."""
+        scale, rotation, across, down = rng.uniform(-1, 1, 4).tolist()
+        flip = bool(rng.random() < 0.5)
+        crop_x, crop_y = rng.random(2).tolist()
+        shift = int(across * settings.shift * size[1]), int(down * settings.shift * size[0])
+        return cls(scale * settings.scale, rotation * settings.rotation, shift, flip, (crop_x, crop_y))
+
+
+def augment(image: Frame, draw: Draw, size: tuple[int, int], *, smooth: bool = True) -> Frame:
+    """A frame, warped; outside it is black.
+
+    Args:
+        image: uint8 [H, W, 3].
+        draw: what chance decided.
+        size: height and width of the result.
+        smooth: resample bilinearly; the released code does not.
+    """
+    warped = _warp(Image.fromarray(image), draw, size, BILINEAR if smooth else NEAREST)
+    return _fitted(warped, size, _centre(warped, size), BILINEAR if smooth else NEAREST)
+
+
+def augment_label(label: ObjectMask, draw: Draw, size: tuple[int, int], *, aligned: bool = True) -> ObjectMask:
+    """A label map, warped as its frame; outside it is background.
+
+    Args:
+        label: uint8 [H, W].
+        draw: what chance decided.
+        size: height and width of the result.
+        aligned: crop where the frame is cropped; the released code crops a larger label anywhere.
+    """
+    warped = _warp(Image.fromarray(label), draw, size, NEAREST)
+    spare = warped.width - size[1], warped.height - size[0]
+    anywhere = int(draw.crop[0] * spare[0]), int(draw.crop[1] * spare[1])
+    return _fitted(warped, size, _centre(warped, size) if aligned else anywhere, NEAREST)
+
+
+def _warp(image: Image.Image, draw: Draw, size: tuple[int, int], how: Image.Resampling) -> Image.Image:
+    scaled = image.resize((int(size[1] * (1 + draw.scale)), int(size[0] * (1 + draw.scale))), how)
+    moved = scaled.transform(scaled.size, Image.Transform.AFFINE, (1, 0, draw.shift[0], 0, 1, draw.shift[1]), how)
+    turned = moved.rotate(draw.rotation, how)
+    return turned.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if draw.flip else turned
+
+
+def _centre(image: Image.Image, size: tuple[int, int]) -> tuple[int, int]:
+    return int((image.width - size[1]) / 2), int((image.height - size[0]) / 2)
+
+
+def _fitted(image: Image.Image, size: tuple[int, int], corner: tuple[int, int], how: Image.Resampling) -> Frame:
+    """Crop a larger image at a corner (x, y), stretch a smaller one."""
+    height, width = size
+    if image.width >= width and image.height >= height:
+        image = image.crop((*corner, corner[0] + width, corner[1] + height))
+    else:
+        image = image.resize((width, height), how)
+    return np.asarray(image)

@@ -1,0 +1,291 @@
+"""The ``train`` command: the parent net, first-frame fine-tuning, and the refinement network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from spn_instances.settings import (
+    CODE,
+    PAPER_INSTANCE,
+    PAPER_PARENT,
+    RefinementSettings,
+    SampleSettings,
+    SolverSettings,
+)
+from vos_shared.errors import UserError
+from vos_shared.inputs import InputArguments, require_prompts
+from vos_shared.training.arguments import RESUME, RunArguments
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from spn_instances.data import Source
+    from spn_instances.networks import RefinementNet, ResNetF
+
+Trunk = Literal["resnet", "resnet18", "mobilenet"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolverArguments(RunArguments):
+    """What every training of a foreground or object network is told."""
+
+    preset: Literal["code", "paper"] = "code"
+    """Solver as in the released files (rate 1e-10), or as in the paper (1e-8; object networks halve it every 10,000
+    steps). The options below have precedence."""
+    steps: int | None = None
+    """Of the optimiser; code: 30,000, paper: 100,000 for the parent, 30,000 else."""
+    learning_rate: float | None = None
+    """For 480x854 frames; it is larger in proportion for smaller ones."""
+    batch_size: int | None = None
+    """Frames a step; 1."""
+    momentum: float | None = None
+    """0.99."""
+    save_steps: int | None = None
+    """Distance of saves; 3000."""
+    seed: int | None = None
+    """Of everything random; 1337."""
+    samples: Annotated[SampleSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=SampleSettings)
+
+    def solver(self, paper: SolverSettings) -> SolverSettings:
+        """The preset, with what the options change.
+
+        Args:
+            paper: what the paper says of this stage.
+        """
+        names = ("steps", "learning_rate", "batch_size", "momentum", "save_steps", "seed")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return replace(paper if self.preset == "paper" else CODE, **given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainParent(SolverArguments):
+    """Train the parent net: foreground against background on a whole data set."""
+
+    root: Path
+    """Folder of the data set."""
+    dataset: Literal["davis2016", "davis2017", "youtube-vos"] = "davis2017"
+    """How to read it."""
+    split: str = "train"
+    """List of sequences, by name or path."""
+    sequences: tuple[str, ...] = ()
+    """Of the list, only these."""
+    pairs: Path | None = None
+    """In place of a split: an official list, a frame and its mask a line, with paths from ROOT on."""
+    start: str = "imagenet"
+    """What the network starts from: imagenet (torchvision's ResNet), random, MSRA's ResNet as .caffemodel, Keras'
+    MobileNet-v1 as npz, or a file of ours."""
+    trunk: Trunk = "resnet"
+    """resnet (ResNet-101 in its Caffe form), or for small machines resnet18 or mobilenet."""
+
+    def run(self) -> int:
+        """Train."""
+        from spn_instances.data import TrainingSamples
+        from spn_instances.training import train
+        from vos_shared.runtime.seeding import seed_everything
+        from vos_shared.training.agreement import together
+
+        settings = self.solver(PAPER_PARENT)
+        fabric = self.launch()
+        source = together(self._source, fabric)
+        seed_everything(settings.seed)
+        model = self._model()
+        where = self.pairs.name if self.pairs else f"{self.root.resolve().name} {self.split}"
+        notes = {"description": f"spn-instances {model.architecture.trunk}, parent net trained on {where}"}
+        last = train(
+            model,
+            TrainingSamples(source, self.samples, settings.seed),
+            settings,
+            self.output,
+            fabric,
+            resume=self.resume,
+            minutes=self.minutes,
+            workers=self.workers,
+            notes=notes,
+        )
+        return self.ended(last, fabric)
+
+    def _source(self) -> Source:
+        from spn_instances.data import AnnotatedFrames, Pairs
+        from vos_shared.datasets import load_dataset
+
+        if self.pairs is not None:
+            return Pairs.of_list(self.pairs, self.root)
+        return AnnotatedFrames(load_dataset(self.dataset, self.root, self.split, self.sequences or None))
+
+    def _model(self) -> ResNetF:
+        from spn_instances.checkpoints import load_weights
+        from spn_instances.networks import Architecture, ResNetF
+        from spn_instances.starts import starting_foreground
+
+        if self.start.endswith(".safetensors"):
+            return load_weights(self.start, ResNetF).model
+        return starting_foreground(Architecture(self.trunk), self.start)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuneArguments(SolverArguments, InputArguments):
+    """What fine-tuning on first frames is told."""
+
+    weights: str
+    """The parent net: a file of ours or a .caffemodel."""
+    prompt: Path | None = None
+    """Of a video: palette PNG with the objects of its first frame."""
+    samples: Annotated[SampleSettings, tyro.conf.OmitArgPrefixes] = field(
+        default_factory=lambda: SampleSettings(size=None)
+    )
+
+    def check(self) -> None:
+        """Refuse options that cannot be used; the runs lie two folders below OUTPUT."""
+        there = sorted(self.output.glob(f"*/*/{RESUME}")) if self.output.is_dir() else []
+        RunArguments.check(replace(self, output=there[0].parent) if there else self)
+
+    def fine_tune(self, objects_of: Callable[[list[int]], list[int | None]], name: str) -> int:
+        """Fine-tune a network for each object that is wanted, one after the other.
+
+        Args:
+            objects_of: from the ids of the first frame, those to be learned; None is all of them together.
+            name: of a run's folder, for an object id.
+
+        Returns:
+            The exit code.
+        """
+        from vos_shared.method import Supervision
+
+        settings = self.solver(PAPER_INSTANCE)
+        sequences = self.load(self.prompt)
+        require_prompts(sequences, Supervision.FIRST_FRAME)
+        fabric = self.launch()
+        for sequence in sequences:
+            frame, mask = sequence.video[0], sequence.annotation(sequence.frame_names[0])
+            ids = sorted({int(value) for value in mask[mask > 0]} - {255}) if mask is not None else []
+            if mask is None or not ids:
+                raise UserError(f"spn-instances: {sequence.name} has no object in its first frame; nothing to learn")
+            for object_id in objects_of(ids):
+                label = (mask > 0) & (mask != 255) if object_id is None else mask == object_id
+                folder = self.output / sequence.name / name.format(object_id)
+                last = self._one(frame, label, folder, settings, fabric)
+                if last is None:
+                    return self.ended(None, fabric)
+        return self.ended(last, fabric)
+
+    def _one(self, frame: Any, label: Any, folder: Path, settings: SolverSettings, fabric: Fabric) -> Path | None:
+        import numpy as np
+
+        from spn_instances.checkpoints import load_weights
+        from spn_instances.data import FirstFrame, TrainingSamples
+        from spn_instances.networks import ResNetF
+        from spn_instances.training import train
+
+        return train(
+            load_weights(self.weights, ResNetF).model,
+            TrainingSamples(FirstFrame(frame, label.astype(np.uint8)), self.samples, settings.seed),
+            settings,
+            folder,
+            fabric,
+            resume=(folder / RESUME).is_file(),
+            minutes=self.minutes,
+            workers=self.workers,
+            notes={"description": f"spn-instances, fine-tuned on the first frame of {folder.parent.name}"},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainForeground(FineTuneArguments):
+    """Fine-tune the foreground net on the first frame of each video: OUTPUT/<sequence>/foreground/."""
+
+    def run(self) -> int:
+        """Train."""
+        return self.fine_tune(lambda ids: [None], "foreground")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainObject(FineTuneArguments):
+    """Fine-tune a network for each object of each video on its first frame: OUTPUT/<sequence>/object-<id>/."""
+
+    objects: tuple[int, ...] = ()
+    """Only these ids."""
+
+    def run(self) -> int:
+        """Train."""
+        return self.fine_tune(self._wanted, "object-{}")
+
+    def _wanted(self, ids: list[int]) -> list[int | None]:
+        if absent := sorted(set(self.objects) - set(ids)):
+            raise UserError(
+                f"spn-instances: the first frame has no object {absent[0]}; it has {', '.join(map(str, ids))}"
+            )
+        return [object_id for object_id in ids if not self.objects or object_id in self.objects]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRefinement(RunArguments):
+    """Train the refinement network (SPN) on photographs with masks; coarse masks are degraded true ones."""
+
+    images: tuple[Path, ...]
+    """Folders with images/NAME.jpg and masks/NAME.png, or PASCAL VOC folders."""
+    start: str = "imagenet"
+    """imagenet (torchvision's VGG-16), random, VGG-16 or a refinement network as .caffemodel, or a file of ours."""
+    width: int = 64
+    """Channels of the first convolutions; 64 is VGG-16."""
+    channels: int = 32
+    """Channels that are propagated."""
+    settings: Annotated[RefinementSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=RefinementSettings)
+
+    def run(self) -> int:
+        """Train."""
+        from spn_instances.refinement_data import ImageMasks, RefinementSamples
+        from spn_instances.training_refinement import train_refinement
+        from vos_shared.runtime.seeding import seed_everything
+
+        fabric = self.launch()
+        source = ImageMasks([pair for folder in self.images for pair in ImageMasks.from_folder(folder).files])
+        seed_everything(self.settings.seed)
+        model = self._model()
+        names = ", ".join(folder.resolve().name for folder in self.images)
+        last = train_refinement(
+            model,
+            RefinementSamples(source, self.settings.crop, self.settings.seed),
+            self.settings,
+            self.output,
+            fabric,
+            resume=self.resume,
+            minutes=self.minutes,
+            workers=self.workers,
+            notes={"description": f"spn-instances refinement, width {model.architecture.width}, trained on {names}"},
+        )
+        return self.ended(last, fabric)
+
+    def _model(self) -> RefinementNet:
+        from spn_instances.checkpoints import load_weights
+        from spn_instances.networks import Refinement, RefinementNet
+        from spn_instances.starts import starting_refinement
+
+        if self.width < 1 or self.channels < 1:
+            raise UserError("spn-instances: --width and --channels must be at least 1")
+        if self.start.endswith(".safetensors"):
+            return load_weights(self.start, RefinementNet).model
+        return starting_refinement(Refinement(2, self.width, self.channels), self.start)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a network: the parent net, first-frame fine-tuning, or the refinement network."""
+
+    stage: Annotated[
+        Annotated[TrainParent, tyro.conf.subcommand("parent")]
+        | Annotated[TrainForeground, tyro.conf.subcommand("foreground")]
+        | Annotated[TrainObject, tyro.conf.subcommand("object")]
+        | Annotated[TrainRefinement, tyro.conf.subcommand("spn")],
+        tyro.conf.OmitArgPrefixes,
+        tyro.conf.OmitSubcommandPrefixes,
+    ]
+    """What to train."""
+
+    def run(self) -> int:
+        """Train."""
+        return self.stage.run()

@@ -1,0 +1,180 @@
+"""Training samples of the foreground and object networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from spn_instances.augmentation import Draw, augment, augment_label
+from spn_instances.images import byte_scaled_input, network_input
+from spn_instances.settings import SampleSettings
+from vos_shared.datasets.sequence import VideoSequence
+from vos_shared.errors import BadDataset
+from vos_shared.masks import VOID, describe_size, read_mask
+from vos_shared.method import Frame, ObjectMask
+from vos_shared.video import Video
+
+Example = tuple[Frame, ObjectMask]
+"""A frame and its label, 1 where the foreground or the object is."""
+Sample = dict[str, Tensor]
+"""image [3, H, W], BGR minus mean; label bool [H, W]."""
+
+
+class Source(Protocol):
+    """Where examples come from."""
+
+    def __len__(self) -> int:
+        """Number of different examples."""
+        ...
+
+    def __getitem__(self, index: int) -> Example:
+        """One of them."""
+        ...
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The frames and masks of an official list; all objects are foreground.
+
+    Attributes:
+        files: frame and mask.
+    """
+
+    files: Sequence[tuple[Path, Path]]
+
+    @classmethod
+    def of_list(cls, path: Path, root: Path) -> Pairs:
+        """Read an official list: a frame and its mask a line, from the data set's folder on.
+
+        Raises:
+            BadDataset: no such list, a line of another form, or files that are not there.
+        """
+        try:
+            rows = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as reason:
+            raise BadDataset(f"list {path} cannot be read: {reason}") from reason
+        if not rows or any(len(row) != 2 for row in rows):
+            raise BadDataset(f"list {path} is empty or has lines other than 'frame mask'")
+        files = [(root / frame.lstrip("/"), root / mask.lstrip("/")) for frame, mask in rows]
+        if missing := [file for pair in files for file in pair if not file.is_file()]:
+            raise BadDataset(f"list {path}: {len(missing)} files are not there, the first is {missing[0]}")
+        return cls(files)
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Example:
+        """A frame and 1 where any object is."""
+        frame_file, mask_file = self.files[index]
+        frame, mask = Video.open(frame_file)[0], read_mask(mask_file, binary=True)
+        if frame.shape[:2] != mask.shape:
+            raise BadDataset(
+                f"{frame_file} is {describe_size(frame.shape)}, its mask {describe_size(mask.shape)}; "
+                "they must be equal"
+            )
+        return frame, mask
+
+
+class AnnotatedFrames:
+    """Every annotated frame of some sequences; all objects are foreground.
+
+    Args:
+        sequences: with masks.
+
+    Raises:
+        BadDataset: there is no annotated frame.
+    """
+
+    def __init__(self, sequences: Iterable[VideoSequence]) -> None:
+        self.frames = [
+            (sequence, index)
+            for sequence in sequences
+            for index, name in enumerate(sequence.frame_names)
+            if name in sequence.annotations
+        ]
+        if not self.frames:
+            raise BadDataset("spn-instances: no annotated frames to train on")
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self.frames)
+
+    def __getitem__(self, index: int) -> Example:
+        """A frame and 1 where any object is."""
+        sequence, place = self.frames[index]
+        mask = sequence.annotation(sequence.frame_names[place])
+        assert mask is not None
+        return sequence.video[place], ((mask > 0) & (mask != VOID)).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class FirstFrame:
+    """The one example there is of a video: its first frame.
+
+    Attributes:
+        frame: uint8 RGB [H, W, 3].
+        mask: 1 where the object, or any of them, is.
+    """
+
+    frame: Frame
+    mask: ObjectMask
+
+    def __len__(self) -> int:
+        """One."""
+        return 1
+
+    def __getitem__(self, index: int) -> Example:
+        """The frame and its label."""
+        return self.frame, self.mask
+
+
+class TrainingSamples(Dataset[Sample]):
+    """Samples by (step, slot) that depend on the seed alone: an example with replacement, and what is done to it.
+
+    Args:
+        source: of the examples.
+        settings: of the samples.
+        seed: of everything random.
+    """
+
+    def __init__(self, source: Source, settings: SampleSettings, seed: int) -> None:
+        self.source, self.settings, self.seed = source, settings, seed
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        """The sample of a slot of a step."""
+        rng = np.random.default_rng([self.seed, *key])
+        # The released code never takes the last entry of a list.
+        count = len(self.source) - int(self.settings.compat and len(self.source) > 1)
+        frame, label = self.source[int(rng.integers(count))]
+        return make_sample(frame, label, self.settings, rng)
+
+
+def make_sample(frame: Frame, label: ObjectMask, settings: SampleSettings, rng: np.random.Generator) -> Sample:
+    """Augment and normalise one example."""
+    size = settings.size or frame.shape[:2]
+    draw = Draw.sample(rng, settings, (size[0], size[1]))
+    if rng.integers(settings.rare + 1) == 0:
+        return _plain_sample(frame, label, settings, (size[0], size[1]))
+    image = augment(frame, draw, (size[0], size[1]), smooth=not settings.compat)
+    mask = augment_label(label, draw, (size[0], size[1]), aligned=not settings.compat)
+    return {"image": network_input(image), "label": torch.from_numpy(mask > 0)}
+
+
+def _plain_sample(frame: Frame, label: ObjectMask, settings: SampleSettings, size: tuple[int, int]) -> Sample:
+    """A sample that is only resized."""
+    shape = size[1], size[0]
+    mask = np.asarray(Image.fromarray(label).resize(shape, Image.Resampling.NEAREST))
+    if settings.compat:
+        image = byte_scaled_input(frame, size)
+    else:
+        image = network_input(np.asarray(Image.fromarray(frame).resize(shape, Image.Resampling.BILINEAR)))
+    return {"image": image, "label": torch.from_numpy(mask > 0)}

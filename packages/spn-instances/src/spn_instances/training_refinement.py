@@ -1,0 +1,113 @@
+"""Training of the refinement network (specification, section 7.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import SGD
+
+from spn_instances.checkpoints import save_weights
+from spn_instances.networks import RefinementNet
+from spn_instances.refinement_data import RefinementSamples, Sample
+from spn_instances.settings import RefinementSettings
+from vos_shared.masks import VOID
+from vos_shared.training.batches import read_batches
+from vos_shared.training.run import TrainingRun
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+LOG_STEPS = 20
+MAY_CHANGE = frozenset({"save_steps", "clip"})
+"""Settings that a resumed run may change."""
+
+
+class Objective(nn.Module):
+    """The model and its loss in one module, so that distributed training sees a single forward pass."""
+
+    def __init__(self, model: RefinementNet) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Sample) -> Tensor:
+        """Batch -> cross entropy, summed over pixels, averaged over samples, without void."""
+        logits = self.model(batch["image"], batch["coarse"]).float()
+        return F.cross_entropy(logits, batch["label"], ignore_index=VOID, reduction="sum") / len(logits)
+
+
+def optimiser_of(model: RefinementNet, settings: RefinementSettings) -> SGD:
+    """caffe-spn's multipliers: VGG and the first layer learn a tenth, biases twice as fast."""
+    groups: list[dict[str, Any]] = [
+        {"params": [value], "multiplier": _multiplier(name)} for name, value in model.named_parameters()
+    ]
+    return SGD(groups, settings.learning_rate, settings.momentum, weight_decay=settings.weight_decay)
+
+
+def _multiplier(name: str) -> float:
+    layer, _, leaf = name.removeprefix("guidance.").partition(".")
+    slow = 0.1 if layer.startswith(("conv", "rnn_conv1")) else 1.0
+    return slow * (2.0 if leaf == "bias" and layer != "edge_conv7" else 1.0)
+
+
+def train_refinement(
+    model: RefinementNet,
+    samples: RefinementSamples,
+    settings: RefinementSettings,
+    folder: Path,
+    fabric: Fabric,
+    *,
+    resume: bool = False,
+    minutes: float = 5.0,
+    workers: int = 0,
+    notes: Mapping[str, str] | None = None,
+) -> Path | None:
+    """Train to the last step, or until it is asked to stop; arguments as of `spn_instances.training.train`."""
+    words = dict(notes or {})
+    objective, optimiser = fabric.setup(Objective(model.train()), optimiser_of(model, settings))
+
+    def write_weights(path: Path) -> None:
+        facts = {"description": f"spn-instances refinement, {run.step} steps", **words, "steps": str(run.step)}
+        save_weights(path, model, facts)
+
+    with TrainingRun(
+        folder,
+        fabric,
+        model,
+        optimiser,
+        steps=settings.steps,
+        seed=settings.seed,
+        write_weights=write_weights,
+        minutes=minutes,
+        save_steps=settings.save_steps,
+        log_steps=LOG_STEPS,
+        resume=resume,
+        must_match=_circumstances(model, samples, settings) | {"data": repr(words.get("description"))},
+        remedy="lower --learning-rate",
+    ) as run:
+        batches = read_batches(
+            samples, fabric, first=run.step, steps=settings.steps, batch=settings.batch_size, workers=workers
+        )
+        for batch in run.over(batches):
+            rate = settings.rate(run.step)
+            for group in optimiser.param_groups:
+                group["lr"] = rate * group["multiplier"]
+            loss = objective(batch)
+            optimiser.zero_grad()
+            fabric.backward(loss)
+            fabric.clip_gradients(objective, optimiser, max_norm=settings.clip, error_if_nonfinite=False)
+            optimiser.step()
+            run.finished({"train/loss": loss}, {"train/lr": rate})
+    return run.result
+
+
+def _circumstances(
+    model: RefinementNet, samples: RefinementSamples, settings: RefinementSettings
+) -> dict[str, str]:  # fmt: skip
+    """What must be the same when a run goes on."""
+    fixed = {name.replace("_", " "): repr(value) for name, value in asdict(settings).items() if name not in MAY_CHANGE}
+    return fixed | {"network": repr(model.architecture), "examples": repr(len(samples.source))}

@@ -1,7 +1,0 @@
-"""The skeleton promises nothing: no command and no method are registered before they work."""
-
-from importlib.metadata import distribution
-
-
-def test_nothing_is_registered_before_it_works() -> None:
-    assert not distribution("spn-instances").entry_points

@@ -1,0 +1,127 @@
+"""Training: it learns, it goes on where it stopped, and its rates are Caffe's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+from PIL import Image
+
+from spn_instances.checkpoints import load_weights, save_weights
+from spn_instances.cli import main
+from spn_instances.data import FirstFrame, TrainingSamples
+from spn_instances.networks import RefinementNet, ResNetF
+from spn_instances.settings import CODE, RefinementSettings, SampleSettings, SolverSettings
+from spn_instances.training import optimiser_of, set_rate, train
+from spn_instances.training_refinement import optimiser_of as refinement_optimiser
+from vos_shared.datasets.synthetic import write_new_davis_tree
+from vos_shared.testing import RunCommand
+
+
+def bright_square() -> FirstFrame:
+    """An object that its brightness alone tells."""
+    frame, mask = np.full((48, 64, 3), 60, np.uint8), np.zeros((48, 64), np.uint8)
+    frame[8:32, 16:48], mask[8:32, 16:48] = 220, 1
+    return FirstFrame(frame, mask)
+
+
+@pytest.fixture
+def fabric() -> Fabric:
+    made = Fabric(accelerator="cpu", devices=1)
+    made.launch()
+    return made
+
+
+def test_the_loss_falls(tiny: ResNetF, tmp_path: Path, fabric: Fabric) -> None:
+    samples = TrainingSamples(bright_square(), SampleSettings(size=None), 0)
+    solver = SolverSettings(steps=40, learning_rate=2e-6, momentum=0.9)
+    last = train(tiny, samples, solver, tmp_path / "run", fabric)
+    assert last is not None
+    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    first, second = (float(line.split('"train/balanced": ')[1].split(",")[0]) for line in lines[:2])
+    assert second < first
+    assert load_weights(last, ResNetF).metadata["steps"] == "40"
+
+
+def test_the_solver_is_caffes(tiny: ResNetF) -> None:
+    optimiser = optimiser_of(tiny, CODE)
+    assert set_rate(optimiser, CODE.rate(0), torch.zeros(1, 3, 480, 854)) == 1e-10
+    others, biases = optimiser.param_groups
+    assert (others["lr"], others["weight_decay"], others["momentum"]) == (1e-10, 5e-4, 0.99)
+    assert (biases["lr"], biases["weight_decay"]) == (2e-10, 0)
+    assert {id(value) for value in biases["params"]} == {id(tiny.head.feat08.bias), id(tiny.head.score08.bias)}
+    assert SolverSettings(learning_rate=1e-8, halve_every=10_000).rate(20_000) == 0.25e-8
+
+
+def test_the_refinement_networks_solver_is_caffes(tiny_refinement: RefinementNet) -> None:
+    optimiser = refinement_optimiser(tiny_refinement, RefinementSettings())
+    names = [name for name, _ in tiny_refinement.named_parameters()]
+    found = dict(zip(names, (group["multiplier"] for group in optimiser.param_groups), strict=True))
+    assert found["guidance.conv3_2.weight"] == pytest.approx(0.1)
+    assert found["rnn_conv1.bias"] == pytest.approx(0.2)
+    assert found["guidance.guide_conv2.bias"] == 2
+    assert found["guidance.edge_conv7.bias"] == 1
+    assert found["deconv0.weight"] == 1
+
+
+@pytest.fixture(scope="module")
+def davis(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data") / "davis"
+    write_new_davis_tree(root, clips=1, frames=3, size=(48, 64), objects=2, seed=1)
+    return root
+
+
+def started(tmp_path: Path, model: ResNetF) -> Path:
+    path = tmp_path / "start.safetensors"
+    save_weights(path, model, {})
+    return path
+
+
+def test_parent_training_resumed_equals_uninterrupted(
+    run_command: RunCommand, tmp_path: Path, davis: Path, tiny: ResNetF
+) -> None:
+    common = ["train", "parent", "--root", davis, "--split", "val", "--start", started(tmp_path, tiny),
+              "--device", "cpu", "--workers", 0, "--size", 48, 64, "--learning-rate", 1e-7]  # fmt: skip
+    whole = run_command(main, "spn-instances", *common, "--output", tmp_path / "whole", "--steps", 4)
+    assert whole.code == 0, whole.stderr
+    for steps, extra in ((2, []), (4, ["--resume"])):
+        part = run_command(main, "spn-instances", *common, "--output", tmp_path / "parts", "--steps", steps, *extra)
+        assert part.code == 0, part.stderr
+    one, two = (load_weights(tmp_path / run / "last.safetensors", ResNetF).model for run in ("whole", "parts"))
+    torch.testing.assert_close(one.state_dict(), two.state_dict(), rtol=0, atol=0)
+    again = run_command(main, "spn-instances", *common, "--output", tmp_path / "whole", "--steps", 4)
+    assert again.code == 2
+    assert "already holds a run" in again.stderr
+
+
+def test_all_objects_of_a_video_are_learned_in_one_run(
+    run_command: RunCommand, tmp_path: Path, davis: Path, tiny: ResNetF
+) -> None:
+    arguments = ["--weights", started(tmp_path, tiny), "--output", tmp_path / "runs", "--steps", 1, "--device", "cpu",
+                 "--workers", 0]  # fmt: skip
+    for stage in ("object", "foreground"):
+        extra = ["--resume"] if stage == "foreground" else []
+        outcome = run_command(main, "spn-instances", "train", stage, davis, *arguments, *extra)
+        assert outcome.code == 0, outcome.stderr
+    found = sorted(str(path.parent.relative_to(tmp_path / "runs")) for path in (tmp_path / "runs").rglob("last.*"))
+    sequence = found[0].partition("/")[0]
+    assert {f"{sequence}/foreground", f"{sequence}/object-1", f"{sequence}/object-2"} == set(found)
+    absent = run_command(main, "spn-instances", "train", "object", davis, *arguments, "--resume", "--objects", 9)
+    assert absent.code == 2
+    assert "has no object 9" in absent.stderr
+
+
+def test_the_refinement_network_is_trained_on_a_folder(run_command: RunCommand, tmp_path: Path) -> None:
+    example = bright_square()
+    for folder, content in (("images", example.frame), ("masks", example.mask)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(content).save(tmp_path / folder / "a.png")
+    outcome = run_command(
+        main, "spn-instances", "train", "spn", "--images", tmp_path, "--output", tmp_path / "run", "--start", "random",
+        "--width", 2, "--channels", 2, "--steps", 2, "--crop", 32, "--batch-size", 2, "--device", "cpu", "--workers", 0,
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.stderr
+    assert load_weights(tmp_path / "run" / "last.safetensors", RefinementNet).model.architecture.width == 2
