@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
 import torch
 
@@ -17,6 +19,16 @@ from vos_shared.errors import BadWeights
 
 LITE_SCALE = 0.00787
 """Factor of the normalised pixels for MobileNet trunks, from a comment of the official code; VGG trunks have 1."""
+
+_RENAMED: Final = (
+    (re.compile(r"\.Conv2d_0\."), ".stem."),
+    (re.compile(r"\.Conv2d_(\d+)_(depthwise|pointwise)\."), lambda match: f".blocks.{int(match[1]) - 1}.{match[2]}."),
+    (re.compile(r"^modulator_sp\.(conv\d+)\."), r"modulator_sp.branches.\1."),
+    (
+        re.compile(r"^seg\.head\.(fc[678])(?:_voc12)?_(\d)\."),
+        lambda match: f"seg.branches.{int(match[2]) - 1}.{match[1]}.",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -83,11 +95,18 @@ def read_weights(path: Path) -> Snapshot:
         )
     try:
         model = OSMN.unfilled(Architecture(**json.loads(metadata["architecture"])))
-        model.load_state_dict(state)
+        model.load_state_dict({current_name(key): value for key, value in state.items()})
         scale_value = float(metadata["scale_value"])
     except (KeyError, TypeError, ValueError, RuntimeError) as reason:
         raise BadWeights(f"{path}: written by another version of osmn ({str(reason).splitlines()[0]})") from reason
     return Snapshot(model.eval(), scale_value, metadata)
+
+
+def current_name(key: str) -> str:
+    """Our name of a state-dict entry; our first files had official names in places."""
+    for pattern, name in _RENAMED:
+        key = pattern.sub(name, key)
+    return key
 
 
 def load_weights(source: str | Path | None) -> Snapshot:
