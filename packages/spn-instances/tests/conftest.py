@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from spn_instances.checkpoints import save_weights
 from spn_instances.networks import Architecture, Refinement, RefinementNet, ResNetF
 from spn_instances.official import from_caffe, layers_of
 from vos_shared.testing import recipe_noise
@@ -41,6 +43,22 @@ def tiny_refinement() -> RefinementNet:
     model = filled(RefinementNet(Refinement(2, width=2, channels=3)))
     assert isinstance(model, RefinementNet)
     return model
+
+
+@pytest.fixture
+def foreground_weights(tmp_path: Path, tiny: ResNetF) -> Path:
+    """A file with the parent net."""
+    path = tmp_path / "weights" / "foreground.safetensors"
+    save_weights(path, tiny, {"description": "a tiny parent"})
+    return path
+
+
+@pytest.fixture
+def refinement_weights(tmp_path: Path, tiny_refinement: RefinementNet) -> Path:
+    """A file with the refinement network."""
+    path = tmp_path / "weights" / "refinement.safetensors"
+    save_weights(path, tiny_refinement, {"description": "a tiny refinement"})
+    return path
 
 
 Blobs = dict[str, list[npt.NDArray[np.float32]]]

@@ -2,14 +2,143 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
 from spn_instances.cli_train import Train
-from vos_shared.cli import run_commands
+from spn_instances.method import SPN_INSTANCES
+from spn_instances.settings import InferenceSettings, OnlineSettings
+from vos_shared.cli import Evaluate, run_commands
+from vos_shared.errors import UserError
+from vos_shared.options import changed_settings
+from vos_shared.segment import SegmentArguments, run_segment
+from vos_shared.weights_command import WeightsCommand, refuse_same_file
+
+if TYPE_CHECKING:
+    from vos_shared.checkpoints.published import WeightsTable
+    from vos_shared.metrics.scores import Scores
 
 PROGRAM = "spn-instances"
+ONLINE = "spn-instances+online"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment(SegmentArguments):
+    """Segment videos: follow the objects of the first mask; a palette PNG for each frame, in OUTPUT/<sequence>/."""
+
+    settings: Annotated[InferenceSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=InferenceSettings)
+
+    def run(self) -> None:
+        """Segment."""
+        run_segment(SPN_INSTANCES, self, **changed_settings(self.settings))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTune(SegmentArguments):
+    """Fine-tune networks on first frames, then segment with them, as variant spn-instances+online does."""
+
+    variant: Annotated[str | None, tyro.conf.Suppress] = ONLINE
+    settings: Annotated[InferenceSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=InferenceSettings)
+    online: Annotated[OnlineSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=OnlineSettings)
+
+    def run(self) -> None:
+        """Fine-tune and segment."""
+        run_segment(SPN_INSTANCES, self, **changed_settings(self.settings), **changed_settings(self.online))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablation(SegmentArguments):
+    """Segment a data set with one stage less from row to row, and print the paper's table: OUTPUT/<row>/<sequence>/."""
+
+    variant: Literal["spn-instances", "spn-instances+online"] = "spn-instances"
+    """Without fine-tuned networks, or with them; these are kept in OUTPUT/networks and serve all rows."""
+    settings: Annotated[InferenceSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=InferenceSettings)
+    online: Annotated[OnlineSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=OnlineSettings)
+
+    def run(self) -> None:
+        """Segment, score, print."""
+        from spn_instances.ablation import ablation
+
+        if not self.is_dataset:
+            raise UserError(f"{self.source} is no data set; the table needs true masks")
+        tuned = self.variant == ONLINE
+        if not tuned and changed_settings(self.online):
+            raise UserError(f"spn-instances: {', '.join(changed_settings(self.online))} need --variant {ONLINE}")
+        print(ablation(self._scored, online=tuned))
+
+    def _scored(self, row: str, options: Mapping[str, Any]) -> Scores:
+        from vos_shared.evaluation import evaluate
+
+        given = changed_settings(self.settings)
+        if self.variant == ONLINE:
+            given |= {"models": self.output / "networks"} | changed_settings(self.online)
+        folder = self.output / row.replace(", ", "-").replace(" ", "-")
+        run_segment(SPN_INSTANCES, replace(self, output=folder), **{**given, **options})
+        return evaluate(self.dataset, self.load(), folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportWeights:
+    """Turn an official .caffemodel into a safetensors file, or a file of ours into a .caffemodel."""
+
+    source: Annotated[str, tyro.conf.Positional]
+    """A file, or the name of published weights."""
+    output: Annotated[Path, tyro.conf.Positional]
+    """The file to write: .safetensors for ours, .caffemodel for Caffe's."""
+    network: Literal["foreground", "refinement"] = "foreground"
+    """Which network it is."""
+    half: bool = False
+    """Ours only: store float16, half the size."""
+    upsamplers: bool = False
+    """Caffe's only: also write the frozen upsamplers (872 MB for ResNet-101), which pycaffe's inference needs."""
+
+    def run(self) -> None:
+        """Convert."""
+        from spn_instances.checkpoints import Snapshot, load_weights, save_weights
+        from spn_instances.networks import RefinementNet, ResNetF
+        from spn_instances.official import write_official
+        from spn_instances.weights import WEIGHTS
+
+        to_caffe = self.output.suffix == ".caffemodel"
+        if not to_caffe and self.output.suffix != ".safetensors":
+            raise UserError(f"spn-instances: {self.output} should end in .safetensors or .caffemodel")
+        if (self.half and to_caffe) or (self.upsamplers and not to_caffe):
+            raise UserError("spn-instances: --half is for .safetensors only, --upsamplers for .caffemodel only")
+        refuse_same_file(self.source, self.output)
+        path = WEIGHTS.locate(self.source)
+        snapshot: Snapshot[Any] = load_weights(path, ResNetF if self.network == "foreground" else RefinementNet)
+        if to_caffe:
+            write_official(self.output, snapshot.model, upsamplers=self.upsamplers)
+        else:
+            save_weights(self.output, snapshot.model, snapshot.metadata, half=self.half)
+        print(f"{snapshot.description}: {self.output}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights(WeightsCommand):
+    """List the weights that there are, or say more of those with a NAME."""
+
+    @property
+    def table(self) -> WeightsTable:
+        """Published and shipped."""
+        from spn_instances.weights import WEIGHTS
+
+        return WEIGHTS
 
 
 def main() -> None:
     """Run the ``spn-instances`` command."""
-    run_commands(
-        PROGRAM, "Instance segmentation with spatial propagation (Cheng et al., DAVIS 2017).", {"train": Train}
-    )
+    commands: dict[str, Callable[..., Any]] = {
+        "segment": Segment,
+        "finetune": FineTune,
+        "ablation": Ablation,
+        "train": Train,
+        "evaluate": Evaluate,
+        "import-weights": ImportWeights,
+        "weights": Weights,
+    }
+    run_commands(PROGRAM, f"{SPN_INSTANCES.title} ({SPN_INSTANCES.paper}).", commands)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Final, Literal
 
 from vos_shared.errors import UserError
 
@@ -97,6 +98,57 @@ class SampleSettings:
 
 def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
+
+
+@dataclass(frozen=True)
+class InferenceSettings:
+    """Which stages run on a video, and with what; by default all do."""
+
+    foreground: bool = True
+    """Keep objects inside the foreground net's mask."""
+    spn: bool = True
+    """Refine the masks of the objects by spatial propagation."""
+    craf: bool = True
+    """Filter connected regions; else each pixel goes to the strongest map of at least 0.5."""
+    craf_rule: Literal["demo", "paper"] = "demo"
+    """The filter as in the released demo, or as the paper describes it."""
+    spn_weights: Path | None = None
+    """The refinement network: a file of ours or a .caffemodel; by default the one that comes with the package."""
+    networks: Path | None = None
+    """Folder that train object, and perhaps train foreground, have filled for these videos: use those networks."""
+    intermediate: Path | None = None
+    """Also write the maps of the stages as 8-bit PNGs in the official layouts: FOLDER/fgbg/<video>/<frame>.png, and
+    <frame>_<object>.png in FOLDER/perobj/<video>/ and FOLDER/spn/<video>/."""
+
+
+@dataclass(frozen=True)
+class OnlineSettings:
+    """Fine-tuning on the first frame before a video is segmented; the solver is the released one but for its length.
+
+    Every object has a network of its own until its video ends, and so has the foreground.
+    """
+
+    steps: int = 30_000
+    """Steps of one sample each (released: 30,000, which takes hours on a GPU; a few hundred with a higher rate is a
+    beginning)."""
+    learning_rate: float = 1e-10
+    """For 480x854 frames; it is larger in proportion for smaller ones."""
+    momentum: float = 0.99
+    """Of the gradient."""
+    tune_foreground: bool = True
+    """Also fine-tune the foreground net; else it stays the parent."""
+    fast: bool = False
+    """Learn the head alone, on features that the frozen trunk computes once for all objects."""
+    fast_samples: int = 16
+    """fast: number of augmented first frames whose features are kept in memory."""
+    models: Path | None = None
+    """Keep the fine-tuned networks as FOLDER/<video>/<name>-<origin>.safetensors; origin stands for frames, masks,
+    weights and settings, and what was made from the same is not made again."""
+
+    def __post_init__(self) -> None:
+        SolverSettings(self.steps, learning_rate=self.learning_rate, momentum=self.momentum)
+        if self.fast_samples < 1:
+            raise UserError(f"spn-instances: --fast-samples is {self.fast_samples}; it must be at least 1")
 
 
 @dataclass(frozen=True)

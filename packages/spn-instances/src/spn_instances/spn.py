@@ -209,15 +209,15 @@ class SpatialPropagation(nn.Module):
         Args:
             x: [N, C, H, W].
             gates: [N, 4 * ways * C, H, W], with ways 1 or 3: for each direction, for each neighbour, all channels, as
-                caffe-spn's ``guide_conv2`` has them; or [N, 4, ways, C, H, W].
+                caffe-spn's ``guide_conv2`` has them; or [N, 4, ways, C, H, W]. A single one (N = 1) serves all maps.
 
         Returns:
             [N, C, H, W].
         """
         number, channels, height, width = x.shape
         if gates.ndim == 4:
-            gates = gates.reshape(number, 4, -1, channels, height, width)
-        gates = normalise_gates(gates, self.normalisation)
+            gates = gates.reshape(len(gates), 4, -1, channels, height, width)
+        gates = normalise_gates(gates, self.normalisation).expand(number, -1, -1, -1, -1, -1)
         for _ in range(self.rounds):
             x = propagate(x, gates).amax(0)
         return x

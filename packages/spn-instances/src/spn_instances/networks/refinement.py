@@ -105,7 +105,6 @@ class RefinementNet(nn.Module):
         height, width = image.shape[-2:]
         padding = (0, -width % STRIDE, 0, -height % STRIDE)
         gates = self.guidance(F.pad(image, padding))
-        gates = gates.expand(len(coarse), -1, -1, -1)
         x = self.propagation(self.rnn_conv1(_pad_with_background(coarse, padding)), gates)
         x = F.relu(self.rnn_conv2(double(x, self.kernel)))
         logits: Tensor = self.deconv0(x)[..., :height, :width]

@@ -111,7 +111,12 @@ class ResNetF(nn.Module):
         self.head = FusionHead(self.trunk.channels, architecture.hidden, architecture.offsets)
 
     def forward(self, images: Tensor) -> Tensor:
-        """BGR minus mean, [B, 3, H, W] -> scores [B, 2, H, W].
+        """BGR minus mean, [B, 3, H, W] -> scores [B, 2, H, W]."""
+        scores: Tensor = self.head(self.features(images), tuple(images.shape[-2:]))
+        return scores
+
+    def features(self, images: Tensor) -> Features:
+        """BGR minus mean, [B, 3, H, W] -> features of the trunk.
 
         Sizes at which the original aborts are padded at the bottom and the right, by repeating the last row or column.
         """
@@ -119,8 +124,8 @@ class ResNetF(nn.Module):
         if self.architecture.trunk == "resnet":
             padding = (0, _valid_length(width) - width, 0, _valid_length(height) - height)
             images = F.pad(images, padding, mode="replicate") if any(padding) else images
-        scores: Tensor = self.head(self.trunk(images), (height, width))
-        return scores
+        features: Features = self.trunk(images)
+        return features
 
 
 def _trunk(architecture: Architecture) -> CaffeResNet | ResNet18 | MobileNet:

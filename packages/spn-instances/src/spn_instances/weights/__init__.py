@@ -1,0 +1,26 @@
+"""Weights of the networks: the files that come with the package, and what the authors published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from vos_shared.checkpoints.published import PublishedWeights, WeightsTable
+
+WEIGHTS: Final = WeightsTable(
+    published={
+        "PN_ResNetF": PublishedWeights(
+            name="PN_ResNetF",
+            url="http://vllab.ucmerced.edu/ytsai/CVPR17/PN_ResNetF.caffemodel",
+            licence="non-commercial research only",
+            source="the official repository of Seg-with-SPN",
+            note="parent foreground net, updated 03/2018, 1045 MB; the host may be gone",
+        )
+    },
+    shipped=Path(__file__).with_name("spn_instances_demo.safetensors"),
+    shipped_note="parent foreground net on MobileNet-v1, trained by this package; the default",
+)
+"""The foreground nets. The authors published no refinement network."""
+
+REFINEMENT: Final = Path(__file__).with_name("spn_instances_refinement_demo.safetensors")
+"""The small refinement network that comes with the package."""

@@ -1,0 +1,204 @@
+"""The pipeline: its stages, late objects and odd ids, networks that are kept, files in official layouts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from spn_instances import learners
+from spn_instances.cli import main
+from spn_instances.inference import load
+from spn_instances.learners import OnlineLearner
+from spn_instances.networks import ResNetF
+from spn_instances.online import Examples, fine_tune, fine_tune_heads
+from spn_instances.settings import OnlineSettings
+from spn_instances.territory import object_maps
+from vos_shared.datasets.synthetic import write_new_davis_tree
+from vos_shared.errors import UserError
+from vos_shared.masks import read_mask
+from vos_shared.testing import RunCommand
+from vos_shared.video import Video
+
+STAGES: list[dict[str, Any]] = [{}, {"spn": False}, {"craf": False}, {"foreground": False}, {"craf_rule": "paper"}]
+
+
+def clip(frames: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """A bright and a grey square on noise, and their ids 3 and 9 in the first frame."""
+    video = np.random.default_rng(0).integers(0, 60, (frames, 48, 64, 3), dtype=np.uint8)
+    ids = np.zeros((48, 64), np.uint8)
+    for number, (value, object_id) in enumerate(((250, 3), (150, 9))):
+        window = slice(10, 30), slice(5 + 30 * number, 25 + 30 * number)
+        video[:, *window] = value
+        ids[window] = object_id
+    return video, ids
+
+
+@pytest.mark.parametrize("options", STAGES)
+def test_every_stage_can_be_left_out(
+    foreground_weights: Path, refinement_weights: Path, options: dict[str, Any]
+) -> None:
+    frames, ids = clip()
+    segmenter = load(foreground_weights, "cpu", spn_weights=refinement_weights, **options)
+    first, *others = [segmenter.step(frame, ids if t == 0 else None).mask for t, frame in enumerate(frames)]
+    np.testing.assert_array_equal(first, ids)
+    for mask in others:
+        assert set(np.unique(mask)) <= {0, 3, 9}
+
+
+def test_without_fine_tuning_objects_share_the_foreground_around_them() -> None:
+    _, ids = clip()
+    foreground = np.full((48, 64), 0.8, np.float32)
+    maps = object_maps(foreground, ids, [3, 9])
+    assert (maps.sum(0) <= 0.8 + 1e-6).all(), "no pixel belongs to two objects"
+    assert (maps[0][ids == 3] == np.float32(0.8)).all()
+    assert maps[0][20, 28] == np.float32(0.8), "near object 3"
+    assert maps[:, 47, 0].sum() == 0, "too far from both"
+    assert not object_maps(foreground, np.zeros_like(ids), [3]).any()
+
+
+def test_objects_may_come_late(foreground_weights: Path, refinement_weights: Path) -> None:
+    frames, ids = clip()
+    segmenter = load(foreground_weights, "cpu", spn_weights=refinement_weights, online=True, steps=1)
+    segmenter.step(frames[0], np.where(ids == 9, ids, 0).astype(np.uint8))
+    assert set(np.unique(segmenter.step(frames[1], ids).mask)) >= {3}
+    assert set(np.unique(segmenter.step(frames[2]).mask)) <= {0, 3, 9}
+
+
+def bright_object() -> tuple[np.ndarray, np.ndarray]:
+    frames, ids = clip(1)
+    return frames[0], (ids == 3).astype(np.uint8)
+
+
+def test_fine_tuning_learns_the_object_and_leaves_the_parent_alone(tiny: ResNetF) -> None:
+    frame, label = bright_object()
+    before = {name: value.clone() for name, value in tiny.state_dict().items()}
+    settings = OnlineSettings(steps=30, learning_rate=2e-6, momentum=0.9)
+    tuned = fine_tune(tiny, Examples([(frame, label)]), settings)
+    torch.testing.assert_close(dict(tiny.state_dict()), before)
+    again = fine_tune(tiny, Examples([(frame, label)]), settings)
+    torch.testing.assert_close(tuned.state_dict(), again.state_dict(), rtol=0, atol=0)
+    with pytest.raises(UserError, match="lower --learning-rate"):
+        fine_tune(tiny, Examples([(frame, label)]), replace(settings, learning_rate=1e6))
+
+
+def test_fast_fine_tuning_moves_heads_and_shares_the_trunk(tiny: ResNetF) -> None:
+    frame, label = bright_object()
+    tuned = fine_tune_heads(tiny, frame, {"a": label, "b": 1 - label}, OnlineSettings(steps=4, learning_rate=1e-7))
+    assert all(network.trunk is tiny.trunk for network in tuned.values())
+    assert not torch.equal(tuned["a"].head.score08.weight, tiny.head.score08.weight)
+    assert not torch.equal(tuned["a"].head.score08.weight, tuned["b"].head.score08.weight)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_kept_networks_are_used_again(
+    tiny: ResNetF, tmp_path: Path, fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames, ids = clip(1)
+    settings = OnlineSettings(steps=1, learning_rate=1e-7, models=tmp_path, fast=fast)
+    networks = []
+    for _ in range(2):
+        learner = OnlineLearner(tiny, settings)
+        learner.reset("clip")
+        learner.learn(frames[0], ids, [3, 9])
+        networks.append(learner.networks([9])[0].state_dict())
+        monkeypatch.setattr(learners, "fine_tune", None)
+    torch.testing.assert_close(networks[0], networks[1])
+    names = sorted(path.name.rpartition("-")[0] for path in (tmp_path / "clip").iterdir())
+    assert names == ["foreground", "object-3", "object-9"]
+
+
+def test_kept_networks_need_the_videos_name(tiny: ResNetF, tmp_path: Path) -> None:
+    frames, ids = clip(1)
+    learner = OnlineLearner(tiny, OnlineSettings(steps=1, models=tmp_path))
+    with pytest.raises(UserError, match="call prepare first"):
+        learner.learn(frames[0], ids, [3])
+
+
+def test_maps_are_written_in_the_official_layouts(
+    foreground_weights: Path, refinement_weights: Path, tmp_path: Path
+) -> None:
+    frames, ids = clip()
+    for number, frame in enumerate(frames):
+        (tmp_path / "lions").mkdir(exist_ok=True)
+        Image.fromarray(frame).save(tmp_path / "lions" / f"{number:05}.png")
+    video = Video.open(tmp_path / "lions")
+    segmenter = load(foreground_weights, "cpu", spn_weights=refinement_weights, intermediate=tmp_path / "maps")
+    segmenter.prepare(video)
+    for number, frame in enumerate(frames):
+        segmenter.step(frame, ids if number == 0 else None)
+    foreground = Image.open(tmp_path / "maps" / "fgbg" / "lions" / "00001.png")
+    assert foreground.mode == "L"
+    assert set(np.unique(np.asarray(foreground))) <= {0, 255}
+    for stage in ("perobj", "spn"):
+        assert {path.name for path in (tmp_path / "maps" / stage / "lions").iterdir()} == {
+            f"0000{frame}_{object_id}.png" for frame in (1, 2) for object_id in (3, 9)
+        }
+
+
+def test_options_of_fine_tuning_need_the_variant(foreground_weights: Path) -> None:
+    with pytest.raises(UserError, match=r"steps belong to fine-tuning; take variant spn-instances\+online"):
+        load(foreground_weights, "cpu", steps=3)
+
+
+@pytest.fixture(scope="module")
+def davis(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data") / "davis"
+    write_new_davis_tree(root, clips=1, frames=4, size=(48, 64), objects=2, seed=1)
+    return root
+
+
+def test_trained_networks_are_found_by_the_videos_name(
+    run_command: RunCommand, davis: Path, tmp_path: Path, foreground_weights: Path, refinement_weights: Path
+) -> None:
+    networks = tmp_path / "networks"
+    common = ["--weights", foreground_weights, "--device", "cpu"]
+    segment = ["segment", davis, *common, "--spn-weights", refinement_weights, "--networks", networks]
+    networks.mkdir()
+    lacking = run_command(main, "spn-instances", *segment, "--output", tmp_path / "masks")
+    assert lacking.code == 2
+    assert "make it with spn-instances train object" in lacking.stderr
+    training = ["--output", networks, "--steps", 1, "--workers", 0]
+    assert run_command(main, "spn-instances", "train", "object", davis, *common, *training).code == 0
+    outcome = run_command(main, "spn-instances", *segment, "--output", tmp_path / "masks")
+    assert outcome.code == 0, outcome.stderr
+    masks = sorted((tmp_path / "masks").glob("*/*.png"))
+    assert len(masks) == 4
+    assert set(np.unique(read_mask(masks[-1]))) <= {0, 1, 2}
+
+
+def test_the_ablation_prints_the_papers_table(
+    run_command: RunCommand, davis: Path, tmp_path: Path, foreground_weights: Path, refinement_weights: Path
+) -> None:
+    outcome = run_command(
+        main, "spn-instances", "ablation", davis, "--weights", foreground_weights, "--device", "cpu",
+        "--output", tmp_path / "out", "--spn-weights", refinement_weights, "--variant", "spn-instances+online",
+        "--steps", 1,
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.stderr
+    table = outcome.stdout.splitlines()[-6:]
+    assert table[0].split() == ["Global", "J", "mean", "J", "recall", "F", "mean", "F", "recall"]
+    assert [line.partition("  ")[0] for line in table[2:]] == [
+        "full",
+        "without CRAF",
+        "without CRAF, SPN",
+        "without CRAF, SPN, foreground tuning",
+    ]
+    assert (tmp_path / "out" / "without-CRAF-SPN").is_dir()
+
+
+def test_weights_go_to_caffe_and_back(run_command: RunCommand, tmp_path: Path, foreground_weights: Path) -> None:
+    caffe, ours = tmp_path / "x.caffemodel", tmp_path / "x.safetensors"
+    for source, target in ((foreground_weights, caffe), (caffe, ours)):
+        outcome = run_command(main, "spn-instances", "import-weights", source, target)
+        assert outcome.code == 0, outcome.stderr
+    wrong = run_command(main, "spn-instances", "import-weights", caffe, ours, "--upsamplers")
+    assert wrong.code == 2
+    refused = run_command(main, "spn-instances", "import-weights", caffe, ours, "--network", "refinement")
+    assert refused.code == 2
+    assert "here spn-instances refinement is needed" in refused.stderr
