@@ -148,14 +148,6 @@ def jpeg_compressed(tmp_path: Path) -> None:
     Image.open(tmp_path / "mask.jpg").save(tmp_path / "mask.png")
 
 
-def colours(tmp_path: Path) -> None:
-    Image.fromarray(DAVIS_PALETTE[disk()]).save(tmp_path / "mask.png")
-
-
-def transparent(tmp_path: Path) -> None:
-    Image.fromarray(DAVIS_PALETTE[disk()]).convert("RGBA").save(tmp_path / "mask.png")
-
-
 def large_ids(tmp_path: Path) -> None:
     Image.fromarray(disk().astype(np.uint16) * 300).save(tmp_path / "mask.png")
 
@@ -212,8 +204,6 @@ def understated(tmp_path: Path) -> None:
     [
         (blended, r"different values \(is it a JPEG or anti-aliased\?\); object masks hold ids 0\.\.K"),
         (jpeg_compressed, r"different values \(is it a JPEG or anti-aliased\?\)"),
-        (colours, r"has 2 different colours and no palette \(RGB\)"),
-        (transparent, r"has 2 different colours and no palette \(RGBA\)"),
         (large_ids, "holds id 300; ids above 255 are not supported"),
         (jpeg, "is a JPEG file; object masks are PNG files"),
         (truncated, "cut short"),

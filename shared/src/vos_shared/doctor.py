@@ -16,7 +16,8 @@ import vos_shared.datasets
 from vos_shared.datasets import youtube_objects, youtube_vos
 from vos_shared.datasets.davis import sequence_named_in
 from vos_shared.errors import UserError
-from vos_shared.masks import describe_size, ids_of, is_black_and_white, is_palette, read_mask
+from vos_shared.mask_files import OTHER_NUMBERS, read_file
+from vos_shared.masks import describe_size, ids_of
 from vos_shared.tables import ranges, text_table
 from vos_shared.video_sources import frame_files, read_frame
 
@@ -57,6 +58,7 @@ class _Picture:
     size: tuple[int, ...]
     ids: tuple[int, ...] = ()
     black_and_white: bool = False
+    by_colours: bool = False
 
 
 def examine(folder: Path, sequences: Sequence[vos_shared.datasets.VideoSequence] | None = None) -> Report:
@@ -149,6 +151,7 @@ def _examine_sequence(report: Report, where: str, frames_folder: Path, masks_fol
     _strays(report, masks_folder, lambda path: path.suffix == ".png")
     report.rows.append((where, str(len(frames)), _sizes(frames), str(len(masks)), _objects(masks)))
     _compare_sizes(report, where, frames, masks)
+    _compare_numbers(report, where, masks)
     frame_names = {path.stem for path in frame_paths}
     if frame_names:
         strange = [path for path in mask_paths if path.stem not in frame_names]
@@ -179,6 +182,7 @@ def _examine_results(root: Path, sequences: Sequence[vos_shared.datasets.VideoSe
         masks = found[folder.name] = _read_all(report, _mask_files(folder), _read_mask)
         _strays(report, folder, lambda path: path.suffix == ".png")
         _compare_sizes(report, folder.name, [], masks)
+        _compare_numbers(report, folder.name, masks)
         report.rows.append((folder.name, str(len(masks)), _sizes(masks), _objects(masks), _recorded(root, folder.name)))
     _strays(report, root, lambda path: path.is_dir() or path.suffix in {".mp4", ".json", ".csv", ".html"})
     if len({record.get("settings_hash") for record in _records(root)}) > 1:
@@ -241,9 +245,16 @@ def _read_frame(path: Path) -> _Picture:
 
 
 def _read_mask(path: Path) -> _Picture:
-    binary = is_black_and_white(path) and not is_palette(path)
-    mask = read_mask(path, binary=binary)
-    return _Picture(path.stem, mask.shape, tuple(ids_of(mask)), binary)
+    file = read_file(path)
+    binary = bool(file.ids.any()) and file.is_black_and_white and file.colours.palette is None
+    mask = file.checked(binary=binary)
+    return _Picture(path.stem, mask.shape, tuple(ids_of(mask)), binary, file.by_colours)
+
+
+def _compare_numbers(report: Report, where: str, masks: Sequence[_Picture]) -> None:
+    if renumbered := [mask.name for mask in masks if mask.by_colours]:
+        listed = ranges(renumbered, [mask.name for mask in masks])
+        report.problems.append(f"{where} {listed}: {OTHER_NUMBERS}; other programs read those: write the masks again")
 
 
 def _compare_sizes(report: Report, where: str, frames: Sequence[_Picture], masks: Sequence[_Picture]) -> None:

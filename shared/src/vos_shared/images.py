@@ -16,6 +16,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from vos_shared.errors import UserError
+from vos_shared.files import open_file
 
 MAX_SIDE = 8192
 """Pixels; 8K video fits. A file may be tiny and still claim gigabytes, so this is checked before decoding."""
@@ -47,7 +48,7 @@ def open_image(path: Path, what: str, error: type[UserError]) -> Iterator[ImageF
 
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             start = file.read(16)
             file.seek(0)
             image = _image_class(start)(file)

@@ -9,54 +9,35 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from PIL.ImageFile import ImageFile
 
 from vos_shared.atomic import atomic_path
 from vos_shared.errors import BadMask
-from vos_shared.images import MAX_SIDE, open_image
+from vos_shared.mask_colours import DAVIS_PALETTE as DAVIS_PALETTE
+from vos_shared.mask_files import VOID as VOID
+from vos_shared.mask_files import read_file
 from vos_shared.method import Frame, ObjectMask
-from vos_shared.png import decode_plain
-
-VOID: Final = 255
-"""Ground truth only: these pixels do not count."""
-
-_MANY_OBJECTS: Final = 20
-"""Data sets hold fewer in a video. Higher values of a grey file deserve a second look before they pass for ids."""
-
-
-def _davis_palette() -> npt.NDArray[np.uint8]:
-    """Bit 3i + c of an id is bit 7 - i of colour channel c: the colour map of PASCAL VOC, which DAVIS took over."""
-    ids = np.arange(256)[:, None]
-    bits = (ids >> (3 * np.arange(3)[:, None, None] + np.arange(3))) & 1  # [bit, id, channel]
-    colours: npt.NDArray[np.uint8] = (bits << (7 - np.arange(3)[:, None, None])).sum(axis=0, dtype=np.uint8)
-    return colours
-
-
-DAVIS_PALETTE: Final = _davis_palette()
-"""Colour of each id, uint8 RGB [256, 3]; what DAVIS stores in its annotation files."""
-DAVIS_PALETTE.setflags(write=False)
 
 
 def read_mask(path: str | Path, *, binary: bool = False) -> ObjectMask:
-    """Read the object ids of a PNG file, exactly as they were stored.
+    """Read the object ids of a PNG file.
+
+    They are its numbers, exactly as they were stored, unless its palette contradicts them or it has colours in place of
+    a palette: then they are what its colours say, where that is certain; see `vos_shared.mask_colours`.
 
     Args:
-        path: a PNG with a palette, or grey without one, of 1, 2, 4 or 8 bits (16 where no id is above 255).
+        path: a PNG with a palette, or grey without one, of 1, 2, 4 or 8 bits (16 where no id is above 255), or painted
+            in DAVIS' colours, or in one colour on black or on transparent.
         binary: whatever is not zero is object 1, as in DAVIS-2016 with its 0/255 masks.
 
     Returns:
         Ids, uint8 [H, W].
 
     Raises:
-        BadMask: missing, damaged, too large, or not object ids: colours, blended edges, ids above 255, or a
-            black-and-white 0/255 mask read without `binary`.
+        BadMask: missing, damaged, too large, or not object ids: other colours, blended edges, dithering, ids above
+            255, or a black-and-white 0/255 mask read without `binary`.
 
     """
-    path = Path(path)
-    values = _stored_values(path)
-    if values.max() > _MANY_OBJECTS:
-        _check_large_values(values, path, binary)
-    return np.minimum(values, np.uint8(1)) if binary else values
+    return read_file(Path(path)).checked(binary=binary)
 
 
 def read_prompt(path: str | Path) -> ObjectMask:
@@ -65,7 +46,8 @@ def read_prompt(path: str | Path) -> ObjectMask:
     Raises:
         BadMask: as `read_mask`.
     """
-    return read_mask(path, binary=_is_black_and_white(_stored_values(Path(path))))
+    file = read_file(Path(path))
+    return file.checked(binary=file.is_black_and_white)
 
 
 def is_black_and_white(path: Path) -> bool:
@@ -75,8 +57,8 @@ def is_black_and_white(path: Path) -> bool:
         BadMask: it cannot be read.
 
     """
-    values = _stored_values(path)
-    return bool(values.any()) and _is_black_and_white(values)
+    file = read_file(path)
+    return bool(file.ids.any()) and file.is_black_and_white
 
 
 def is_palette(path: Path) -> bool:
@@ -86,97 +68,7 @@ def is_palette(path: Path) -> bool:
         BadMask: it cannot be read.
 
     """
-    with open_image(path, "mask", BadMask) as image:
-        return image.mode == "P"
-
-
-def _stored_values(path: Path) -> ObjectMask:
-    try:
-        with path.open("rb") as file:
-            values = decode_plain(file, MAX_SIDE)
-    except OSError:
-        values = None  # Opening it again says what is wrong.
-    except ValueError as reason:
-        raise BadMask(f"mask {path} cannot be read: {reason}; is it damaged or cut short?") from None
-    if values is not None:
-        return values
-    with open_image(path, "mask", BadMask) as image:
-        return _decode_other(image, path)
-
-
-def _decode_other(image: ImageFile, path: Path) -> ObjectMask:
-    if image.format != "PNG":
-        raise BadMask(f"mask {path} is a {image.format} file; object masks are PNG files")
-    if image.mode == "P":
-        return np.array(image)
-    if image.mode == "1":
-        return np.array(image).astype(np.uint8)
-    if image.mode == "L":
-        # Pillow stretches grey of 2 and 4 bits to 0..255, the ids with it.
-        stretch = {"L;2": 85, "L;4": 17}.get(str(image.tile[0].args), 1)
-        values = np.array(image)
-        return values if stretch == 1 else values // np.uint8(stretch)
-    if image.mode.startswith("I"):
-        return _narrow(np.array(image), path)
-    grey = _grey_in_colour(image)
-    if grey is not None:
-        return grey
-    colours = image.getcolors(image.width * image.height) or []
-    raise BadMask(
-        f"mask {path} has {len(colours):,} different colours and no palette ({image.mode}); "
-        "object masks hold ids 0..K, as palette or grey PNG files: save it with 0 for the background and 1, 2, .. in "
-        "place of the colours"
-    )
-
-
-def _grey_in_colour(image: ImageFile) -> ObjectMask | None:
-    """Grey that was saved as colour or with an opaque alpha channel, as some of DAVIS-2016's annotations are."""
-    if image.mode not in ("LA", "RGB", "RGBA"):
-        return None
-    channels = np.array(image)  # [H, W, C]
-    if image.mode != "RGB":
-        channels, alpha = channels[..., :-1], channels[..., -1]
-        if (alpha != 255).any():
-            return None
-    return np.ascontiguousarray(channels[..., 0]) if (channels == channels[..., :1]).all() else None
-
-
-def _narrow(values: npt.NDArray[np.integer], path: Path) -> ObjectMask:
-    if values.max() > 255:
-        raise BadMask(f"mask {path} has 16 bits and holds id {values.max()}; ids above 255 are not supported")
-    return values.astype(np.uint8)
-
-
-def _check_large_values(values: ObjectMask, path: Path, binary: bool) -> None:
-    """Refuse grey files that are pictures of a mask: black and white where ids are wanted, or with blended edges.
-
-    Ids fill regions. The values between black and white of a resized or JPEG-compressed mask do not: they line
-    its edges, and few of them equal their neighbour.
-    """
-    if is_palette(path):
-        return
-    if _is_black_and_white(values):
-        if binary:
-            return
-        raise BadMask(
-            f"mask {path} is black and white (0 and 255); object masks hold ids 0..K, and 255 is void: "
-            "store 1 in place of 255"
-        )
-    between = (values > 0) & (values < VOID)
-    if values[between].max() <= _MANY_OBJECTS:
-        return
-    different = len(np.unique(values))
-    flat = (between[:, 1:] & (values[:, 1:] == values[:, :-1])).sum() / between.sum()
-    if different > 64 or (flat < 0.5 and not binary):
-        raise BadMask(
-            f"mask {path} has {different:,} different values (is it a JPEG or anti-aliased?); "
-            "object masks hold ids 0..K"
-        )
-
-
-def _is_black_and_white(values: ObjectMask) -> bool:
-    """Whether all are 0 or 255: adding 1 turns these, and no others, into 1 and 0."""
-    return bool((values + np.uint8(1)).max() <= 1)
+    return read_file(path).colours.palette is not None
 
 
 def write_mask(path: str | Path, mask: ObjectMask) -> None:

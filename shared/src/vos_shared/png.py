@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import BinaryIO
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -20,26 +21,51 @@ _GREY, _PALETTE = 0, 3  # Colour types.
 _SUB = 1  # The row filter that stores the difference to the left neighbour.
 
 
-def decode_plain(file: BinaryIO, max_side: int) -> npt.NDArray[np.uint8] | None:
-    """Decode a PNG if it is of the plain kind: a palette or grey, at most 8 bits, rows unfiltered or all alike.
+@dataclass(frozen=True)
+class Colours:
+    """What a PNG says about its colours.
 
-    Args:
-        file: at its start.
-        max_side: larger images are not decoded.
+    Attributes:
+        palette: of an indexed image, uint8 RGB [N, 3]; else None.
+        transparency: content of the chunk tRNS, empty where there is none: of an indexed image the opacity of its first
+            colours, one byte each; of a grey one the grey that is transparent, two bytes.
+    """
 
-    Returns:
-        The stored values, uint8 [H, W], or None for every other file: leave those to Pillow.
+    palette: npt.NDArray[np.uint8] | None = None
+    transparency: bytes = b""
+
+
+def read_colours(data: bytes) -> Colours:
+    """The palette and transparency of a PNG file with this content.
 
     Raises:
         ValueError: the checksum of a chunk is wrong. Pillow checks none of those that hold pixels.
     """
-    start = file.read(_HEADER.size)
-    rest = file.read()
-    if start[: len(_SIGNATURE)] == _SIGNATURE:
-        _require_checksums(start[len(_SIGNATURE) :] + rest)
-    if len(start) < _HEADER.size:
+    found: dict[bytes, bytes] = {}
+    if data.startswith(_SIGNATURE):
+        for kind, content in _chunks(data):
+            if kind in (b"IHDR", b"PLTE", b"tRNS"):
+                found.setdefault(kind, content)
+    palette = None
+    if found.get(b"IHDR", b"")[9:10] == bytes([_PALETTE]):
+        stored = found.get(b"PLTE", b"")[:768]
+        palette = np.frombuffer(stored[: len(stored) // 3 * 3], np.uint8).reshape(-1, 3)
+    return Colours(palette, found.get(b"tRNS", b""))
+
+
+def decode_plain(data: bytes, max_side: int) -> npt.NDArray[np.uint8] | None:
+    """Decode a PNG if it is of the plain kind: a palette or grey, at most 8 bits, rows unfiltered or all alike.
+
+    Args:
+        data: content of the file; `read_colours` checks its checksums.
+        max_side: larger images are not decoded.
+
+    Returns:
+        The stored values, uint8 [H, W], or None for every other file: leave those to Pillow.
+    """
+    if len(data) < _HEADER.size:
         return None
-    signature, _, kind, width, height, bits, colour, _, _, interlaced, _ = _HEADER.unpack(start)
+    signature, _, kind, width, height, bits, colour, _, _, interlaced, _ = _HEADER.unpack_from(data)
     if signature != _SIGNATURE or kind != b"IHDR":
         return None
     if colour not in (_GREY, _PALETTE) or bits not in (1, 2, 4, 8) or interlaced:
@@ -47,7 +73,7 @@ def decode_plain(file: BinaryIO, max_side: int) -> npt.NDArray[np.uint8] | None:
     if min(width, height) == 0 or max(width, height) > max_side:
         return None
     stride = 1 + (width * bits + 7) // 8
-    packed = _inflate(_image_data(rest), height * stride)
+    packed = _inflate(_image_data(data[_HEADER.size :]), height * stride)
     if packed is None:
         return None
     rows = np.frombuffer(packed, dtype=np.uint8).reshape(height, stride)
@@ -59,16 +85,17 @@ def decode_plain(file: BinaryIO, max_side: int) -> npt.NDArray[np.uint8] | None:
     return None
 
 
-def _require_checksums(chunks: bytes) -> None:
-    """Check all whole chunks up to the end of the image."""
-    start = 0
-    while start + 12 <= len(chunks):
-        length, kind = struct.unpack(">I4s", chunks[start : start + 8])
+def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and content of all whole chunks up to the end of the image, checked."""
+    start = len(_SIGNATURE)
+    while start + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, start)
         end = start + 8 + length
-        if end + 4 > len(chunks):
+        if end + 4 > len(data):
             return  # Cut short, which Pillow tells.
-        if zlib.crc32(chunks[start + 4 : end]) != int.from_bytes(chunks[end : end + 4], "big"):
+        if zlib.crc32(data[start + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
             raise ValueError(f"the checksum of its chunk {kind!r} is wrong")
+        yield kind, data[start + 8 : end]
         if kind == b"IEND":
             return
         start = end + 4

@@ -21,7 +21,8 @@ from vos_shared.atomic import atomic_path
 from vos_shared.datasets import davis2016, davis2017, youtube_vos
 from vos_shared.datasets.youtube_vos import read_meta, wanted_frames
 from vos_shared.errors import BadMask, BadResults
-from vos_shared.masks import describe_size, ids_of, is_palette, read_mask
+from vos_shared.mask_files import OTHER_NUMBERS, read_file
+from vos_shared.masks import describe_size, ids_of
 from vos_shared.tables import ranges
 
 Benchmark = Literal["davis2016", "davis2017", "youtube-vos"]
@@ -202,8 +203,11 @@ def _problems_of(results: Path, wanted: WantedMasks) -> Iterator[str]:
 def _problem(path: Path, wanted: WantedMasks) -> str | None:
     """What is wrong with a mask, in words that are the same for all masks with the same problem."""
     try:
-        mask = read_mask(path, binary=wanted.binary)
-        if not wanted.binary and not is_palette(path):
+        file = read_file(path)
+        mask = file.checked(binary=wanted.binary)
+        if file.by_colours:  # The server reads the numbers.
+            return f"{OTHER_NUMBERS}; write it with vos_shared.masks.write_mask"
+        if not wanted.binary and file.colours.palette is None:
             return "grey, not a palette PNG; write it with vos_shared.masks.write_mask"
     except BadMask as error:
         return str(error).replace(f" {path}", "")

@@ -1,0 +1,71 @@
+"""Opening the files that users name: regular ones only, since a pipe or a device would be waited for without end."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any, BinaryIO
+
+
+def open_file(path: str | Path) -> BinaryIO:
+    """Open a regular file, or a link to one, for reading bytes.
+
+    Raises:
+        OSError: it cannot be opened, or it is a pipe, a device or a socket; the text says so.
+    """
+    return open(path, "rb", opener=_open_regular)
+
+
+def require_regular_file(path: str | Path) -> None:
+    """Refuse what `open_file` refuses, before a library opens it by its name.
+
+    Raises:
+        OSError: as `open_file`.
+    """
+    open_file(path).close()
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        OSError: as `open_file`.
+    """
+    with open_file(path) as file:
+        return file.read()
+
+
+def read_text(path: str | Path, encoding: str = "utf-8", errors: str = "strict") -> str:
+    """The text of a regular file, lines divided as they are stored.
+
+    Raises:
+        OSError: as `open_file`.
+        UnicodeDecodeError: it is not text of this encoding.
+    """
+    return read_bytes(path).decode(encoding, errors)
+
+
+def read_json(path: str | Path) -> Any:
+    """The value in a JSON file, UTF-8 with or without a byte-order mark.
+
+    Raises:
+        OSError: as `open_file`.
+        ValueError: it is not JSON, not UTF-8, or nested too deeply.
+    """
+    try:
+        return json.loads(read_text(path, "utf-8-sig"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _open_regular(path: str, flags: int) -> int:
+    # Without O_NONBLOCK, opening a pipe waits for somebody who writes to it; regular files do not mind.
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # Python itself refuses folders.
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "it is a pipe, a device or a socket; give a regular file", path)
