@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from amd_objectness.checkpoints import save_weights, untrained
 from amd_objectness.networks import AMD
+from amd_objectness.settings import Architecture
 from vos_shared.testing import parity_folder, recipe_tensor
 
 Arrays = Mapping[str, npt.NDArray[np.float64]]
@@ -35,3 +38,12 @@ def recipe_model(recipe_state: dict[str, Tensor]) -> AMD:
     model = AMD()
     model.load_state_dict(recipe_state)
     return model.eval()
+
+
+@pytest.fixture(scope="session")
+def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights of the small network, for frames of 40 pixels; their segments differ."""
+    weights = untrained(Architecture("resnet18", motion_size=(64, 64)))
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    save_weights(path, replace(weights, metadata={"shorter_side": "40", "channel": "2"}))
+    return path

@@ -168,7 +168,6 @@ def test_each_term_of_the_loss_is_the_official_one(trained: Trained) -> None:
 def test_the_loss_is_the_official_one(trained: Trained) -> None:
     torch.testing.assert_close(trained.losses.loss.detach(), trained.arrays["loss_input_warp_seg"], atol=0, rtol=1e-5)
     assert trained.losses.shares.sum() == pytest.approx(1)
-    assert trained.losses.winners.sum() == pytest.approx(1)
 
 
 def test_gradients_are_the_official_ones(trained: Trained) -> None:
@@ -202,7 +201,7 @@ def test_a_segment_that_is_empty_everywhere_keeps_the_loss_finite() -> None:
     losses = Objective(model)(torch.rand(2, 2, 3, 64, 64))
     losses.loss.backward()
     assert all(bool(value.grad.isfinite().all()) for value in model.parameters() if value.grad is not None)
-    assert losses.winners.tolist() == [1, 0, 0, 0, 0]
+    assert losses.shares.tolist() == [1, 0, 0, 0, 0]
 
 
 def test_mixed_precision_stays_close() -> None:

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from dense_ulearn.presets import CUSTOM, Augmentation
-from dense_ulearn.sources import ListedFolders, found_videos, listed_videos, usable
+from dense_ulearn.sources import ListedFolders, listed_videos, usable
 from vos_shared.errors import BadDataset, BadVideo
+from vos_shared.training.videos import found_videos
 from vos_shared.video import Video, VideoWriter
 
 SETTINGS = replace(CUSTOM, augmentation=Augmentation(crop=32, shorter_side=(32, 40)))

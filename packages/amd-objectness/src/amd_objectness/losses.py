@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from amd_objectness.networks import AMD, SegmentFlow
 from amd_objectness.warping import resize, visibility, warp
+from vos_shared.layers.sync_batch_norm import shared_mean
 
 L1_WEIGHT: Final = 0.15
 SSIM_WEIGHT: Final = 0.85
@@ -38,13 +39,11 @@ class Losses(NamedTuple):
 
     Attributes:
         loss: of the batch, scalar.
-        shares: part of all pixels that each segment holds, by its soft mask, float [c]; sums to 1.
-        winners: part of all pixels in which each segment is the strongest, float [c]; sums to 1.
+        shares: part of all pixels in which each segment is the strongest, float [c]; sums to 1.
     """
 
     loss: Tensor
     shares: Tensor
-    winners: Tensor
 
 
 def ssim_distance(first: Tensor, second: Tensor) -> Tensor:
@@ -63,14 +62,18 @@ def _box(maps: Tensor) -> Tensor:
 
 
 def photometric(synthesis: Synthesis) -> Tensor:
-    """P(I, R, O), one value for each direction: a ratio of means over the whole batch; float [2]."""
+    """P(I, R, O), one value for each direction: a ratio of means over the whole batch; float [2].
+
+    The mean of O is that of all processes, so that their mean loss is that of one process with the whole batch.
+    """
     parts: list[Tensor] = [part.unflatten(0, (2, -1)) for part in synthesis]  # Each [2, B, ., H, W].
     images, made, visible = parts
     everywhere = (1, 2, 3, 4)
     absolute = ((images - made).abs() * visible).mean(everywhere)
     structure = ssim_distance((made * visible).flatten(0, 1), (images * visible).flatten(0, 1))
     structural = structure.unflatten(0, (2, -1)).mean(everywhere)
-    return (L1_WEIGHT * absolute + SSIM_WEIGHT * structural) / visible.mean(everywhere)
+    terms: Tensor = L1_WEIGHT * absolute + SSIM_WEIGHT * structural
+    return terms / shared_mean(visible.mean(everywhere))
 
 
 def synthesise(images: Tensor, flows: list[Tensor]) -> list[Synthesis]:
@@ -126,9 +129,8 @@ class Objective(nn.Module):
         views = self.views(pairs)
         with torch.autocast(pairs.device.type, enabled=False):
             loss = view_synthesis_loss(views.images.flatten(0, 1), views.motion.flows)
-        masks = views.masks.detach().flatten(0, 1)  # [2 B, c, h, w]
-        winners = F.one_hot(masks.argmax(1), masks.shape[1]).float().mean((0, 1, 2))
-        return Losses(loss, masks.mean((0, 2, 3)), winners)
+        winners = views.masks.argmax(2)  # [2, B, h, w]
+        return Losses(loss, F.one_hot(winners, views.masks.shape[2]).float().mean((0, 1, 2, 3)))
 
     def views(self, pairs: Tensor, *, dense: bool = False) -> Views:
         """Segments and flows of pairs of frames, arguments as `forward`; `dense` also gives the dense flow."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from vos_shared.errors import UserError
+from vos_shared.images import MAX_SIDE
 
 BackboneName: TypeAlias = Literal["resnet50", "resnet18"]
 
 SEGMENTS: Final = 5
 """Soft segments of an image, c in the paper."""
+STRIDE: Final = 8
+"""Pixels of an image that a cell of its segments is wide."""
 MOTION_STRIDE: Final = 64
 """Stride of the coarsest level of the motion network; sides of its input are multiples of it."""
 
@@ -30,3 +35,63 @@ class Architecture:
             raise UserError(
                 f"amd-objectness: --motion-size {height} {width}: height and width are multiples of {MOTION_STRIDE}"
             )
+
+
+Channel: TypeAlias = Literal["0", "1", "2", "3", "4", "auto", "all"]
+"""Which segment is the object: one of the five, counted as in the released code; chosen; or each one."""
+RELEASED_CHANNEL: Final = 1
+"""What the released code keeps; its README says 0. Which one is the object differs from training to training."""
+RELEASED_SIDE: Final = 392
+"""Length of the shorter side at test time, int(400 * 0.98)."""
+
+
+@dataclass(frozen=True)
+class InferenceSettings:
+    """How a video is segmented; the defaults are the released code's."""
+
+    channel: Channel | None = None
+    """Segment that is the object: 0 to 4; auto, chosen for each video from all its frames without labels; all, each
+    segment an object, ids 1 to 5; by default the one that the weights name, else 1, which the released code keeps."""
+    shorter_side: int | None = None
+    """Length in pixels that the shorter side is scaled to for the network; by default what the weights ask for, else
+    392."""
+    threshold: float = 0.5
+    """Soft mask above which a pixel is object 1; --channel all gives each pixel to its strongest segment instead."""
+    logits_first: bool = False
+    """Enlarge the logits and then take the softmax, which gives sharper borders; the release does it the other way
+    round."""
+    batch: int = 8
+    """Frames that go through the network at once where the whole video is looked at first."""
+
+    def __post_init__(self) -> None:
+        if self.shorter_side is not None and not STRIDE <= self.shorter_side <= MAX_SIDE:
+            raise UserError(
+                f"amd-objectness: --shorter-side is {self.shorter_side}; give {STRIDE} to {MAX_SIDE} pixels"
+            )
+        if not 0 < self.threshold < 1:
+            raise UserError(f"amd-objectness: --threshold is {self.threshold}; give a number between 0 and 1")
+        if self.batch < 1:
+            raise UserError(f"amd-objectness: --batch is {self.batch}; give 1 or more")
+
+
+@dataclass(frozen=True)
+class AdaptationSettings:
+    """Training on a video before it is segmented. The paper does this, the released code does not hold it: all values
+    here are ours, and the optimiser is that of the released training.
+    """
+
+    iterations: int = 100
+    """Steps on each video, or on the whole data set."""
+    learning_rate: float = 1e-4
+    """Constant."""
+    pairs: int = 2
+    """Pairs of frames a step."""
+    models: Path | None = None
+    """Keep adapted networks as FOLDER/<video>/adapted-<origin>.safetensors; origin stands for weights, settings and
+    frames, and what was made from the same is not made again."""
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1 or self.pairs < 1:
+            raise UserError("amd-objectness: --iterations and --pairs must be at least 1")
+        if not 0 < self.learning_rate < math.inf:
+            raise UserError(f"amd-objectness: --learning-rate is {self.learning_rate}; it must be a number above 0")

@@ -118,7 +118,8 @@ class TrainOnVideos(TrainArguments):
 
     def run(self) -> int:
         """Train."""
-        from dense_ulearn.sources import found_videos, usable
+        from dense_ulearn.sources import usable
+        from vos_shared.training.videos import found_videos
 
         longest = self.settings.augmentation.shorter_side[1]
         names = ", ".join(place.name for place in self.videos)

@@ -45,6 +45,34 @@ def read_folder_list(path: str | Path, root: str | Path) -> list[Path]:
     return folders
 
 
+def read_clip_list(path: str | Path, root: str | Path) -> list[list[Path]]:
+    """Read a list with one video a line: its folder, and then the names of its frames in it.
+
+    Blank lines are passed over.
+
+    Args:
+        path: the list.
+        root: what the folders in it are relative to; a leading ``/`` in them does not matter.
+
+    Returns:
+        The frame files of each video, in the order of the list.
+
+    Raises:
+        BadDataset: no such list, an empty one, a line without a frame, or frames that are not there.
+
+    """
+    videos = []
+    for line in _lines(Path(path)):
+        folder, *names = line.split()
+        if not names:
+            raise BadDataset(
+                f"file list {path}: {line.strip()!r} names no frame; a line is '<folder> <frame> <frame> ..'"
+            )
+        videos.append([Path(root, folder.lstrip("/"), name) for name in names])
+    _require([file for video in videos for file in video], Path(path), "frames", Path.is_file)
+    return videos
+
+
 @dataclass(frozen=True)
 class ListedSequence:
     """A sequence of an inference list.

@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from amd_objectness.settings import SEGMENTS
 
-STRIDE: Final = 8
-"""Pixels of an image that a cell of its segments is wide."""
 DILATION: Final = 6
 HIDDEN: Final = 256
 

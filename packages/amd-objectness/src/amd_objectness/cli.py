@@ -1,0 +1,160 @@
+"""The ``amd-objectness`` command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from amd_objectness.cli_train import Train
+from amd_objectness.method import AMD_OBJECTNESS
+from amd_objectness.settings import AdaptationSettings, InferenceSettings
+from vos_shared.cli import Evaluate, run_commands
+from vos_shared.errors import UserError
+from vos_shared.options import changed_settings
+from vos_shared.segment import SegmentArguments, run_segment
+from vos_shared.weights_command import WeightsCommand, refuse_same_file
+
+PROGRAM = "amd-objectness"
+
+
+if TYPE_CHECKING:
+    from vos_shared.checkpoints.published import WeightsTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment(SegmentArguments):
+    """Segment videos, folders or images without any mask: a palette PNG for each frame, in OUTPUT/<sequence>/."""
+
+    prompt: Annotated[Path | None, tyro.conf.Suppress] = None
+    settings: Annotated[InferenceSettings, tyro.conf.arg(name="")] = field(default_factory=InferenceSettings)
+
+    def run(self) -> None:
+        """Segment."""
+        run_segment(AMD_OBJECTNESS, self, **changed_settings(self.settings))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapt(SegmentArguments):
+    """Train on a video's own pairs of frames, then segment it, as variant amd-objectness+adapt does.
+
+    Steps, rate and pairs are ours: the paper's are not in the released code.
+    """
+
+    prompt: Annotated[Path | None, tyro.conf.Suppress] = None
+    variant: Annotated[str | None, tyro.conf.Suppress] = "amd-objectness+adapt"
+    settings: Annotated[InferenceSettings, tyro.conf.arg(name="")] = field(default_factory=InferenceSettings)
+    adaptation: Annotated[AdaptationSettings, tyro.conf.arg(name="")] = field(default_factory=AdaptationSettings)
+    together: bool = False
+    """Train once on all sequences of the data set, not on each by itself; with --models."""
+
+    def run(self) -> None:
+        """Adapt and segment."""
+        settings = changed_settings(self.settings)
+        if not self.together:
+            run_segment(AMD_OBJECTNESS, self, **settings, **changed_settings(self.adaptation))
+            return
+        if self.adaptation.models is None:
+            raise UserError("amd-objectness: --together keeps the adapted network; give a folder with --models")
+        from amd_objectness.adaptation import adapt_together
+
+        sequences = self.load()
+        path = adapt_together(self, [sequence.video for sequence in sequences], self.adaptation, self.settings)
+        print(path)
+        plain = Segment(**{name: getattr(self, name) for name in SegmentArguments.__dataclass_fields__})
+        run_segment(AMD_OBJECTNESS, replace(plain, weights=str(path), variant=None), **settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportWeights:
+    """Turn an official checkpoint into a safetensors file, or a file of ours into an official checkpoint."""
+
+    source: Annotated[str, tyro.conf.Positional]
+    """The file, or the name of published weights."""
+    output: Annotated[Path, tyro.conf.Positional]
+    """The file to write: .safetensors for ours, .pth for the official format."""
+    half: bool = False
+    """Ours only: store float16, half the size."""
+    keys: bool = False
+    """Print what became of every key of an official checkpoint."""
+    backbone: bool = False
+    """Write the backbone alone, under torchvision's names, for its resnet50 or resnet18 without fc."""
+
+    def run(self) -> None:
+        """Convert."""
+        from amd_objectness.checkpoints import (
+            OURS,
+            load_weights,
+            read_official,
+            save_backbone,
+            save_weights,
+            write_official,
+        )
+        from amd_objectness.weights import UNTRAINED, WEIGHTS
+
+        if self.output.suffix not in {OURS, ".pth"}:
+            raise UserError(f"{self.output} has neither the suffix {OURS} (ours) nor .pth (official)")
+        if self.half and (self.output.suffix != OURS or self.backbone):
+            raise UserError("--half is for our own format; official checkpoints and backbones are in single precision")
+        refuse_same_file(self.source, self.output)
+        path = None if self.source == UNTRAINED else WEIGHTS.locate(self.source)
+        if path is None or path.suffix == OURS:
+            weights = load_weights(self.source)
+        else:
+            weights, report = read_official(path)
+            print("\n".join(report.lines()) if self.keys else report.summary())
+        if self.backbone:
+            save_backbone(self.output, weights)
+        elif self.output.suffix == OURS:
+            save_weights(self.output, weights, half=self.half)
+        else:
+            write_official(self.output, weights)
+        print(f"{weights.description}: {self.output}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights(WeightsCommand):
+    """List the weights that there are, or say more of those with a NAME."""
+
+    @property
+    def table(self) -> WeightsTable:
+        """Published and shipped."""
+        from amd_objectness.weights import WEIGHTS
+
+        return WEIGHTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write the appearance network for torch.export: images [1, 3, H, W] to soft segments [1, 5, H/8, W/8]."""
+
+    output: Annotated[Path, tyro.conf.Positional]
+    """The file to write, .pt2; `torch.export.load` reads it without this package."""
+    weights: str | None = None
+    """A file, or the name of weights; by default those that come with the package."""
+    size: tuple[int, int] = (392, 697)
+    """Height and width of the images, RGB in 0..1; the default is a 480x854 frame scaled as released."""
+
+    def run(self) -> None:
+        """Export."""
+        from amd_objectness.export import export_segments
+
+        export_segments(self.output, self.weights, self.size)
+        print(self.output)
+
+
+def main() -> None:
+    """Run the ``amd-objectness`` command."""
+    commands: dict[str, Callable[..., Any]] = {
+        "segment": Segment,
+        "adapt": Adapt,
+        "train": Train,
+        "evaluate": Evaluate,
+        "import-weights": ImportWeights,
+        "weights": Weights,
+        "export": Export,
+    }
+    run_commands(PROGRAM, f"{AMD_OBJECTNESS.title} ({AMD_OBJECTNESS.paper}).", commands)

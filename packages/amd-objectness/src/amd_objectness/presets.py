@@ -1,0 +1,101 @@
+"""Settings of training, with the values of the released configuration."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from amd_objectness.settings import STRIDE
+from vos_shared.errors import UserError
+from vos_shared.images import MAX_SIDE
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How two frames of a video become a training pair."""
+
+    gap: int = 1
+    """Most frames from the first to the second; drawn uniformly from 1 on."""
+    shorter_side: int = 400
+    """Length in pixels that the shorter side of frames is scaled to, times a factor."""
+    scale: tuple[float, float] = (0.96, 1.0)
+    """Range of that factor, drawn anew for each pair."""
+    crop: int = 384
+    """Side of the random square that is cut out of both frames."""
+    flip: bool = False
+    """Mirror half of the pairs. Not in the release, although the paper is said to do it."""
+    colour: float = 0.0
+    """Change brightness, contrast and saturation of both frames by factors of up to 1 + this or down to 1 - this. Not
+    in the release."""
+
+    def __post_init__(self) -> None:
+        low, high = self.scale
+        if not 0 < low <= high < math.inf:
+            raise UserError(f"training: --scale {low} {high}; give two numbers above 0, the smaller one first")
+        if not STRIDE <= self.crop <= MAX_SIDE or self.shorter_side > MAX_SIDE:
+            raise UserError(f"training: --crop is {self.crop}; give {STRIDE} to {MAX_SIDE} pixels")
+        if int(self.shorter_side * low) < self.crop:
+            raise UserError(
+                f"training: --shorter-side {self.shorter_side} times {low} is less than --crop {self.crop}; frames "
+                "must hold the crop"
+            )
+        if self.gap < 1:
+            raise UserError(f"training: --gap is {self.gap}; give 1 or more frames")
+        if not 0 <= self.colour < 1:
+            raise UserError(f"training: --colour is {self.colour}; give 0 to below 1")
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """Adam, its weight decay an L2 term, the rate falling as (1 - step / steps) ** power."""
+
+    lr: float = 1e-4
+    """Learning rate of the first step."""
+    min_lr: float = 1e-6
+    """Learning rate that it falls to."""
+    power: float = 0.9
+    """Of the fall."""
+    warm_up: int = 0
+    """Steps over which the rate first rises from zero. Not in the release."""
+    weight_decay: float = 1e-6
+    """Of all parameters."""
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.min_lr <= self.lr < math.inf and self.lr > 0):
+            raise UserError(f"training: --lr {self.lr} --min-lr {self.min_lr}; give 0 <= min-lr <= lr, lr above 0")
+        if not (0 <= self.power < math.inf and 0 <= self.weight_decay < math.inf) or self.warm_up < 0:
+            raise UserError("training: --power, --weight-decay and --warm-up are 0 or more")
+
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate of a step, counted from 0, of a run of so many steps."""
+        from vos_shared.training.optimisers import power_decay  # It brings torch.
+
+        rate = (self.lr - self.min_lr) * power_decay(step, steps, self.power) + self.min_lr
+        return rate * min((step + 1) / self.warm_up, 1.0) if self.warm_up else rate
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Everything that decides what a training run computes; the defaults are the released configuration's."""
+
+    batch: int = 2
+    """Pairs a step, for each process; the release has 2 for each GPU."""
+    steps: int = 100_000
+    """Steps of the run. Ours: the released configuration has 50, for a demonstration."""
+    sync_bn: bool = True
+    """Several processes share their batch statistics."""
+    picture_steps: int = 500
+    """Steps between two pictures in TensorBoard."""
+    seed: int = 0
+    """Of weights, order, pairs and dropout."""
+    sampling: Sampling = Sampling()
+    optimisation: Optimisation = Optimisation()
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.steps < 1 or self.picture_steps < 1 or self.seed < 0:
+            raise UserError("training: --batch, --steps and --picture-steps are 1 or more, --seed is 0 or more")
+
+
+RELEASED: Final = TrainingSettings()
+"""As released."""

@@ -1,0 +1,60 @@
+"""Batch norm over the batches of all processes, on any device; PyTorch's own needs CUDA."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.nn.functional import all_reduce
+
+
+def _processes() -> int:
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+@torch.no_grad()
+def shared_mean(values: Tensor) -> Tensor:
+    """Mean of a tensor over all processes, without gradient; all of them must call it."""
+    processes = _processes()
+    if processes == 1:
+        return values
+    total = values.clone()
+    distributed.all_reduce(total)
+    return total / processes
+
+
+class SyncBatchNorm2d(nn.BatchNorm2d):
+    """`torch.nn.BatchNorm2d` with the statistics of all processes together while it trains.
+
+    All processes have maps of one size. Alone it is `torch.nn.BatchNorm2d`.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise maps, float [B, C, H, W]."""
+        processes = _processes()
+        if processes == 1 or not self.training:
+            return super().forward(input)
+        values = input.float()
+        moments = torch.cat([values.mean((0, 2, 3)), values.square().mean((0, 2, 3))])
+        mean, square = (all_reduce(moments) / processes).chunk(2)
+        variance = (square - mean.square()).clamp_min(0)
+        self._remember(mean.detach(), variance.detach(), processes * input.numel() // input.shape[1])
+        # With given statistics, but their gradient reaches every process.
+        scale = self.weight * (variance + self.eps).rsqrt()
+        normalised = torch.addcmul((self.bias - mean * scale).view(1, -1, 1, 1), values, scale.view(1, -1, 1, 1))
+        return normalised.to(input.dtype)
+
+    def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * count / max(count - 1, 1), self.momentum)
+
+
+def synchronise_batch_norms(module: nn.Module) -> None:
+    """Turn each `torch.nn.BatchNorm2d` inside a module into a `SyncBatchNorm2d`, in place; state and names stay."""
+    for layer in module.modules():
+        if type(layer) is nn.BatchNorm2d:
+            layer.__class__ = SyncBatchNorm2d
