@@ -167,7 +167,7 @@ def test_proposals_may_have_any_ids(small: Small, dataset: str, task: str) -> No
 
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
 def test_workers_change_nothing(tree: Path, scores: Scores, start_method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vos_shared.evaluation._start_method", lambda: start_method)
+    monkeypatch.setattr("vos_shared.evaluation.start_method", lambda: start_method)
     sequences = davis2017(tree / "truth", list("abc"))
     found = evaluate("davis2017", sequences, tree / "results", workers=2, progress=False)
     assert found.to_json() == scores.to_json()
@@ -178,7 +178,7 @@ def _die(_: object) -> None:
 
 
 def test_a_dead_worker_is_an_error_not_a_wait(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vos_shared.evaluation._start_method", lambda: "fork")
+    monkeypatch.setattr("vos_shared.evaluation.start_method", lambda: "fork")
     monkeypatch.setattr("vos_shared.evaluation._score", _die)
     with pytest.raises(UserError, match="one of 2 workers died"):
         evaluate("davis2017", davis2017(tree / "truth", ["a", "b"]), tree / "results", workers=2)
@@ -191,8 +191,8 @@ def test_workers_end_with_their_parent() -> None:
         "import os, time\n"
         "from concurrent.futures import ProcessPoolExecutor\n"
         "from multiprocessing import get_context\n"
-        "from vos_shared.evaluation import _follow_parent\n"
-        "pool = ProcessPoolExecutor(1, get_context('fork'), _follow_parent)\n"
+        "from vos_shared.evaluation import follow_parent\n"
+        "pool = ProcessPoolExecutor(1, get_context('fork'), follow_parent)\n"
         "print(pool.submit(os.getpid).result(), flush=True)\n"
         "time.sleep(60)\n"
     )

@@ -9,12 +9,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NoReturn, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, Protocol
 
 import tyro
 
 from vos_shared.errors import UserError
 from vos_shared.inputs import InputArguments
+
+if TYPE_CHECKING:
+    from vos_shared.datasets import VideoSequence
+    from vos_shared.metrics.scores import Scores
+    from vos_shared.set_evaluation import SetScores
 
 # Commands import what they need when they run: --help is instant, and scoring never loads torch.
 
@@ -110,48 +115,97 @@ def _refusal(error: OSError) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Score masks as the benchmarks do: J, F, their mean, recall and decay; on YouTube-Objects J, there called IU."""
+    """Score results as the benchmarks do, in percent.
 
-    dataset: Literal["davis2016", "davis2017", "davis2017-unsupervised", "youtube-objects"] = "davis2017"
+    Videos: J, F, their mean, recall and decay; J alone on youtube-objects (there called IU), segtrack-v2 and fbms59.
+    Images: MAE, F, S, E and weighted F for saliency; mean IoU of classes for voc2012; P and J for object-discovery;
+    CorLoc for youtube-objects-boxes.
+    """
+
+    dataset: Literal[
+        "davis2016",
+        "davis2017",
+        "davis2017-unsupervised",
+        "youtube-objects",
+        "segtrack-v2",
+        "fbms59",
+        "saliency",
+        "voc2012",
+        "object-discovery",
+        "youtube-objects-boxes",
+    ] = "davis2017"
     """Protocol: one foreground; each object; up to 20 proposals that are assigned to objects; one foreground in every
-    labelled frame but the first."""
+    labelled frame but the first; in every labelled frame (two data sets); and those of images."""
     root: Path
     """The data set's folder; DAVIS: the one with JPEGImages in it."""
     split: str | None = None
-    """Name or path of the list of sequences; by default val, of YouTube-Objects all."""
+    """Name or path of the list of sequences or images; by default val, of FBMS-59 Testset, of others all."""
     sequences: tuple[str, ...] = ()
     """Of the split, only these."""
     resolution: str | None = None
     """Of DAVIS: folder below JPEGImages; by default 480p, or the only one."""
     results: Path
-    """Folder with <sequence>/<frame>.png to be scored."""
+    """Folder with <sequence>/<frame>.png to be scored. Of images also <image>.png, and soft masks: grey PNG, npy, npz,
+    or the folder of segment --soft-masks."""
+    set_wise: bool = False
+    """Of any data set with masks: IoU of background and foreground summed over all frames, as the evaluator released
+    with AMD has it, in place of the data set's own measures."""
+    threshold: float = 0.5
+    """Of soft masks, for object-discovery and youtube-objects-boxes."""
     json: Path | None = None
     """Write everything, also frame by frame, to this file."""
     csv: Path | None = None
-    """Write a row for each object (or sequence) to this file."""
+    """Write a row for each object (or sequence, class, image) to this file."""
     workers: int = 1
     """Processes."""
 
     def run(self) -> None:
         """Score, print the table, write the files."""
         from vos_shared.atomic import require_json
-        from vos_shared.datasets import davis2017, load_dataset
-        from vos_shared.evaluation import PROPOSALS, evaluate
-        from vos_shared.tables import score_table
 
         require_json(self.json)
-        only = self.sequences or None
-        if self.dataset == PROPOSALS:
-            split = self.split or "val"
-            sequences = davis2017(self.root, split, resolution=self.resolution, sequences=only, task="unsupervised")
-        else:
-            sequences = load_dataset(self.dataset, self.root, self.split, only, self.resolution)
-        scores = evaluate(self.dataset, sequences, self.results, workers=self.workers)
-        print(score_table(scores))
+        scores, table = self._scored()
+        print(table)
         if self.json is not None:
             scores.write_json(self.json)
         if self.csv is not None:
             scores.write_csv(self.csv)
+
+    def _scored(self) -> tuple[Scores | SetScores, str]:
+        """The scores and their table."""
+        from vos_shared.evaluation import FBMS, SEGTRACK, evaluate
+        from vos_shared.set_evaluation import SET_PROTOCOLS, evaluate_set, evaluate_set_wise
+        from vos_shared.tables import score_table
+
+        sequences = self._load()
+        if self.set_wise:
+            set_scores = evaluate_set_wise(sequences, self.results, workers=self.workers)
+            return set_scores, set_scores.table()
+        if self.dataset in SET_PROTOCOLS:
+            set_scores = evaluate_set(
+                self.dataset,
+                sequences,
+                self.results,
+                root=self.root,
+                threshold=self.threshold,
+                workers=self.workers,
+            )
+            return set_scores, set_scores.table()
+        scores = evaluate(self.dataset, sequences, self.results, workers=self.workers)
+        table = score_table(scores)
+        if self.dataset in (SEGTRACK, FBMS):  # Papers report one or the other mean.
+            table += f"\nmean J of all frames alike: {100 * scores.frame_mean:.1f}"
+        return scores, table
+
+    def _load(self) -> list[VideoSequence]:
+        from vos_shared.datasets import davis2017, load_dataset
+        from vos_shared.evaluation import PROPOSALS
+
+        only = self.sequences or None
+        if self.dataset == PROPOSALS:
+            split = self.split or "val"
+            return davis2017(self.root, split, resolution=self.resolution, sequences=only, task="unsupervised")
+        return load_dataset(self.dataset, self.root, self.split, only, self.resolution)
 
 
 @dataclass(frozen=True, kw_only=True)

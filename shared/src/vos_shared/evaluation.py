@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from tqdm import TMonitor, tqdm
 
 from vos_shared.errors import BadDataset, BadMask, BadResults, UserError
-from vos_shared.masks import VOID, describe_size, ids_of, read_mask
+from vos_shared.masks import VOID, describe_size, ids_of, read_mask, read_truth
 from vos_shared.method import ObjectMask
 from vos_shared.metrics.davis import Evaluator, Foreground, SemiSupervised, Unsupervised
 from vos_shared.metrics.scores import Item, Scores
@@ -36,14 +36,21 @@ FOREGROUND: Final = "davis2016"
 OBJECTS: Final = "davis2017"
 PROPOSALS: Final = "davis2017-unsupervised"
 YOUTUBE_OBJECTS: Final = "youtube-objects"
+SEGTRACK: Final = "segtrack-v2"
+FBMS: Final = "fbms59"
 
 _SCORED: Final = {
     FOREGROUND: slice(1, -1),
     OBJECTS: slice(1, -1),
     PROPOSALS: slice(None),
     YOUTUBE_OBJECTS: slice(1, None),
+    SEGTRACK: slice(None),
+    FBMS: slice(None),
 }
 """Which of the annotated frames count."""
+
+_REGION_ONLY: Final = frozenset({YOUTUBE_OBJECTS, SEGTRACK, FBMS})
+"""One foreground, and no F."""
 
 PROTOCOLS: Final = tuple(_SCORED)
 
@@ -64,7 +71,8 @@ def evaluate(
             ``davis2017`` each object; both leave out the first and the last annotated frame, whose predictions may be
             absent. ``davis2017-unsupervised`` assigns proposals to objects and scores every annotated frame.
             ``youtube-objects`` takes J of one foreground in every annotated frame but the first, predictions of any
-            size; sequences with one annotated frame are left out.
+            size; sequences with one annotated frame are left out. ``segtrack-v2`` and ``fbms59`` take J of one
+            foreground, all objects together, in every annotated frame.
         sequences: of the data set.
         results: folder of predicted masks.
         workers: processes; sequences are dealt out among them.
@@ -119,6 +127,7 @@ class _Job:
     Attributes:
         given: truth of the first frame.
         binary: the truth is foreground and background only, whatever its values.
+        read: reads a file of the truth; None for `read_mask`.
         frames: those that are scored.
     """
 
@@ -126,6 +135,7 @@ class _Job:
     sequence: str
     given: Path
     binary: bool
+    read: Callable[[Path], ObjectMask] | None
     frames: tuple[_Frame, ...]
 
 
@@ -142,6 +152,8 @@ def _job(protocol: str, sequence: vos_shared.datasets.sequence.VideoSequence, re
     names = list(sequence.annotations)
     scored = names[_SCORED[protocol]]
     if not scored:
+        if not names:
+            raise BadDataset(f"{sequence.name} has no mask to be scored against")
         left_out = "the first" if protocol == YOUTUBE_OBJECTS else "the first and the last"
         raise BadDataset(
             f"{sequence.name} has {len(names)} annotated frames; {protocol} leaves out {left_out} of them "
@@ -149,7 +161,7 @@ def _job(protocol: str, sequence: vos_shared.datasets.sequence.VideoSequence, re
         )
     folder = results / sequence.name
     frames = tuple(_Frame(name, sequence.annotations[name], folder / f"{name}.png") for name in scored)
-    return _Job(protocol, sequence.name, sequence.annotations[names[0]], sequence.binary, frames)
+    return _Job(protocol, sequence.name, sequence.annotations[names[0]], sequence.binary, sequence.read, frames)
 
 
 def _score_here(jobs: Sequence[_Job], bar: Callable[[], tqdm[None]]) -> list[list[Item]]:
@@ -160,7 +172,7 @@ def _score_here(jobs: Sequence[_Job], bar: Callable[[], tqdm[None]]) -> list[lis
 def _score_in_processes(jobs: Sequence[_Job], workers: int, bar: Callable[[], tqdm[None]]) -> list[list[Item]]:
     """Items of each job, in order; the longest is dealt out first, so that no worker is alone with it at the end."""
     longest_first = sorted(jobs, key=lambda job: len(job.frames), reverse=True)
-    with ProcessPoolExecutor(workers, get_context(_start_method()), _follow_parent) as pool:
+    with ProcessPoolExecutor(workers, get_context(start_method()), follow_parent) as pool:
         try:
             futures = {pool.submit(_score, job): job for job in longest_first}
             with bar() as shown:
@@ -175,13 +187,13 @@ def _score_in_processes(jobs: Sequence[_Job], workers: int, bar: Callable[[], tq
     return [items[job] for job in jobs]
 
 
-def _start_method() -> str:
+def start_method() -> str:
     """Fork, which costs nothing, where no other thread (torch has some) could hold a lock; else fresh interpreters."""
     threads = [t for t in threading.enumerate() if t is not threading.main_thread() and not isinstance(t, TMonitor)]
     return "fork" if sys.platform == "linux" and not threads and "torch" not in sys.modules else "spawn"
 
 
-def _follow_parent() -> None:
+def follow_parent() -> None:
     """In a worker: leave Ctrl-C to the parent, and end when it is gone, however it went."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
@@ -208,15 +220,15 @@ def _evaluator(job: _Job) -> Evaluator:
         return Foreground()
     if job.protocol == PROPOSALS:
         return Unsupervised()
-    if job.protocol == YOUTUBE_OBJECTS:
+    if job.protocol in _REGION_ONLY:
         return MeanIU()
-    return SemiSupervised(read_mask(job.given, binary=job.binary))
+    return SemiSupervised(read_truth(job.given, job.read, binary=job.binary))
 
 
 def _masks(job: _Job, frame: _Frame) -> tuple[ObjectMask, ObjectMask]:
     """Truth and prediction of a frame."""
-    truth = read_mask(frame.truth, binary=job.binary)
-    prediction = read_mask(frame.prediction, binary=job.protocol in (FOREGROUND, YOUTUBE_OBJECTS))
+    truth = read_truth(frame.truth, job.read, binary=job.binary)
+    prediction = read_mask(frame.prediction, binary=job.protocol == FOREGROUND or job.protocol in _REGION_ONLY)
     if job.protocol == YOUTUBE_OBJECTS:
         prediction = resized(prediction, truth.shape)
     if truth.shape != prediction.shape:

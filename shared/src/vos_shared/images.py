@@ -13,6 +13,7 @@ from PIL.Image import DecompressionBombError
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from vos_shared.errors import UserError
@@ -26,6 +27,8 @@ _SIGNATURES: dict[bytes, type[ImageFile]] = {
     b"\xff\xd8\xff": JpegImageFile,
     b"BM": BmpImageFile,
     b"RIFF": WebPImageFile,
+    b"P5": PpmImageFile,
+    b"P6": PpmImageFile,
 }
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error, DecompressionBombError)
 """What Pillow's decoders raise for damaged files; a SyntaxError is its word for a broken chunk."""
@@ -39,7 +42,7 @@ def open_image(path: Path, what: str, error: type[UserError]) -> Iterator[ImageF
     setting that is global to the process.
 
     Args:
-        path: a PNG, JPEG, BMP or WebP file; its content counts, not its suffix.
+        path: a PNG, JPEG, BMP, WebP or binary PGM or PPM file; its content counts, not its suffix.
         what: what the file is to the user ("frame", "mask"), for the error.
         error: the class of error to raise.
 
@@ -66,4 +69,4 @@ def _image_class(start: bytes) -> type[ImageFile]:
     for signature, image_class in _SIGNATURES.items():
         if start.startswith(signature):
             return image_class
-    raise ValueError("not a PNG, JPEG, BMP or WebP file" if start else "the file is empty")
+    raise ValueError("not a PNG, JPEG, BMP, WebP, PGM or PPM file" if start else "the file is empty")

@@ -26,10 +26,12 @@ class InputArguments:
     """A data set's folder (DAVIS: the one with JPEGImages in it), a folder of frames, a glob pattern in quotes, or a
     video file."""
     dataset: str = "davis2017"
-    """How to read a data set: davis2017 (objects), davis2016 (one foreground), youtube-vos or youtube-objects."""
+    """How to read a data set: davis2017 (objects), davis2016 (one foreground), youtube-vos, youtube-objects,
+    segtrack-v2 or fbms59; of images, each a sequence of one frame: saliency, voc2012, object-discovery or
+    youtube-objects-boxes."""
     split: str | None = None
     """Of a data set: name of a split or path of a list of sequences; by default val, of YouTube-VOS valid, of
-    YouTube-Objects all."""
+    FBMS-59 Testset, of others all."""
     sequences: tuple[str, ...] = ()
     """Of a data set: only these sequences."""
     resolution: str | None = None
@@ -92,7 +94,9 @@ def inputs_fingerprint(sequence: VideoSequence, supervision: Supervision) -> str
     digest = hashlib.sha256(sequence.video.fingerprint().encode())
     if _is_prompted(supervision):
         for frame_name, path in sequence.annotations.items():
-            digest.update(frame_name.encode() + b"\0" + path.read_bytes())
+            # A data set that reads masks in its own way may keep those of a frame in several files.
+            content = path.read_bytes() if sequence.read is None else sequence.read(path).tobytes()
+            digest.update(frame_name.encode() + b"\0" + content)
         digest.update(b"binary" if sequence.binary else b"ids")
         if sequence.objects is not None:
             digest.update(repr(sorted(sequence.objects.items())).encode())

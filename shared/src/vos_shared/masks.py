@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +38,18 @@ def read_mask(path: str | Path, *, binary: bool = False) -> ObjectMask:
 
     """
     return read_file(Path(path)).checked(binary=binary)
+
+
+def read_truth(path: Path, read: Callable[[Path], ObjectMask] | None, *, binary: bool) -> ObjectMask:
+    """A mask of a data set, uint8 [H, W]: read as the data set says, or with `read_mask`.
+
+    Raises:
+        BadMask: it cannot be read.
+    """
+    if read is None:
+        return read_mask(path, binary=binary)
+    mask = read(path)
+    return np.minimum(mask, np.uint8(1)) if binary else mask
 
 
 def read_prompt(path: str | Path) -> ObjectMask:

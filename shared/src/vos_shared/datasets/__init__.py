@@ -7,19 +7,45 @@ from pathlib import Path
 from typing import Final
 
 from vos_shared.datasets.davis import davis2016, davis2017
+from vos_shared.datasets.fbms import fbms59
 from vos_shared.datasets.names import Split
+from vos_shared.datasets.object_discovery import object_discovery
+from vos_shared.datasets.saliency import saliency
+from vos_shared.datasets.segtrack import segtrack_v2
 from vos_shared.datasets.sequence import VideoSequence
+from vos_shared.datasets.voc import voc2012
 from vos_shared.datasets.youtube_objects import youtube_objects
+from vos_shared.datasets.youtube_objects_boxes import youtube_objects_boxes
 from vos_shared.datasets.youtube_vos import youtube_vos
 from vos_shared.errors import BadDataset
 
-__all__ = ["DATASETS", "VideoSequence", "davis2016", "davis2017", "load_dataset", "youtube_objects", "youtube_vos"]
+__all__ = [
+    "DATASETS",
+    "VideoSequence",
+    "davis2016",
+    "davis2017",
+    "fbms59",
+    "load_dataset",
+    "object_discovery",
+    "saliency",
+    "segtrack_v2",
+    "voc2012",
+    "youtube_objects",
+    "youtube_objects_boxes",
+    "youtube_vos",
+]
 
 DATASETS: Final[Mapping[str, Callable[..., list[VideoSequence]]]] = {
     "davis2016": davis2016,
     "davis2017": davis2017,
     "youtube-vos": youtube_vos,
     "youtube-objects": youtube_objects,
+    "segtrack-v2": segtrack_v2,
+    "fbms59": fbms59,
+    "saliency": saliency,
+    "voc2012": voc2012,
+    "object-discovery": object_discovery,
+    "youtube-objects-boxes": youtube_objects_boxes,
 }
 """Loader by name; each takes (root, split, *, resolution, sequences)."""
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import collections.abc
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from vos_shared.errors import BadMask
-from vos_shared.masks import VOID, describe_size, ids_of, read_mask
+from vos_shared.masks import VOID, describe_size, ids_of, read_truth
 from vos_shared.method import ObjectMask
 from vos_shared.video import Video
 
@@ -24,6 +24,7 @@ class VideoSequence:
         video: the frames.
         annotations: mask file by frame name.
         binary: whatever is not zero in a mask file is object 1 (DAVIS-2016).
+        read: reads a mask file where its data set stores ids in a way of its own; by default `read_mask`.
         objects: ids of the objects, each with the frame from which on its mask counts (YouTube-VOS); by default the
             masks tell.
 
@@ -34,6 +35,7 @@ class VideoSequence:
     annotations: Mapping[str, Path]
     binary: bool = False
     objects: Mapping[int, str] | None = None
+    read: Callable[[Path], ObjectMask] | None = None
 
     @property
     def frame_names(self) -> collections.abc.Sequence[str]:
@@ -50,7 +52,7 @@ class VideoSequence:
         path = self.annotations.get(frame_name)
         if path is None:
             return None
-        mask = read_mask(path, binary=self.binary)
+        mask = read_truth(path, self.read, binary=self.binary)
         if mask.shape != self.video.size:
             raise BadMask(
                 f"mask {path} is {describe_size(mask.shape)}, "

@@ -56,7 +56,7 @@ class Scores:
     """Of a whole evaluation.
 
     Attributes:
-        dataset: name of the protocol: davis2016, davis2017, davis2017-unsupervised or youtube-objects.
+        dataset: name of the protocol, one of `vos_shared.evaluation.PROTOCOLS`.
         items: what was scored, by name, in the order of the data set; at least one.
     """
 
@@ -73,6 +73,12 @@ class Scores:
         """Mean over all items of each of `MEASURES`, or of `REGION_MEASURES`."""
         rows = [item.measures for item in self.items.values()]
         return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
+
+    @property
+    def frame_mean(self) -> float:
+        """Mean J of all scored frames alike, long sequences counting more than short ones."""
+        values = [value for item in self.items.values() for value in item.frames.region]
+        return sum(values) / len(values)
 
     @property
     def objects(self) -> dict[str, dict[str, float]]:
@@ -98,11 +104,12 @@ class Scores:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON: ``dataset``, ``summary``, ``objects`` or ``sequences``, ``frame_names``, ``per_frame``."""
+        """As JSON: ``dataset``, ``summary``, ``frame_mean``, ``objects`` or ``sequences``, and every frame's scores."""
         means = {"objects": self.objects, "sequences": self.sequences}
         return {
             "dataset": self.dataset,
             "summary": self.summary,
+            "frame_mean": self.frame_mean,
             **{kind: rows for kind, rows in means.items() if rows},
             "frame_names": {item.sequence: list(item.frame_names) for item in self.items.values()},
             "per_frame": self.per_frame,

@@ -1,0 +1,83 @@
+"""PASCAL VOC 2012 segmentation: 20 classes, images and masks of class ids with 255 for void.
+
+`JPEGImages/<image>.jpg`, `SegmentationClass/<image>.png`, `ImageSets/Segmentation/<split>.txt`, as in the published
+development kit; the folder may also be above: `VOC2012` or `VOCdevkit/VOC2012`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from vos_shared.datasets.image_sets import image_sequences, refuse_resolution, some
+from vos_shared.datasets.names import choose, read_lines
+from vos_shared.datasets.sequence import VideoSequence
+from vos_shared.errors import BadDataset, BadMask
+from vos_shared.masks import VOID, read_mask
+from vos_shared.method import ObjectMask
+
+VOC_CLASSES: Final = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+"""Names of the class ids 0..20."""
+
+
+def voc2012(
+    root: str | Path,
+    split: str | Path = "val",
+    *,
+    resolution: str | None = None,
+    sequences: Iterable[str] | None = None,
+) -> list[VideoSequence]:
+    """The images of a split; their annotations hold class ids 0..20, and 255 for void.
+
+    Args:
+        root: folder that holds `JPEGImages`, `SegmentationClass` and `ImageSets`, or one or two above it.
+        split: `train`, `val` or `trainval`, or the path of a list of image names.
+        resolution: there is one only; must be None.
+        sequences: of the split, only these images.
+
+    Returns:
+        A sequence of one frame for each image, in the order of the list.
+
+    Raises:
+        BadDataset: with everything that is missing.
+    """
+    folder = _folder(Path(root))
+    refuse_resolution(resolution, "PASCAL VOC 2012")
+    candidates = (folder / "ImageSets/Segmentation" / f"{split}.txt", Path(split))
+    path = next((file for file in candidates if file.is_file()), None)
+    if path is None:
+        raise BadDataset(f"{folder} has no list of images {candidates[0].relative_to(folder)}")
+    names = choose(read_lines(path), str(path), sequences)
+    images = {name: folder / "JPEGImages" / f"{name}.jpg" for name in names}
+    masks = {name: folder / "SegmentationClass" / f"{name}.png" for name in names}
+    lacking = [f"{some(gone, what)}" for what, files in (("image", images), ("mask", masks)) if (gone := _gone(files))]
+    if lacking:
+        raise BadDataset(f"{folder} lacks {' and '.join(lacking)} of {path.name}")
+    return image_sequences(images, masks, read_classes, binary=False)
+
+
+def _folder(root: Path) -> Path:
+    for folder in (root, root / "VOC2012", root / "VOCdevkit/VOC2012"):
+        if all((folder / name).is_dir() for name in ("JPEGImages", "SegmentationClass", "ImageSets")):
+            return folder
+    raise BadDataset(f"{root} is no VOC 2012 folder: it must hold JPEGImages, SegmentationClass and ImageSets")
+
+
+def _gone(files: dict[str, Path]) -> list[str]:
+    return [name for name, path in files.items() if not path.is_file()]
+
+
+def read_classes(path: Path) -> ObjectMask:
+    """Class ids 0..20 and 255 for void, uint8 [H, W].
+
+    Raises:
+        BadMask: it cannot be read, or holds other ids.
+    """
+    mask = read_mask(path)
+    if (others := mask[(mask >= len(VOC_CLASSES)) & (mask != VOID)]).size:
+        raise BadMask(f"mask {path} holds id {others[0]}; the classes of VOC 2012 are 0..20, and 255 is void")
+    return mask

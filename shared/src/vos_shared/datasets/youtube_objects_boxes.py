@@ -1,0 +1,104 @@
+"""YouTube-Objects with boxes, v1 and v2.2 (Prest et al., CVPR 2012; Kalogeiton et al., PAMI 2016), for CorLoc.
+
+The published annotations are Matlab files whose layout could not be checked here, so they are not read. Write their
+boxes to `boxes.csv`, which is the same for both versions: a header ``image,xmin,ymin,xmax,ymax``, then a row for each
+box; `image` is the frame's path from the data set's folder, `<class>/../<frame>.jpg`, its first folder is the class.
+Pixels count from 1 (Matlab), the box holds its last row and column. A frame with several objects has several rows.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from vos_shared.datasets.image_sets import image_sequences, refuse_resolution, some
+from vos_shared.datasets.names import choose
+from vos_shared.datasets.saliency import read_saliency_mask
+from vos_shared.datasets.sequence import VideoSequence
+from vos_shared.errors import BadDataset
+
+COLUMNS: Final = ("image", "xmin", "ymin", "xmax", "ymax")
+
+Box = tuple[int, int, int, int]
+"""Top, left, bottom and right of a box in pixels from 0, bottom and right exclusive."""
+
+
+def youtube_objects_boxes(
+    root: str | Path,
+    split: str | None = None,
+    *,
+    resolution: str | None = None,
+    sequences: Iterable[str] | None = None,
+) -> list[VideoSequence]:
+    """The frames that have boxes, a sequence of one frame each, named by its path with ``-`` in place of ``/``.
+
+    Args:
+        root: folder that holds `boxes.csv` and the frames.
+        split: one class; by default all.
+        resolution: there is one only; must be None.
+        sequences: only these.
+
+    Raises:
+        BadDataset: no such list, or frames of it that are not there.
+    """
+    root = Path(root)
+    refuse_resolution(resolution, "YouTube-Objects")
+    files = {name: root / image for name, image in _images(root).items() if split in (None, class_of(image))}
+    names = choose(files, str(root / "boxes.csv"), sequences)
+    if gone := [str(files[name].relative_to(root)) for name in names if not files[name].is_file()]:
+        raise BadDataset(f"{root} lacks {some(gone, 'frame')} that boxes.csv names")
+    return image_sequences({name: files[name] for name in names}, {}, read_saliency_mask, binary=True)
+
+
+def read_boxes(root: str | Path) -> dict[str, tuple[str, list[Box]]]:
+    """Class and boxes of each sequence of `youtube_objects_boxes`.
+
+    Raises:
+        BadDataset: `boxes.csv` is missing, or has another form.
+    """
+    found: dict[str, tuple[str, list[Box]]] = {}
+    for image, box in _rows(Path(root) / "boxes.csv"):
+        found.setdefault(_name(image), (class_of(image), []))[1].append(box)
+    return found
+
+
+def class_of(image: str) -> str:
+    """The first folder of a frame's path."""
+    return PurePosixPath(image).parts[0]
+
+
+def _images(root: Path) -> dict[str, str]:
+    return {_name(image): image for image, _ in _rows(root / "boxes.csv")}
+
+
+def _name(image: str) -> str:
+    return "-".join(PurePosixPath(image).with_suffix("").parts)
+
+
+def _rows(path: Path) -> list[tuple[str, Box]]:
+    if not path.is_file():
+        raise BadDataset(f"{path} does not exist; it must hold a header {','.join(COLUMNS)} and a row for each box")
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        table = csv.DictReader(file)
+        if tuple(table.fieldnames or ()) != COLUMNS:
+            raise BadDataset(f"{path} begins with {table.fieldnames}; its header must be {','.join(COLUMNS)}")
+        rows = [_row(path, line, row) for line, row in enumerate(table, start=2)]
+    if not rows:
+        raise BadDataset(f"{path} holds no box")
+    return rows
+
+
+def _row(path: Path, line: int, row: dict[str, str]) -> tuple[str, Box]:
+    image = row["image"]
+    try:
+        left, top, right, bottom = (round(float(row[column])) for column in COLUMNS[1:])
+    except (TypeError, ValueError, OverflowError):
+        raise BadDataset(f"{path}, line {line}: {row} is not a frame and four numbers") from None
+    parts = PurePosixPath(image).parts
+    if len(parts) < 2 or ".." in parts or parts[0] == "/":
+        raise BadDataset(f"{path}, line {line}: {image!r} is not <class>/<frame>")
+    if not (1 <= left <= right and 1 <= top <= bottom):
+        raise BadDataset(f"{path}, line {line}: {left},{top},{right},{bottom} is no box; pixels count from 1")
+    return image, (top - 1, left - 1, bottom, right)
