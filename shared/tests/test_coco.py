@@ -142,6 +142,75 @@ def test_what_is_no_coco_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "corner", ["1e9", "-1e9", "NaN", "1e30", "-Infinity", "1" + "0" * 400, '"7"', "null", "true", "[]"]
+)
+def test_a_polygon_that_native_code_cannot_walk_along(tmp_path: Path, corner: str) -> None:
+    """pycocotools checks no number: these end in segmentation faults, gigabytes, or the mask of a box elsewhere."""
+    path = write_coco(tmp_path, annotation([[*SQUARE[:-1], 4711]])) / "annotations/instances_train2017.json"
+    path.write_text(path.read_text().replace("4711", corner))
+    with pytest.raises(BadDataset, match=r"annotation 7 of a\.jpg .*a corner at") as caught:
+        CocoObjects(tmp_path)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_polygon_that_leads_out_of_the_picture_is_cut(tmp_path: Path) -> None:
+    _, mask = CocoObjects(write_coco(tmp_path, annotation([[-50, -50, 1000, -50, 1000, 1000, -50, 1000]])))[0]
+    assert mask.all()
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [[0, HEIGHT * WIDTH + 1], [HEIGHT * WIDTH - 1], [-5, HEIGHT * WIDTH + 5], [0.0, HEIGHT * WIDTH], [2**40], [True],
+     "", "PPYo1", "PPYo12", "o" * 50, "~~~", "é", "0ooooooooooN"],
+)  # fmt: skip
+def test_run_lengths_that_do_not_fill_the_picture(tmp_path: Path, counts: Any) -> None:
+    with pytest.raises(BadDataset, match=r"annotation 7 of a\.jpg .*its run lengths"):
+        CocoObjects(write_coco(tmp_path, annotation({"size": [HEIGHT, WIDTH], "counts": counts})))
+
+
+def test_any_packed_run_lengths_are_accepted(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    masks = [random.random((HEIGHT, WIDTH)) < share for share in (0.1, 0.5, 0.9, 2)]
+    masks += [np.roll(square(), 40 * k) for k in range(9)]
+    objects = CocoObjects(write_coco(tmp_path, *(annotation(compressed(mask)) for mask in masks)))
+    for k, mask in enumerate(masks):
+        np.testing.assert_array_equal(objects[k][1], mask)
+
+
+@pytest.mark.parametrize(("height", "width"), [(10**9, 10**9), (0, 30), (-20, 30), ("20", 30), (20.0, 30), (20, None)])
+def test_a_size_that_no_picture_has(tmp_path: Path, height: Any, width: Any) -> None:
+    path = write_coco(tmp_path, annotation([SQUARE])) / "annotations/instances_train2017.json"
+    content = json.loads(path.read_text())
+    content["images"][0].update(height=height, width=width)
+    path.write_text(json.dumps(content))
+    with pytest.raises(BadDataset, match=r"annotation 7 of a\.jpg"):
+        CocoObjects(tmp_path)
+
+
+def test_photographs_in_subfolders(tmp_path: Path) -> None:
+    root = write_coco(tmp_path, annotation([SQUARE]))
+    path = root / "annotations/instances_train2017.json"
+    path.write_text(path.read_text().replace("a.jpg", "s1/a.jpg"))
+    with pytest.raises(BadDataset, match=r"lacks 1 photographs .*: s1/a\.jpg"):
+        CocoObjects(root)
+    (root / "train2017/s1").mkdir()
+    (root / "train2017/a.jpg").rename(root / "train2017/s1/a.jpg")
+    np.testing.assert_array_equal(CocoObjects(root)[0][1], square())
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_masks_drawn_on_the_stored_photograph_are_turned_with_it(tmp_path: Path, orientation: int) -> None:
+    """COCO's tools ignore EXIF. What is bright in the photograph stays under the mask."""
+    root = write_coco(tmp_path, annotation([SQUARE]))
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    Image.fromarray(square().astype(np.uint8) * 255).save(root / "train2017/a.jpg", exif=exif, quality=100)
+    frame, mask = CocoObjects(root)[0]
+    assert frame.shape[:2] == mask.shape == (WIDTH, HEIGHT)
+    np.testing.assert_array_equal(mask, frame[..., 0] > 127)
+
+
+@pytest.mark.parametrize(
     "segmentation", [[[0, 0, 9, 9]], [[1, 2, 3, 4, 5, 6, 7]], compressed(square()[:9]), {"size": [HEIGHT, WIDTH]}]
 )
 def test_a_segmentation_that_cannot_be_right(tmp_path: Path, segmentation: Any) -> None:
@@ -152,8 +221,9 @@ def test_a_segmentation_that_cannot_be_right(tmp_path: Path, segmentation: Any) 
 def test_a_photograph_that_is_another(tmp_path: Path) -> None:
     objects = CocoObjects(write_coco(tmp_path, annotation([SQUARE])))
     Image.new("RGB", (WIDTH + 1, HEIGHT)).save(tmp_path / "train2017/a.jpg")
-    with pytest.raises(BadDataset, match=r"a\.jpg is 31 wide and 20 high, its annotations are for one 30 wide"):
-        objects[0]
+    for read in (lambda: objects[0], lambda: CocoObjects(tmp_path)):  # At once, not hours later.
+        with pytest.raises(BadDataset, match=r"a\.jpg is 31 wide and 20 high, its annotations are for one 30 wide"):
+            read()
     (tmp_path / "train2017/a.jpg").write_bytes(b"\xff\xd8\xff")
     with pytest.raises(BadVideo, match=r"a\.jpg cannot be read"):
         objects[0]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from PIL import ExifTags, Image
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.Image import DecompressionBombError
 from PIL.ImageFile import ImageFile
@@ -30,6 +31,18 @@ _SIGNATURES: dict[bytes, type[ImageFile]] = {
     b"P5": PpmImageFile,
     b"P6": PpmImageFile,
 }
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture of EXIF's orientation upright."""
+_ON_ITS_SIDE = frozenset({5, 6, 7, 8})
+"""Values of EXIF's orientation with rows for columns: what cameras store lying, with a note how to show it."""
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error, DecompressionBombError)
 """What Pillow's decoders raise for damaged files; a SyntaxError is its word for a broken chunk."""
 
@@ -62,6 +75,8 @@ def open_image(path: Path, what: str, error: type[UserError]) -> Iterator[ImageF
     except FileNotFoundError:
         raise error(f"{what} {path} does not exist") from None
     except _DAMAGE as reason:
+        if isinstance(reason, OSError) and reason.errno:  # The system's; Pillow's own have no number.
+            raise error(f"{what} {path} cannot be read: {reason.strerror}") from reason
         raise error(f"{what} {path} cannot be read: {reason}; is it damaged or cut short?") from reason
 
 
@@ -70,3 +85,24 @@ def _image_class(start: bytes) -> type[ImageFile]:
         if start.startswith(signature):
             return image_class
     raise ValueError("not a PNG, JPEG, BMP, WebP, PGM or PPM file" if start else "the file is empty")
+
+
+def orientation(image: Image.Image) -> int:
+    """EXIF's, 1 to 8; 1 is upright, and so is whatever is not one of these numbers."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except (OSError, ValueError, SyntaxError, struct.error):  # The tags are damaged, not the picture.
+        return 1
+    return value if type(value) is int and 1 <= value <= 8 else 1
+
+
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    """A picture as it is meant to be seen, from how it is stored."""
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Height and width as it is meant to be seen, from the header."""
+    turned = orientation(image) in _ON_ITS_SIDE
+    return (image.width, image.height) if turned else (image.height, image.width)

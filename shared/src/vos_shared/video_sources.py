@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import hashlib
 import re
-import struct
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
@@ -17,25 +16,13 @@ import av
 import av.logging
 import numpy as np
 from av.stream import Disposition
-from PIL import ExifTags, Image
 
 from vos_shared.errors import BadVideo
-from vos_shared.images import open_image
+from vos_shared.files import open_file, read_bytes, require_regular_file
+from vos_shared.images import open_image, orientation, upright, upright_size
 from vos_shared.method import Frame
 
 FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What makes a picture of EXIF's orientation upright."""
-_ON_ITS_SIDE = frozenset({5, 6, 7, 8})
-"""Values of EXIF's orientation with rows for columns: what cameras store lying, with a note how to show it."""
 
 
 class FrameSource(Protocol):
@@ -76,8 +63,7 @@ class FileFrames:
         """Height and width of the first frame, from its header."""
         if self._size is None:
             with open_image(self._paths[0], "frame", BadVideo) as image:
-                turned = _orientation(image) in _ON_ITS_SIDE
-                self._size = (image.width, image.height) if turned else (image.height, image.width)
+                self._size = upright_size(image)
         return self._size
 
     def names(self) -> Sequence[str]:
@@ -127,18 +113,8 @@ def read_frame(path: Path) -> Frame:
         # Pillow calls colour of 16 bits RGB like any other, and would cut it to 8; the layout in the file tells.
         if image.mode[0] in "IF" or any(str(tile.args).endswith(";16B") for tile in image.tile):
             raise BadVideo(f"frame {path} has more than 8 bits a channel ({image.mode}); store it with 8")
-        turn = _TURNS.get(_orientation(image))
         frame = image if image.mode == "RGB" else image.convert("RGB")
-        return np.array(frame if turn is None else frame.transpose(turn))
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF's, 1 to 8; 1 is upright, and so is whatever is not one of these numbers."""
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except (OSError, ValueError, SyntaxError, struct.error):  # The tags are damaged, not the picture.
-        return 1
-    return orientation if type(orientation) is int and 1 <= orientation <= 8 else 1
+        return np.array(upright(frame, orientation(image)))
 
 
 class FileVideo:
@@ -211,6 +187,7 @@ class FileVideo:
     def _opened(self) -> Generator[tuple[av.container.InputContainer, av.VideoStream], None, None]:
         try:
             silence_ffmpeg()
+            _require_file(self._path)
             with av.open(str(self._path), metadata_errors="replace") as container:
                 # FFmpeg draws text files (format tty) as terminals showed them.
                 if not container.streams.video or container.format.name == "tty":
@@ -222,6 +199,14 @@ class FileVideo:
             raise BadVideo(
                 f"video {self._path} cannot be read: {reason.strerror}; is it damaged or cut short?"
             ) from reason
+
+
+def _require_file(path: Path) -> None:
+    """FFmpeg would wait for a pipe or a device."""
+    try:
+        require_regular_file(path)
+    except OSError as reason:
+        raise BadVideo(f"video {path} cannot be read: {reason.strerror}") from None
 
 
 def _main_stream(streams: Sequence[av.VideoStream]) -> av.VideoStream:
@@ -284,13 +269,13 @@ class ArrayFrames:
 
 def _of_file(path: Path) -> bytes:
     """Samples of an image file; all of it where an edit would not change its length."""
-    return path.read_bytes() if path.suffix.lower() == ".bmp" else _samples(path, 1 << 12)
+    return read_bytes(path) if path.suffix.lower() == ".bmp" else _samples(path, 1 << 12)
 
 
 def _samples(path: Path, length: int) -> bytes:
     """The size of a file and what it holds at its beginning, middle and end, `length` bytes each."""
     size = path.stat().st_size
-    with path.open("rb") as file:
+    with open_file(path) as file:
         parts = [str(size).encode()]
         for start in (0, max(0, size - length) // 2, max(0, size - length)):
             file.seek(start)

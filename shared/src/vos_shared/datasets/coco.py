@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from vos_shared.errors import BadDataset, MissingExtra
+from vos_shared.files import read_json
+from vos_shared.images import MAX_SIDE, open_image, orientation, upright, upright_size
 from vos_shared.masks import describe_size
 from vos_shared.method import Frame
 from vos_shared.video_sources import read_frame
@@ -27,8 +30,9 @@ class CocoObjects:
     Masks are kept compressed, and photographs are read when they are asked for.
 
     ``len()`` is the number of objects, and ``[i]`` gives the frame, uint8 RGB [H, W, 3], and the mask, bool [H, W].
-    The latter raises `BadVideo` for a photograph that cannot be read, and `BadDataset` for one of another size than its
-    annotations.
+    The latter raises `BadVideo` for a photograph that cannot be read, and `BadDataset` for one that by now has another
+    size than its annotations. Where these were drawn on a photograph as it is stored, on its side, the mask is turned
+    with it.
     """
 
     def __init__(self, root: str | Path, split: str = "train2017", min_share: float = 0.03) -> None:
@@ -41,7 +45,7 @@ class CocoObjects:
 
         Raises:
             MissingExtra: pycocotools is not installed.
-            BadDataset: a file is missing or of another form, or no object is left.
+            BadDataset: a file is missing or of another form or size, or no object is left.
 
         """
         codec = _codec()
@@ -67,18 +71,40 @@ class CocoObjects:
         frame = read_frame(path)
         mask: npt.NDArray[np.bool_] = np.ascontiguousarray(_codec().decode(found.mask), dtype=bool)
         if frame.shape[:2] != mask.shape:
-            raise BadDataset(
-                f"photograph {path} is {describe_size(frame.shape)}, its annotations are for one "
-                f"{describe_size(mask.shape)}; download it again"
-            )
+            mask = _set_upright(mask, path)
         return frame, mask
 
     def _require_photographs(self, annotations: Path) -> None:
-        there = {path.name for path in self._folder.iterdir()} if self._folder.is_dir() else set()
-        missing = sorted({found.photograph for found in self._objects} - there)
+        """Look for all of them, and at their sizes, before training begins."""
+        wanted = {found.photograph: tuple(found.mask["size"]) for found in self._objects}
+        folders = {(self._folder / photograph).parent for photograph in wanted}
+        there = {path for folder in folders if folder.is_dir() for path in folder.iterdir()}
+        missing = sorted(photograph for photograph in wanted if self._folder / photograph not in there)
         if missing:
             some = ", ".join(missing[:3]) + (", .." if missing[3:] else "")
             raise BadDataset(f"{self._folder} lacks {len(missing)} photographs that {annotations} names: {some}")
+        with ThreadPoolExecutor() as executor:
+            paths = [self._folder / photograph for photograph in wanted]
+            for _ in executor.map(_require_size, paths, wanted.values()):
+                pass
+
+
+def _require_size(path: Path, size: tuple[int, ...]) -> None:
+    """Refuse a photograph that is neither stored nor seen in the size of its annotations."""
+    with open_image(path, "photograph", BadDataset) as image:
+        seen, stored = upright_size(image), (image.height, image.width)
+    if size not in (seen, stored):
+        raise BadDataset(
+            f"photograph {path} is {describe_size(seen)}, its annotations are for one "
+            f"{describe_size(size)}; download it again"
+        )
+
+
+def _set_upright(mask: npt.NDArray[np.bool_], path: Path) -> npt.NDArray[np.bool_]:
+    """A mask that was drawn on the photograph as it is stored, on its side, made to fit as it is seen."""
+    _require_size(path, mask.shape)
+    with open_image(path, "photograph", BadDataset) as image:
+        return np.array(upright(Image.fromarray(mask.astype(np.uint8)), orientation(image))).astype(bool)
 
 
 @dataclass(frozen=True)
@@ -96,6 +122,8 @@ def _large(codec: ModuleType, annotations: Mapping[str, Any], min_share: float) 
         photograph = photographs[annotation["image_id"]]
         height, width = photograph["height"], photograph["width"]
         try:
+            _require_side(height)
+            _require_side(width)
             mask = _run_lengths(codec, annotation["segmentation"], height, width)
             area = int(codec.area(mask))
         except Exception as reason:  # pycocotools raises plain ones.
@@ -104,7 +132,7 @@ def _large(codec: ModuleType, annotations: Mapping[str, Any], min_share: float) 
                 f"cannot read ({reason}); it must be polygons or run lengths of {describe_size((height, width))}"
             ) from None
         if area > min_share * height * width:
-            yield _Object(photograph["file_name"], mask)
+            yield _Object(str(photograph["file_name"]), mask)
 
 
 def _run_lengths(codec: ModuleType, segmentation: Any, height: int, width: int) -> RunLengths:
@@ -115,25 +143,66 @@ def _run_lengths(codec: ModuleType, segmentation: Any, height: int, width: int) 
     if [*segmentation["size"]] != [height, width]:
         raise ValueError(f"size {segmentation['size']}")
     packed: RunLengths = segmentation
-    if isinstance(segmentation["counts"], list):
+    counts = segmentation["counts"]
+    listed = counts if isinstance(counts, list) else _unpacked(counts)
+    if any(type(count) is not int or count < 0 for count in listed) or sum(listed) != height * width:
+        raise ValueError("its run lengths do not fill the picture")
+    if isinstance(counts, list):
         packed = codec.frPyObjects(segmentation, height, width)
     return packed
 
 
+def _require_side(pixels: object) -> None:
+    if type(pixels) is not int or not 0 < pixels <= MAX_SIDE:
+        raise ValueError(f"size {pixels!r}")
+
+
 def _polygons(listed: Sequence[Sequence[float]]) -> Sequence[Sequence[float]]:
-    """The polygons, checked: pycocotools takes four numbers for a box and drops what is left over of an odd count."""
+    """The polygons, checked, since pycocotools checks nothing.
+
+    It takes four numbers for a box, drops what is left over of an odd count, and walks along each edge pixel by pixel,
+    in numbers of 32 bits, however far it leads.
+    """
     for polygon in listed:
         if len(polygon) < 6 or len(polygon) % 2:
             raise ValueError(f"polygon of {len(polygon)} numbers")
+        for value in polygon:
+            if type(value) not in (int, float) or not -_FARTHEST <= value <= _FARTHEST:
+                raise ValueError(f"a corner at {value!r:.40}")
     return listed
+
+
+_FARTHEST: Final = 4 * MAX_SIDE
+"""Pixels. Polygons may lead out of their picture, but not without end."""
+
+
+def _unpacked(counts: str | bytes) -> list[int]:
+    """Run lengths from pycocotools' text: five bits a character, the sixth says that more follow, differences to the
+    last but one from the fourth on (``rleFrString`` in its maskApi.c).
+    """
+    lengths: list[int] = []
+    value = shift = 0
+    for character in counts.encode() if isinstance(counts, str) else counts:
+        bits = character - 48
+        if not 0 <= bits < 64 or shift > 30:
+            raise ValueError("its run lengths are damaged")
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= (1 << shift) if bits & 16 else 0
+            lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
+            value = shift = 0
+    if shift:
+        raise ValueError("its run lengths are cut short")
+    return lengths
 
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        annotations: Mapping[str, Any] = json.loads(path.read_bytes())
+        annotations: Mapping[str, Any] = read_json(path)
     except FileNotFoundError:
         raise BadDataset(f"{path.parents[1]} is no COCO folder with this split: {path} not found") from None
-    except (OSError, ValueError, RecursionError) as reason:
+    except (OSError, ValueError) as reason:
         raise BadDataset(f"{path} is not in the format of COCO instances ({reason}); download it again") from None
     return annotations
 
