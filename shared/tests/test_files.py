@@ -45,12 +45,13 @@ def nobody_writes() -> Iterator[None]:
 
 @pytest.mark.parametrize("kind", ["pipe", "link to a pipe", "device", "socket"])
 def test_only_regular_files_are_opened(kind: str) -> None:
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # noqa: S108 - a socket's path must be short
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         path = Path(folder, "x")
         if kind == "device":
             path = Path("/dev/zero")
         elif kind == "socket":
-            socket.socket(socket.AF_UNIX).bind(str(path))
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(str(path))
         else:
             os.mkfifo(path)
         if kind == "link to a pipe":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import vos_shared.datasets
 from vos_shared.datasets import youtube_objects, youtube_vos
 from vos_shared.datasets.davis import sequence_named_in
 from vos_shared.errors import UserError
+from vos_shared.files import read_json, read_text
 from vos_shared.mask_files import OTHER_NUMBERS, read_file
 from vos_shared.masks import describe_size, ids_of
 from vos_shared.tables import ranges, text_table
@@ -273,7 +273,7 @@ def _listed(root: Path) -> dict[str, list[str]]:
     """Sequences named in the lists of `ImageSets`, with the lists that name them."""
     listed: dict[str, list[str]] = {}
     for path in sorted(root.glob("ImageSets/*/*.txt")):
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_text(path, errors="replace").splitlines()
         for name in dict.fromkeys(sequence_named_in(line.strip()) for line in lines if line.strip()):
             listed.setdefault(name, []).append("/".join(path.parts[-2:]))
     return listed
@@ -292,8 +292,8 @@ def _records(root: Path) -> list[dict[str, Any]]:
 
 def _record(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = read_json(path)
+    except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from vos_shared.errors import BadMask, UserError
+from vos_shared.files import read_bytes
 
 if TYPE_CHECKING:
     from vos_shared.datasets import VideoSequence
@@ -95,7 +96,7 @@ def inputs_fingerprint(sequence: VideoSequence, supervision: Supervision) -> str
     if _is_prompted(supervision):
         for frame_name, path in sequence.annotations.items():
             # A data set that reads masks in its own way may keep those of a frame in several files.
-            content = path.read_bytes() if sequence.read is None else sequence.read(path).tobytes()
+            content = read_bytes(path) if sequence.read is None else sequence.read(path).tobytes()
             digest.update(frame_name.encode() + b"\0" + content)
         digest.update(b"binary" if sequence.binary else b"ids")
         if sequence.objects is not None:

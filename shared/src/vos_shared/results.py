@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from vos_shared.atomic import write_json
 from vos_shared.errors import BadResults
+from vos_shared.files import read_json
 from vos_shared.locks import locked
 from vos_shared.masks import write_mask
 from vos_shared.method import ObjectMask
@@ -231,8 +232,8 @@ class ResultsTree:
     def _entry_content(self, sequence_name: str) -> dict[str, Any] | None:
         """The record, also of a sequence that is not finished; None where there is none that can be read."""
         try:
-            content = json.loads(self._entry(sequence_name).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            content = read_json(self._entry(sequence_name))
+        except (OSError, ValueError):
             return None
         return content if isinstance(content, dict) else None
 

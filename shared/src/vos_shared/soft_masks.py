@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vos_shared.errors import BadResults
+from vos_shared.files import open_file
 from vos_shared.method import SoftMasks
 
 SoftMask: TypeAlias = npt.NDArray[np.float32]
@@ -61,7 +62,7 @@ def read_soft_mask(folder: Path, object_id: int, frame_name: str) -> SoftMask | 
     if not path.is_file():
         return None
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             soft_mask = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as reason:
         raise BadResults(

@@ -21,6 +21,7 @@ from vos_shared.atomic import atomic_path
 from vos_shared.datasets import davis2016, davis2017, youtube_vos
 from vos_shared.datasets.youtube_vos import read_meta, wanted_frames
 from vos_shared.errors import BadMask, BadResults
+from vos_shared.files import open_file, read_bytes
 from vos_shared.mask_files import OTHER_NUMBERS, read_file
 from vos_shared.masks import describe_size, ids_of
 from vos_shared.tables import ranges
@@ -118,7 +119,7 @@ def write_submission(
         for name, mask in names.items():
             info = zipfile.ZipInfo(name, _TIME)
             info.external_attr = 0o644 << 16
-            archive.writestr(info, (results / mask).read_bytes(), zipfile.ZIP_DEFLATED)
+            archive.writestr(info, read_bytes(results / mask), zipfile.ZIP_DEFLATED)
     return len(names)
 
 
@@ -141,7 +142,7 @@ def validate_submission(benchmark: Benchmark, wanted: Sequence[WantedMasks], pat
     names = _members(benchmark, wanted)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            with zipfile.ZipFile(path) as archive:
+            with open_file(path) as file, zipfile.ZipFile(file) as archive:
                 surplus = [name for name in archive.namelist() if name not in names and not name.endswith("/")]
                 _extract(archive, {name: Path(folder, mask) for name, mask in names.items()})
         except FileNotFoundError:

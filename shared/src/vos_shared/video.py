@@ -18,6 +18,7 @@ import numpy as np
 
 from vos_shared.atomic import atomic_path
 from vos_shared.errors import BadVideo
+from vos_shared.files import require_regular_file
 from vos_shared.method import Frame
 from vos_shared.readahead import read_ahead
 from vos_shared.runtime.waiting import WaitingTime
@@ -200,6 +201,7 @@ def video_comment(path: Path) -> str:
     """The comment in the metadata of a video file; empty where there is none, or no video."""
     silence_ffmpeg()
     try:
+        require_regular_file(path)
         with av.open(str(path), metadata_errors="replace") as container:
             return container.metadata.get("comment", "")
     except (av.FFmpegError, OSError):

@@ -7,7 +7,6 @@ affine map of the input and goes into the first layer, exactly but for the zero 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
@@ -21,6 +20,7 @@ from osmn.networks import OSMN, Architecture, initialise
 from osmn.official import Arrays, from_official, is_depthwise, names_of, variant_of
 from osmn.weights import WEIGHTS
 from vos_shared.errors import BadWeights, UserError
+from vos_shared.files import open_file
 from vos_shared.layers.imagenet import IMAGE_MEAN, IMAGE_STD
 from vos_shared.layers.tensorflow import kernel_from_tensorflow
 
@@ -73,7 +73,7 @@ def _donated(start: str, model: OSMN, scale_value: float) -> dict[str, Tensor]:
 def _read_npz(start: str) -> dict[str, Array]:
     try:
         with (
-            Path(start).open("rb") as file,
+            open_file(start) as file,
             np.load(file, allow_pickle=False) as arrays,
         ):
             return {name: arrays[name] for name in arrays.files}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,6 +11,7 @@ from tqdm import tqdm
 
 from vos_shared.atomic import write_json
 from vos_shared.datasets import VideoSequence
+from vos_shared.files import read_json
 from vos_shared.masks import ids_of
 from vos_shared.results import fingerprint
 
@@ -52,14 +52,14 @@ def _state(sequence: VideoSequence) -> list[Any]:
 def _read(path: Path, made_from: str) -> list[Present] | None:
     """The index, or None where it is missing, damaged or of other masks."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         if content["made_from"] != made_from:
             return None
         return [
             {int(key): {int(at): (share, box) for at, (share, box) in frames.items()} for key, frames in item.items()}
             for item in content["objects"]
         ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

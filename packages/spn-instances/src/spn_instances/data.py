@@ -18,6 +18,7 @@ from spn_instances.images import byte_scaled_input, network_input
 from spn_instances.settings import SampleSettings
 from vos_shared.datasets.sequence import VideoSequence
 from vos_shared.errors import BadDataset
+from vos_shared.files import read_text
 from vos_shared.masks import VOID, describe_size, read_mask
 from vos_shared.method import Frame, ObjectMask
 from vos_shared.video import Video
@@ -58,7 +59,7 @@ class Pairs:
             BadDataset: no such list, a line of another form, or files that are not there.
         """
         try:
-            rows = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+            rows = [line.split() for line in read_text(path, "utf-8-sig").splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as reason:
             raise BadDataset(f"list {path} cannot be read: {reason}") from reason
         if not rows or any(len(row) != 2 for row in rows):

@@ -21,6 +21,7 @@ from spn_instances.networks import Architecture, Refinement, RefinementNet, ResN
 from spn_instances.official import from_caffe, from_torchvision_resnet
 from vos_shared.checkpoints.caffe import read_caffemodel
 from vos_shared.errors import BadWeights, UserError
+from vos_shared.files import open_file
 from vos_shared.layers.imagenet import IMAGE_MEAN, IMAGE_STD
 from vos_shared.layers.tensorflow import kernel_from_tensorflow
 
@@ -117,7 +118,7 @@ def from_torchvision_vgg(donor: Mapping[str, Tensor], model: RefinementNet) -> d
 
 def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with open_file(path) as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile) as reason:
         raise BadWeights(f"{path} cannot be read as an npz file ({reason})") from reason

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vos_shared.datasets.sequence import VideoSequence
 from vos_shared.errors import BadDataset
+from vos_shared.files import read_text
 from vos_shared.video import Video
 
 
@@ -136,7 +137,7 @@ def _entries(path: Path) -> list[str]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path, "utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as reason:
         raise BadDataset(f"file list {path} cannot be read: {reason}") from reason
     lines = [line for line in lines if line.strip()]

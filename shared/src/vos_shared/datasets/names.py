@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vos_shared.errors import BadDataset
+from vos_shared.files import read_text
 
 Split = str | Path | Iterable[str]
 """Name of a list of sequences in the data set, path of a list file, or the sequence names themselves."""
@@ -19,7 +20,7 @@ def read_lines(path: Path) -> list[str]:
 
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path, "utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise BadDataset(f"{path} is no text file; a split lists one sequence name a line") from None
     except OSError as reason:

@@ -6,7 +6,6 @@ frames of each object.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from vos_shared.datasets.names import choose, refuse_paths
 from vos_shared.datasets.sequence import VideoSequence
 from vos_shared.errors import BadDataset
+from vos_shared.files import read_json
 from vos_shared.masks import VOID
 from vos_shared.video import Video
 from vos_shared.video_sources import frame_files
@@ -61,11 +61,11 @@ def read_meta(root: str | Path, split: str | Path = "valid") -> dict[str, Object
     """
     path = Path(root, split, "meta.json")
     try:
-        videos = json.loads(path.read_text(encoding="utf-8-sig"))["videos"]
+        videos = read_json(path)["videos"]
         meta = {name: _objects(video["objects"], path, name) for name, video in videos.items()}
     except FileNotFoundError:
         raise BadDataset(f"{root} is no YouTube-VOS folder with a split {split}: {path} not found") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as reason:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as reason:
         raise BadDataset(
             f"{path} is not the meta.json of YouTube-VOS, videos > name > objects > id > frames "
             f"({type(reason).__name__}: {reason}); download it again"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 
 from vos_shared.atomic import write_json
 from vos_shared.errors import BadWeights
+from vos_shared.files import read_json
 
 
 class BestSnapshots:
@@ -30,8 +30,8 @@ class BestSnapshots:
         if not self._list.is_file():
             return []
         try:
-            return [(str(name), float(score)) for name, score in json.loads(self._list.read_text(encoding="utf-8"))]
-        except (ValueError, TypeError, RecursionError):
+            return [(str(name), float(score)) for name, score in read_json(self._list)]
+        except (ValueError, TypeError):
             raise BadWeights(f"{self._list} is damaged; remove {self.folder} to keep the best snapshots anew") from None
 
     @property
