@@ -153,7 +153,7 @@ def test_evaluating_incomplete_results_names_every_frame(
 ) -> None:
     (tmp_path / "out").mkdir()
     assert vos(monkeypatch, "evaluate", "--root", davis, "--results", tmp_path / "out") == 2
-    assert "cat: 00001, 00002, 00003; dog: 00001" in capsys.readouterr().err
+    assert "cat: 00001-00003; dog: 00001" in capsys.readouterr().err
 
 
 def test_demo_data_can_be_read_and_is_not_overwritten(
@@ -223,6 +223,6 @@ def test_doctors_exit_code_tells_the_finding(
     assert vos(monkeypatch, "doctor", truth_of(davis), "--root", davis) == 0
     write_mask(truth_of(davis) / "cat" / "00007.png", read_mask(truth_of(davis) / "cat" / "00000.png"))
     assert vos(monkeypatch, "doctor", davis) == 1
-    assert "00007.png belongs to no frame" in capsys.readouterr().out
+    assert "lacks frames 00007 of cat, which have masks" in capsys.readouterr().out
     assert vos(monkeypatch, "doctor", tmp_path / "nowhere") == 2
     assert capsys.readouterr().err == f"vos: no such folder: {tmp_path / 'nowhere'}\n"

@@ -138,7 +138,7 @@ def test_everything_missing_is_listed_at_once(root: Path) -> None:
         davis2017(root)
     for lack in (
         "the mask of the first frame of bear",
-        "frames of camel",
+        "frames and masks of camel",
         "masks of camel",
         "masks of two-dogs",
         "frames of empty",

@@ -39,12 +39,13 @@ def test_what_is_broken_in_a_data_set_is_all_found(davis: Path) -> None:
         "cat/00003.jpg cannot be read",
         "cat/00001.png has 1 different colours",
         "480p/cat: 00000 is 56 wide and 40 high, but not 00002",
-        "480p/dog: the first frame, 00000, has no mask",
+        "2017/val.txt: ",
+        "; the mask of the first frame of dog (",
+        " lacks frames and masks of horse; ",
         "notes.txt does not belong here",
-        "2017/val.txt: sequence horse is listed but is not there",
     ):
         assert words in found
-    assert found.count("\n") == 5, found
+    assert found.count("\n") == 4, found
 
 
 def test_lists_of_the_first_release_name_frames_and_masks(davis: Path) -> None:
@@ -59,7 +60,7 @@ def test_lists_of_the_first_release_name_frames_and_masks(davis: Path) -> None:
     assert [sequence.name for sequence in davis2016(davis)] == ["cat"]
     assert problems(davis) == ""
     (lists / "val.txt").write_text("\n".join(pairs) + "\n")
-    assert problems(davis) == "480p/val.txt: sequence horse is listed but is not there"
+    assert problems(davis).startswith(f"480p/val.txt: {davis} lacks frames and masks of horse")
 
 
 def test_a_folder_is_listed_no_oftener_for_more_files(davis: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,9 +70,9 @@ def test_a_folder_is_listed_no_oftener_for_more_files(davis: Path, monkeypatch: 
         listed.append(folder.name)
         return frame_files(folder)
 
-    monkeypatch.setattr("vos_shared.doctor.frame_files", counted)
+    monkeypatch.setattr("vos_shared.doctor.data_sets.frame_files", counted)
     examine(davis)
-    assert listed.count("cat") == listed.count("dog")
+    assert listed.count("cat") == listed.count("dog") == 1
 
 
 def test_frames_without_masks_and_masks_without_frames(davis: Path) -> None:
@@ -79,7 +80,8 @@ def test_frames_without_masks_and_masks_without_frames(davis: Path) -> None:
         path.unlink()
     for path in (davis / FRAMES / "cat").iterdir():
         path.unlink()
-    assert problems(davis).splitlines() == ["480p/cat has no frames", "480p/dog has no masks"]
+    (problem,) = problems(davis).splitlines()
+    assert f"lacks frames of cat ({davis / FRAMES / 'cat'}); masks of dog ({davis / MASKS / 'dog'})" in problem
 
 
 def test_a_data_set_without_any_object(davis: Path) -> None:

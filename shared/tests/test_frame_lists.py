@@ -46,3 +46,10 @@ def test_unusable_lists_are_one_line(tmp_path: Path, read: object) -> None:
             read(path, tmp_path)
         assert "\n" not in str(caught.value)
         assert str(path) in str(caught.value)
+
+
+def test_a_name_longer_than_any_file(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("x" * 100_000 + "\n" + "a/0.jpg\n" * 4)
+    with pytest.raises(BadDataset, match=r"names 5 frames, 5 of them are not there: .* and 2 more; ") as raised:
+        read_video_list(tmp_path / "list.txt", tmp_path)
+    assert len(str(raised.value)) < 2000

@@ -7,7 +7,9 @@ import os
 import shutil
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -199,6 +201,84 @@ def test_a_zip_file_with_a_damaged_name(davis: Path, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace("ä".encode(), b"\xff\xff"))
     with pytest.raises(BadResults, match=r"names\.zip is no zip file that can be read: 'utf-8'"):
         validate_submission("davis2017", wanted_masks("davis2017", davis), path)
+
+
+def packed(results: Path, path: Path) -> Path:
+    """A zip file of the masks, as anybody may make it."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for mask in sorted(results.rglob("*.png")):
+            archive.write(mask, mask.relative_to(results))
+    return path
+
+
+def other_mask(archive: zipfile.ZipFile, results: Path) -> None:
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        archive.write(results / "dog/00001.png", "cat/00000.png")
+
+
+@pytest.mark.parametrize(
+    ("add", "says"),
+    [
+        (other_mask, r"holds more than once: cat/00000\.png$"),
+        (lambda archive, _: archive.writestr("Cat/00000.png", b""), r"do not belong there: Cat/00000\.png$"),
+        (lambda archive, _: archive.writestr("/cat/00000.png", b""), r"do not belong there: /cat/00000\.png$"),
+        (lambda archive, _: archive.writestr("cat\\00000.png", b""), "do not belong there: "),
+        (lambda archive, _: archive.mkdir("cat/00009.png"), r"do not belong there: cat/00009\.png/$"),
+        (lambda archive, _: archive.writestr("x" * 60_000, b""), "holds 1 files that do not belong there: x+$"),
+    ],
+)
+def test_members_that_servers_may_take_otherwise(
+    add: Callable[[zipfile.ZipFile, Path], object], says: str, davis: Path, results: Path, tmp_path: Path
+) -> None:
+    path = packed(results, tmp_path / "theirs.zip")
+    with zipfile.ZipFile(path, "a") as archive:
+        add(archive, results)
+    with pytest.raises(BadResults, match=says) as raised:
+        validate_submission("davis2017", wanted_masks("davis2017", davis), path)
+    assert len(str(raised.value)) < 1000
+
+
+def test_a_name_that_is_cut_at_a_zero(davis: Path, results: Path, tmp_path: Path) -> None:
+    path = packed(results, tmp_path / "theirs.zip")
+    path.write_bytes(path.read_bytes().replace(b"cat/00001.png", b"cat/00000.png\0"[:13]))
+    with pytest.raises(BadResults, match=r"holds more than once: cat/00000\.png; cat lacks 00001$"):
+        validate_submission("davis2017", wanted_masks("davis2017", davis), path)
+    path = packed(results, tmp_path / "theirs.zip")
+    path.write_bytes(path.read_bytes().replace(b"cat/00001.png", b"cat/0001.png\0"))
+    with pytest.raises(BadResults, match=r"holds 1 files .*; cat lacks 00001$"):
+        validate_submission("davis2017", wanted_masks("davis2017", davis), path)
+
+
+def test_an_encrypted_member(davis: Path, results: Path, tmp_path: Path) -> None:
+    path = packed(results, tmp_path / "theirs.zip")
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\x01\x02") + 8] |= 1
+    content[content.rindex(b"PK\x03\x04") + 6] |= 1
+    path.write_bytes(content)
+    with pytest.raises(BadResults, match="is encrypted"):
+        validate_submission("davis2017", wanted_masks("davis2017", davis), path)
+
+
+def test_a_mask_that_unpacks_to_far_more_than_a_mask(
+    davis: Path, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (results / "cat/00002.png").write_bytes(bytes(10_000_000))
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for mask in sorted(results.rglob("*.png")):
+            archive.write(mask, mask.relative_to(results))
+    opened: list[str] = []
+    read = zipfile.ZipFile.open
+
+    def counted(self: zipfile.ZipFile, info: zipfile.ZipInfo) -> Any:
+        opened.append(info.filename)
+        return read(self, info)
+
+    monkeypatch.setattr(zipfile.ZipFile, "open", counted)
+    with pytest.raises(BadResults, match=r"1 problem: cat 00002: 10,000,000 bytes, too many for a mask$"):
+        validate_submission("davis2017", wanted_masks("davis2017", davis), path)
+    assert len(opened) == 7
+    assert "cat/00002.png" not in opened
 
 
 @pytest.mark.skipif("VOS_DATA" not in os.environ, reason="VOS_DATA is not set")

@@ -11,10 +11,12 @@ from tqdm import tqdm
 from comparison.options import Options
 from comparison.records import FOREGROUND, OBJECTS, Protocol
 from vos_shared.datasets import VideoSequence, load_dataset
+from vos_shared.datasets.davis import split_lists
 from vos_shared.datasets.synthetic import write_new_davis_tree
 from vos_shared.errors import BadDataset
 from vos_shared.inputs import InputArguments
 from vos_shared.results import ResultsTree
+from vos_shared.tables import listed
 
 FEWEST_MASKS = 3
 """DAVIS scores every annotated frame but the first and the last."""
@@ -51,8 +53,11 @@ def open_inputs(options: Options) -> Inputs:
         return inputs
     if options.dataset is not None and options.root is not None:
         only = options.sequences or None
-        sequences = load_dataset(options.dataset, options.root, options.split, only, options.resolution)
-        return _with_protocols(options.dataset.removeprefix("davis"), options.split, tuple(sequences))
+        sequences = load_dataset(
+            options.dataset, options.root, options.split, only, options.resolution, masks_required=False
+        )
+        split = options.split or ("val" if split_lists(options.root) else "all sequences")
+        return _with_protocols(options.dataset.removeprefix("davis"), split, tuple(sequences))
     return _open_demo(options.output / "demo")
 
 
@@ -69,7 +74,7 @@ def _with_protocols(year: str, split: str, sequences: tuple[VideoSequence, ...])
     if short:
         raise BadDataset(
             f"{split} cannot be scored: masks of at least {FEWEST_MASKS} frames are needed, and these sequences have"
-            f" fewer: {', '.join(short)}; add their masks, or choose other sequences with --sequences"
+            f" fewer: {listed(short)}; add their masks, or choose other sequences with --sequences"
         )
     return Inputs(title, sequences, (FOREGROUND,) if year == "2016" else (OBJECTS, FOREGROUND))
 

@@ -33,8 +33,9 @@ class Options:
     """The data set in the folder that --root names."""
     root: Path | None = None
     """Folder of the data set, the one that holds JPEGImages and Annotations."""
-    split: str = "val"
-    """Part of the data set: a list in its ImageSets folder. Without true masks (test-dev) there are no scores."""
+    split: str | None = None
+    """Part of the data set: a list in its ImageSets folder; by default val, or all sequences where there is no list and
+    no folder of a resolution (MOSE, LVOS). Without true masks (test-dev) there are no scores."""
     sequences: tuple[str, ...] = ()
     """Only these sequences of the data set."""
     resolution: str | None = None

@@ -16,6 +16,7 @@ from vos_shared.method import ENTRY_POINT_GROUP, Method, Supervision, find_varia
 from vos_shared.provenance import package_digest, weights_digest
 
 NEEDS_PROMPT = "it must be told the objects in the first frame: give --prompt MASK"
+NEEDS_MASKS = "it must be told the objects in the first frame, and the data set has no Annotations"
 BROKEN = "its package cannot be used"
 GIVEN = {Supervision.FIRST_FRAME: Given.FIRST_MASK, Supervision.NONE: Given.NOTHING}
 
@@ -85,7 +86,7 @@ def plan(choice: Choice, options: Options, inputs: Inputs, digests: Mapping[str,
     jobs, stillborn = [], [_stillborn(name, f"{BROKEN}: {why}", options) for name, why in choice.broken.items()]
     for method, variant in choice.methods:
         if method.supervision is Supervision.FIRST_FRAME and not all(item.annotations for item in inputs.sequences):
-            stillborn.append(_stillborn(variant, NEEDS_PROMPT, options, method))
+            stillborn.append(_stillborn(variant, NEEDS_PROMPT if options.video else NEEDS_MASKS, options, method))
             continue
         weights = choice.weights.get(variant, choice.weights.get(method.name))
         jobs.append(

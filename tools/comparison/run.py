@@ -24,6 +24,7 @@ from comparison.terminal import table_text
 from vos_shared.atomic import write_json, write_text
 from vos_shared.datasets import VideoSequence
 from vos_shared.errors import BadResults, UserError
+from vos_shared.folders import mask_files
 from vos_shared.masks import describe_size, read_mask
 from vos_shared.results import missing_frames
 
@@ -124,8 +125,8 @@ def _check_masks(folder: Path, sequences: Iterable[VideoSequence]) -> None:
         BadResults: one that is not of the frames' size.
     """
     for sequence in tqdm(sequences, f"checking {folder.name}", unit="sequence", disable=None, leave=False):
-        paths = (folder / sequence.name / f"{name}.png" for name in sequence.frame_names)
-        for path in filter(Path.is_file, paths):
+        masks = mask_files(folder / sequence.name)
+        for path in (masks[name] for name in sequence.frame_names if name in masks):
             size = read_mask(path, binary=sequence.binary).shape
             if size != sequence.video.size:
                 raise BadResults(

@@ -203,8 +203,7 @@ class Evaluate:
 
         only = self.sequences or None
         if self.dataset == PROPOSALS:
-            split = self.split or "val"
-            return davis2017(self.root, split, resolution=self.resolution, sequences=only, task="unsupervised")
+            return davis2017(self.root, self.split, resolution=self.resolution, sequences=only, task="unsupervised")
         return load_dataset(self.dataset, self.root, self.split, only, self.resolution)
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from tqdm import TMonitor, tqdm
 
 from vos_shared.errors import BadDataset, BadMask, BadResults, UserError
+from vos_shared.folders import mask_files
 from vos_shared.masks import VOID, describe_size, ids_of, read_mask, read_truth
 from vos_shared.method import ObjectMask
 from vos_shared.metrics.davis import Evaluator, Foreground, SemiSupervised, Unsupervised
@@ -160,7 +161,8 @@ def _job(protocol: str, sequence: vos_shared.datasets.sequence.VideoSequence, re
             "and needs at least one more"
         )
     folder = results / sequence.name
-    frames = tuple(_Frame(name, sequence.annotations[name], folder / f"{name}.png") for name in scored)
+    found = mask_files(folder)
+    frames = tuple(_Frame(name, sequence.annotations[name], found.get(name, folder / f"{name}.png")) for name in scored)
     return _Job(protocol, sequence.name, sequence.annotations[names[0]], sequence.binary, sequence.read, frames)
 
 

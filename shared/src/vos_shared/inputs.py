@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ class InputArguments:
     youtube-objects-boxes."""
     split: str | None = None
     """Of a data set: name of a split or path of a list of sequences; by default val, of YouTube-VOS valid, of
-    FBMS-59 Testset, of others all."""
+    FBMS-59 Testset, of others all; all sequences where there is no list and no folder of a resolution (MOSE, LVOS)."""
     sequences: tuple[str, ...] = ()
     """Of a data set: only these sequences."""
     resolution: str | None = None
@@ -43,11 +44,12 @@ class InputArguments:
         """Whether the source is a data set; the name of any but DAVIS says so, which is the default."""
         return not self.dataset.startswith("davis") or Path(self.source, "JPEGImages").is_dir()
 
-    def load(self, prompt: Path | None = None) -> list[VideoSequence]:
+    def load(self, prompt: Path | None = None, *, masks_required: bool = True) -> list[VideoSequence]:
         """The sequences of the data set, or the one video.
 
         Args:
             prompt: mask of a video's first frame, or folder of masks named like the frames in which objects appear.
+            masks_required: False where the masks of a data set need not be there, for methods without prompt.
 
         Raises:
             UserError: the source or the prompt cannot be used.
@@ -59,16 +61,17 @@ class InputArguments:
         if self.is_dataset:
             if prompt is not None:
                 raise UserError(f"{self.source} is a data set, which brings its own masks; leave out --prompt")
-            return self._dataset()
+            return self._dataset(masks_required)
         given = {"split": self.split, "sequences": self.sequences, "resolution": self.resolution}
         if unused := [f"--{name}" for name, value in given.items() if value]:
             raise UserError(f"{self.source} is no data set (it has no JPEGImages); leave out {', '.join(unused)}")
         return [_video(self.source, prompt)]
 
-    def _dataset(self) -> list[VideoSequence]:
+    def _dataset(self, masks_required: bool) -> list[VideoSequence]:
         from vos_shared.datasets import load_dataset
 
-        return load_dataset(self.dataset, self.source, self.split, self.sequences or None, self.resolution)
+        only = self.sequences or None
+        return load_dataset(self.dataset, self.source, self.split, only, self.resolution, masks_required=masks_required)
 
 
 def require_prompts(sequences: list[VideoSequence], supervision: Supervision) -> None:
@@ -86,6 +89,8 @@ def require_prompts(sequences: list[VideoSequence], supervision: Supervision) ->
                 f"{sequence.name} has no mask; this method follows given objects: add --prompt MASK, "
                 "a palette PNG of the first frame"
             )
+        for note in sequence.compare_objects():
+            print(f"note: {note}", file=sys.stderr)
         if all(prompt is None for _, prompt in sequence.prompts()):
             raise UserError(f"the masks of {sequence.name} hold no object; there is nothing to follow")
 
@@ -145,14 +150,17 @@ def _are_black_and_white(masks: list[Path]) -> bool:
 
 
 def _prompts(prompt: Path, video: Video) -> Mapping[str, Path]:
+    from vos_shared.folders import mask_files
+    from vos_shared.tables import listed
+
     if not prompt.is_dir():
         return {video.frame_names[0]: prompt}
-    masks = {path.stem: path for path in sorted(prompt.glob("*.png")) if not path.name.startswith(".")}
+    masks = mask_files(prompt)
     names = set(video.frame_names)
     strangers = [str(path) for stem, path in masks.items() if stem not in names]
     if strangers or not masks:
         raise BadMask(
-            f"{', '.join(strangers)}: video {video.name} has no frame of this name"
+            f"{listed(strangers)}: video {video.name} has no frame of this name"
             if masks
             else f"folder {prompt} holds no mask; masks are PNG files named like the frames"
         )

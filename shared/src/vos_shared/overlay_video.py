@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from vos_shared.datasets import VideoSequence
 from vos_shared.errors import BadResults
+from vos_shared.folders import mask_files
 from vos_shared.masks import overlay, read_mask
 from vos_shared.readahead import read_ahead
 from vos_shared.results import missing_frames
@@ -55,8 +56,9 @@ def write_overlay(
     """
     require_overlay(path)
     missing_frames(masks.parent, {masks.name: video.frame_names}, check=True)
+    files = mask_files(masks)
     drawn = (
-        overlay(frame, read_mask(masks / f"{name}.png", binary=binary), alpha)
+        overlay(frame, read_mask(files[name], binary=binary), alpha)
         for name, frame in zip(video.frame_names, video, strict=True)
     )
     with VideoWriter(path, fps or video.fps or _DEFAULT_FPS, comment=_COMMENT) as writer:

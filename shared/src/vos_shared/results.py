@@ -23,9 +23,11 @@ from typing import Any, Final
 from vos_shared.atomic import write_json
 from vos_shared.errors import BadResults
 from vos_shared.files import read_json
+from vos_shared.folders import mask_files
 from vos_shared.locks import locked
 from vos_shared.masks import write_mask
 from vos_shared.method import ObjectMask
+from vos_shared.tables import listed, ranges
 
 MASKS: Final = "masks"
 SOFT_MASKS: Final = "soft masks"
@@ -124,7 +126,7 @@ class ResultsTree:
             if lacking:
                 raise BadResults(
                     f"{self.folder(sequence_name)} would lack {len(lacking)} of {len(frame_names)} masks: "
-                    f"{', '.join(lacking)}"
+                    f"{ranges(lacking, frame_names)}"
                 )
             said.update(frames=len(frame_names), bytes=_bytes(partial), extra=writer._extra)
 
@@ -347,8 +349,8 @@ def missing_frames(
     lacking = {name: missing for name, frames in frame_names.items() if (missing := _missing(root / name, frames))}
     if check and lacking:
         count = sum(map(len, lacking.values()))
-        listed = "; ".join(f"{name}: {', '.join(frames)}" for name, frames in lacking.items())
-        raise BadResults(f"{root} lacks {count} {'mask' if count == 1 else 'masks'}: {listed}")
+        text = listed((f"{name}: {ranges(frames, frame_names[name])}" for name, frames in lacking.items()), "; ")
+        raise BadResults(f"{root} lacks {count} {'mask' if count == 1 else 'masks'}: {text}")
     return lacking
 
 
@@ -364,8 +366,8 @@ def _bytes(folder: Path) -> int:
 
 
 def _missing(folder: Path, frame_names: Sequence[str]) -> list[str]:
-    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    return [name for name in frame_names if f"{name}.png" not in there]
+    there = mask_files(folder)
+    return [name for name in frame_names if name not in there]
 
 
 def _exchange(new: Path, target: Path) -> None:

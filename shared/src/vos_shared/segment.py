@@ -75,7 +75,7 @@ def run_segment(method: Method, arguments: SegmentArguments, **options: Any) -> 
     arguments.check_seed()
     if arguments.prompt is not None and method.supervision is Supervision.NONE:
         raise UserError(f"{method.name} finds the foreground by itself and takes no mask; leave out --prompt")
-    sequences = shard(arguments.load(arguments.prompt))
+    sequences = shard(arguments.load(arguments.prompt, masks_required=method.supervision is not Supervision.NONE))
     require_prompts(sequences, method.supervision)
     segmenter, device = load_segmenter(method, arguments, options)
     settings = run_settings(method, segmenter, arguments, options)

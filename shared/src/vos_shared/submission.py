@@ -6,14 +6,17 @@ DAVIS wants `<sequence>/<frame>.png` for every frame, YouTube-VOS `Annotations/<
 
 from __future__ import annotations
 
+import errno
 import lzma
 import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
@@ -22,9 +25,10 @@ from vos_shared.datasets import davis2016, davis2017, youtube_vos
 from vos_shared.datasets.youtube_vos import read_meta, wanted_frames
 from vos_shared.errors import BadMask, BadResults
 from vos_shared.files import open_file, read_bytes
+from vos_shared.folders import mask_files
 from vos_shared.mask_files import OTHER_NUMBERS, read_file
 from vos_shared.masks import describe_size, ids_of
-from vos_shared.tables import ranges
+from vos_shared.tables import listed, ranges
 
 Benchmark = Literal["davis2016", "davis2017", "youtube-vos"]
 
@@ -41,6 +45,12 @@ _DAMAGE: Final = (
     ValueError,
 )
 """What reading a damaged zip file raises, or one that is packed in an unknown way (a kind of RuntimeError)."""
+
+_LONGEST_NAME: Final = 200
+"""Characters of a strange file's name in a message."""
+
+_HEADERS: Final = 1 << 16
+"""Bytes beside its pixels that a mask may have."""
 
 _TIME: Final = (1980, 1, 1, 0, 0, 0)
 """Of all files in a zip file, so that the same masks make the same one."""
@@ -71,7 +81,7 @@ def wanted_masks(benchmark: Benchmark, root: str | Path, split: str | None = Non
     Args:
         benchmark: ``davis2016``, ``davis2017`` or ``youtube-vos``.
         root: folder of the data set.
-        split: by default ``val``, of YouTube-VOS ``valid``.
+        split: by default as the data set's loader has it.
 
     Raises:
         BadDataset: with everything that is missing in the folder.
@@ -81,11 +91,13 @@ def wanted_masks(benchmark: Benchmark, root: str | Path, split: str | None = Non
         split = split or "valid"
         meta = read_meta(root, split)
         videos = youtube_vos(root, split)
+        for video in videos:
+            video.compare_objects()
         return [WantedMasks(v.name, wanted_frames(meta[v.name]), v.video.size, frozenset(meta[v.name])) for v in videos]
     load = davis2016 if benchmark == "davis2016" else davis2017
     return [
         WantedMasks(s.name, tuple(s.frame_names), s.video.size, frozenset(s.object_ids()), s.binary)
-        for s in load(root, split or "val")
+        for s in load(root, split)
     ]
 
 
@@ -115,11 +127,12 @@ def write_submission(
     _refuse(results, _problems(results, wanted))
     output.parent.mkdir(parents=True, exist_ok=True)
     names = _members(benchmark, wanted)
+    masks = {item.sequence: mask_files(results / item.sequence) for item in wanted}
     with atomic_path(output) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, mask in names.items():
             info = zipfile.ZipInfo(name, _TIME)
             info.external_attr = 0o644 << 16
-            archive.writestr(info, read_bytes(results / mask), zipfile.ZIP_DEFLATED)
+            archive.writestr(info, read_bytes(masks[mask.parent.name][mask.stem]), zipfile.ZIP_DEFLATED)
     return len(names)
 
 
@@ -139,18 +152,21 @@ def validate_submission(benchmark: Benchmark, wanted: Sequence[WantedMasks], pat
 
     """
     path = Path(path)
-    names = _members(benchmark, wanted)
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            with open_file(path) as file, zipfile.ZipFile(file) as archive:
-                surplus = [name for name in archive.namelist() if name not in names and not name.endswith("/")]
-                _extract(archive, {name: Path(folder, mask) for name, mask in names.items()})
-        except FileNotFoundError:
-            raise BadResults(f"no such file: {path}") from None
-        except _DAMAGE as reason:
-            raise BadResults(f"{path} is no zip file that can be read: {reason}; write it again") from None
-        _refuse(path, [*_surplus(surplus), *_problems(Path(folder), wanted)])
-    return len(names)
+    try:
+        with open_file(path) as file, zipfile.ZipFile(file) as archive:
+            members = {info.orig_filename: info for info in archive.infolist()}  # Not cut at a zero, as `filename` is.
+            problems = list(_strange_members(archive, _members(benchmark, wanted)))
+            with ThreadPoolExecutor() as executor:
+                found = executor.map(lambda item: _problems_packed(archive, members, benchmark, item), wanted)
+                problems.extend(chain.from_iterable(found))
+    except FileNotFoundError:
+        raise BadResults(f"no such file: {path}") from None
+    except _DAMAGE as reason:
+        if isinstance(reason, OSError) and reason.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise  # Of the folder for temporary files.
+        raise BadResults(f"{path} is no zip file that can be read: {reason}; write it again") from None
+    _refuse(path, problems)
+    return len(_members(benchmark, wanted))
 
 
 def _members(benchmark: Benchmark, wanted: Iterable[WantedMasks]) -> dict[str, PurePosixPath]:
@@ -159,25 +175,41 @@ def _members(benchmark: Benchmark, wanted: Iterable[WantedMasks]) -> dict[str, P
     return {str(PurePosixPath(_FOLDERS[benchmark], mask)): mask for mask in masks}
 
 
-def _extract(archive: zipfile.ZipFile, targets: dict[str, Path]) -> None:
-    """Write the members that have a target; no other is touched, so none can lead out of the folder."""
-    there = set(archive.namelist())
-    for name, target in targets.items():
-        if name in there:
-            target.parent.mkdir(exist_ok=True)
-            with archive.open(name) as source, target.open("wb") as file:
-                shutil.copyfileobj(source, file)
+def _strange_members(archive: zipfile.ZipFile, wanted: Collection[str]) -> Iterator[str]:
+    """What is there beside the masks and their folders, or more than once."""
+    counts = Counter(info.orig_filename for info in archive.infolist())
+    folders = {f"{parent}/" for name in wanted for parent in PurePosixPath(name).parents}
+    if surplus := [name for name in counts if name not in folders and name not in wanted]:
+        some = ", ".join(name[:_LONGEST_NAME] for name in surplus[:3]) + (", .." if surplus[3:] else "")
+        yield f"holds {len(surplus)} files that do not belong there: {some}"
+    if doubled := [name for name in wanted if counts[name] > 1]:
+        yield f"holds more than once: {listed(doubled)}"
+
+
+def _problems_packed(
+    archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], benchmark: Benchmark, wanted: WantedMasks
+) -> list[str]:
+    """What is wrong with the masks of one sequence in a zip file; no others are unpacked, so none leads elsewhere."""
+    most = 4 * wanted.size[0] * wanted.size[1] + _HEADERS
+    large = {}
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, wanted.sequence).mkdir()
+        for name, mask in _members(benchmark, [wanted]).items():
+            info = members.get(name)
+            if info is not None and info.file_size > most:
+                large[mask.stem] = info.file_size
+            elif info is not None:
+                with archive.open(info) as source, Path(folder, mask).open("wb") as file:
+                    shutil.copyfileobj(source, file)
+        rest = replace(wanted, frames=tuple(frame for frame in wanted.frames if frame not in large))
+        too_large = [f"{wanted.sequence} {frame}: {size:,} bytes, too many for a mask" for frame, size in large.items()]
+        return [*too_large, *_problems_of(Path(folder), rest)]
 
 
 def _refuse(where: Path, problems: Sequence[str]) -> None:
     if problems:
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-        raise BadResults(f"{where} cannot be submitted, {count}: {'; '.join(problems)}")
-
-
-def _surplus(names: Sequence[str]) -> list[str]:
-    some = ", ".join(names[:3]) + (", .." if names[3:] else "")
-    return [f"holds {len(names)} files that do not belong there: {some}"] if names else []
+        raise BadResults(f"{where} cannot be submitted, {count}: {listed(problems, '; ')}")
 
 
 def _problems(results: Path, wanted: Iterable[WantedMasks]) -> list[str]:
@@ -189,13 +221,13 @@ def _problems(results: Path, wanted: Iterable[WantedMasks]) -> list[str]:
 def _problems_of(results: Path, wanted: WantedMasks) -> Iterator[str]:
     """What is wrong with the masks of one sequence; frames that share a problem are one."""
     folder = results / wanted.sequence
-    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    lacking = [frame for frame in wanted.frames if f"{frame}.png" not in there]
+    there = mask_files(folder)
+    lacking = [frame for frame in wanted.frames if frame not in there]
     if lacking:
         yield f"{wanted.sequence} lacks {ranges(lacking, wanted.frames)}"
     wrong: dict[str, list[str]] = {}
     for frame in wanted.frames:
-        if f"{frame}.png" in there and (problem := _problem(folder / f"{frame}.png", wanted)):
+        if frame in there and (problem := _problem(there[frame], wanted)):
             wrong.setdefault(problem, []).append(frame)
     for problem, frames in wrong.items():
         yield f"{wanted.sequence} {ranges(frames, wanted.frames)}: {problem}"
@@ -215,9 +247,6 @@ def _problem(path: Path, wanted: WantedMasks) -> str | None:
     if mask.shape != wanted.size:
         return f"{describe_size(mask.shape)}, not {describe_size(wanted.size)} like the frames"
     if strange := sorted({*ids_of(mask), int(mask.max())} - {0} - wanted.ids):  # The highest may be 255, void.
-        return f"id {_listed(strange)} where the objects are {_listed(sorted(wanted.ids))}"
+        ids = listed(map(str, sorted(wanted.ids)))
+        return f"id {listed(map(str, strange))} where the objects are {ids}"
     return None
-
-
-def _listed(ids: Iterable[int]) -> str:
-    return ", ".join(map(str, ids))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from vos_shared.metrics.scores import Scores
@@ -18,8 +18,22 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, rule: bo
     return "\n".join(_line(line, widths) for line in lines)
 
 
+_MOST: Final = 20
+"""Names that a message lists; a reader looks at the first few."""
+_LONGEST: Final = 250
+"""Characters of each of them; paths are shorter."""
+
+
+def listed(names: Iterable[str], separator: str = ", ", most: int = _MOST) -> str:
+    """``a, b, c and 999,997 more``: the names, as many as a line takes, each cut to its beginning where it is long."""
+    every = list(names)
+    shown = [name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…" for name in every[:most]]
+    more = f" and {len(every) - most:,} more" if len(every) > most else ""
+    return separator.join(shown) + more
+
+
 def ranges(names: Sequence[str], order: Sequence[str]) -> str:
-    """``00003, 00007-00012``: some of the names in `order`, runs of neighbours in short."""
+    """``00003, 00007-00012``: some of the names in `order`, runs of neighbours in short; a long list is cut."""
     position = {name: t for t, name in enumerate(order)}
     runs: list[list[str]] = []
     for name in names:
@@ -27,7 +41,7 @@ def ranges(names: Sequence[str], order: Sequence[str]) -> str:
             runs[-1].append(name)
         else:
             runs.append([name])
-    return ", ".join(run[0] if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+    return listed(run[0] if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def score_table(scores: Scores) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from vos_shared import datasets
+from vos_shared.folders import mask_files
 from vos_shared.masks import read_mask
 from vos_shared.method import Frame, ObjectMask
 
@@ -96,14 +97,14 @@ def _take(sequence: datasets.VideoSequence, rows: Mapping[str, Path], frames: in
         [_frame_uri(frame) for i, frame in enumerate(sequence.video) if i in wanted],
         [_mask_uri(sequence.annotation(names[i])) for i in shown] if show_truth else None,
         {
-            label: [_mask_uri(_result(folder / sequence.name / f"{names[i]}.png", sequence.binary)) for i in shown]
-            for label, folder in rows.items()
+            label: [_mask_uri(_result(masks.get(names[i]), sequence.binary)) for i in shown]
+            for label, masks in ((label, mask_files(folder / sequence.name)) for label, folder in rows.items())
         },
     )
 
 
-def _result(path: Path, binary: bool) -> ObjectMask | None:
-    return read_mask(path, binary=binary) if path.is_file() else None
+def _result(path: Path | None, binary: bool) -> ObjectMask | None:
+    return None if path is None else read_mask(path, binary=binary)
 
 
 def _small(size: tuple[int, int]) -> tuple[int, int]:

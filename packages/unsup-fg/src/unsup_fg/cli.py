@@ -57,7 +57,7 @@ class VideoPCACommand(InputArguments):
         settings = SegmenterSettings(self.components, self.size or None, self.longest_run, self.threshold)
         segmenter = VideoPCASegmenter(settings, choose_device(self.device))
         outputs = label_outputs(segmenter, masks=self.output, soft=self.soft)
-        sequences = shard(self._worth_labelling(self.load()))
+        sequences = shard(self._worth_labelling(self.load(masks_required=False)))
         check_outputs(outputs, sequences, overlay=self.overlay)
         process(sequences, segmenter, outputs, supervision=VIDEOPCA.supervision, device=segmenter.device)
         if self.overlay:

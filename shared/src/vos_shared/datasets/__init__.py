@@ -49,6 +49,9 @@ DATASETS: Final[Mapping[str, Callable[..., list[VideoSequence]]]] = {
 }
 """Loader by name; each takes (root, split, *, resolution, sequences)."""
 
+_MASKS_OPTIONAL: Final = frozenset({"davis2016", "davis2017", "youtube-vos", "youtube-objects"})
+"""Loaders that also take masks_required."""
+
 
 def require_known(name: str) -> None:
     """Refuse a name that is none of `DATASETS`.
@@ -67,6 +70,8 @@ def load_dataset(
     split: Split | None = None,
     sequences: Iterable[str] | None = None,
     resolution: str | None = None,
+    *,
+    masks_required: bool = True,
 ) -> list[VideoSequence]:
     """Load a data set by name.
 
@@ -76,6 +81,7 @@ def load_dataset(
         split: name or path of a list of sequences; by default the one that is validated on.
         sequences: of the split, only these.
         resolution: folder below `JPEGImages`, where there are several.
+        masks_required: False for methods without prompt: videos may come without masks.
 
     Raises:
         BadDataset: unknown name, or with everything that is missing in the folder.
@@ -83,4 +89,5 @@ def load_dataset(
     """
     require_known(name)
     chosen = () if split is None else (split,)
-    return DATASETS[name](root, *chosen, resolution=resolution, sequences=sequences)
+    optional = {} if masks_required or name not in _MASKS_OPTIONAL else {"masks_required": False}
+    return DATASETS[name](root, *chosen, resolution=resolution, sequences=sequences, **optional)

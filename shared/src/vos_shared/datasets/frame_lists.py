@@ -10,6 +10,7 @@ from pathlib import Path
 from vos_shared.datasets.sequence import VideoSequence
 from vos_shared.errors import BadDataset
 from vos_shared.files import read_text
+from vos_shared.tables import listed
 from vos_shared.video import Video
 
 
@@ -147,10 +148,17 @@ def _lines(path: Path) -> list[str]:
 
 
 def _require(paths: list[Path], path: Path, what: str, exists: Callable[[Path], bool]) -> None:
-    missing = [str(entry) for entry in paths if not exists(entry)]
+    missing = [str(entry) for entry in paths if not _is_there(entry, exists)]
     if missing:
-        some = ", ".join(missing[:3]) + (", .." if missing[3:] else "")
         raise BadDataset(
-            f"file list {path} names {len(paths)} {what}, {len(missing)} of them are not there: {some}; "
+            f"file list {path} names {len(paths)} {what}, {len(missing)} of them are not there: "
+            f"{listed(missing, most=3)}; "
             "are its paths relative to the root that was given?"
         )
+
+
+def _is_there(path: Path, exists: Callable[[Path], bool]) -> bool:
+    try:
+        return exists(path)
+    except OSError:  # A name that is longer than any file's.
+        return False

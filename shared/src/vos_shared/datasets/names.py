@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
 from vos_shared.errors import BadDataset
 from vos_shared.files import read_text
+from vos_shared.tables import listed
+
+_LONGEST_NAME: Final = 255
+"""Bytes of a file's name; no file system that we know takes more."""
 
 Split = str | Path | Iterable[str]
 """Name of a list of sequences in the data set, path of a list file, or the sequence names themselves."""
@@ -48,9 +54,10 @@ def choose(names: Iterable[str], where: str, wanted: Iterable[str] | None) -> li
         return names
     chosen = list(dict.fromkeys(wanted))
     refuse_paths(chosen, "the sequences wanted")
-    unknown = [name for name in chosen if name not in names]
+    known = set(names)
+    unknown = [name for name in chosen if name not in known]
     if unknown:
-        raise BadDataset(f"{where} does not hold {', '.join(unknown)}; it holds {', '.join(names)}")
+        raise BadDataset(f"{where} does not hold {listed(unknown)}; it holds {listed(names)}")
     return chosen
 
 
@@ -62,6 +69,25 @@ def refuse_paths(names: Iterable[str], where: str, what: str = "a sequence is a 
 
     """
     marks = ("/", "\\", "\0", "..")
-    bad = [name for name in names if name in {"", "."} or any(mark in name for mark in marks)]
+    every = list(names)
+    bad = [name for name in every if name in {"", "."} or any(mark in name for mark in marks)]
     if bad:
-        raise BadDataset(f"{where} holds {', '.join(map(repr, bad))}; {what}, not a path")
+        raise BadDataset(f"{where} holds {listed(map(repr, bad))}; {what}, not a path")
+    long = [name for name in every if len(os.fsencode(name)) > _LONGEST_NAME]
+    if long:
+        raise BadDataset(f"{where} holds {listed(long)}; {what}, which has at most {_LONGEST_NAME} bytes")
+
+
+def refuse_missing(root: Path, missing: Sequence[str]) -> None:
+    """Refuse a data set that is not whole.
+
+    Raises:
+        BadDataset: with what is missing, if anything is.
+    """
+    if missing:
+        raise BadDataset(f"{root} lacks {listed(missing, '; ')}")
+
+
+def strange_masks(masks: Iterable[str], frames: Iterable[Path]) -> list[str]:
+    """Names of masks that belong to no frame."""
+    return sorted(set(masks) - {path.stem for path in frames})

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from vos_shared.errors import BadMask
+from vos_shared.errors import BadDataset, BadMask
 from vos_shared.masks import VOID, describe_size, ids_of, read_truth
 from vos_shared.method import ObjectMask
+from vos_shared.tables import listed
 from vos_shared.video import Video
 
 
@@ -66,15 +67,51 @@ class VideoSequence:
         Yields:
             Every frame's name, in order, with the mask of the objects that are new there, or None where none is.
 
+        Raises:
+            BadMask: as `annotation`.
+            BadDataset: at the end, no mask has held one of the `objects`.
+
         """
         known: set[int] = {0, VOID}
         hidden = set() if self.objects is None else set(range(1, VOID))
         for frame_name in self.frame_names:
             hidden.difference_update(k for k, first in (self.objects or {}).items() if first == frame_name)
             mask = self.annotation(frame_name)
-            new = [] if mask is None else [k for k in ids_of(mask) if k not in known | hidden]
+            ids = [] if mask is None else ids_of(mask)
+            new = [k for k in ids if k not in known | hidden]
             known.update(new)
             yield frame_name, _only(mask, new) if mask is not None and new else None
+        unseen = [f"{k} from {first} on" for k, first in (self.objects or {}).items() if k not in known]
+        if unseen:
+            raise BadDataset(
+                f"{self.name}: meta.json lists object {listed(unseen)}, but no mask from there on holds it; "
+                "mend the masks or meta.json, or leave the sequence out"
+            )
+
+    def compare_objects(self) -> list[str]:
+        """Compare `objects`, where they are known, with all masks.
+
+        Returns:
+            What is strange, a line each: objects that are not listed, and are not prompted; objects that the mask of
+            their first frame does not hold, and that are prompted later.
+
+        Raises:
+            BadMask: as `annotation`.
+            BadDataset: no mask holds a listed object, as `prompts`.
+        """
+        if self.objects is None:
+            return []
+        firsts = {k: name for name, prompt in self.prompts() if prompt is not None for k in ids_of(prompt)}
+        masks = [mask for name in self.frame_names if (mask := self.annotation(name)) is not None]
+        strange = sorted({k for mask in masks for k in ids_of(mask)} - self.objects.keys())
+        late = [k for k, first in self.objects.items() if firsts[k] != first]
+        return [
+            *(f"{self.name}: masks hold object {k}, which meta.json does not list; it does not count" for k in strange),
+            *(
+                f"{self.name}: object {k} is listed from {self.objects[k]} on, and seen from {firsts[k]} on"
+                for k in late
+            ),
+        ]
 
     def object_ids(self) -> list[int]:
         """Ids of the objects, ascending; reads all masks unless it is known without them.

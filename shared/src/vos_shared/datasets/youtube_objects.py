@@ -16,10 +16,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from vos_shared.atomic import atomic_path, write_text
-from vos_shared.datasets.names import Split, choose, read_lines, refuse_paths
+from vos_shared.datasets.names import Split, choose, read_lines, refuse_missing, refuse_paths, strange_masks
 from vos_shared.datasets.sequence import VideoSequence
 from vos_shared.errors import BadDataset
+from vos_shared.folders import mask_files
 from vos_shared.images import open_image
+from vos_shared.tables import listed
 from vos_shared.video import Video
 from vos_shared.video_sources import frame_files
 
@@ -33,6 +35,7 @@ def youtube_objects(
     *,
     resolution: str | None = None,
     sequences: Iterable[str] | None = None,
+    masks_required: bool = True,
 ) -> list[VideoSequence]:
     """YouTube-Objects: one foreground object; some frames have a mask.
 
@@ -41,6 +44,7 @@ def youtube_objects(
         split: list of sequences: `<split>.txt`.
         resolution: there is one only; must be None.
         sequences: of the split, only these.
+        masks_required: False also reads videos without labels.
 
     Raises:
         BadDataset: with everything that is missing.
@@ -51,9 +55,8 @@ def youtube_objects(
         raise BadDataset(f"YouTube-Objects has no resolution folders; leave out resolution {resolution}")
     names = choose(*_listed(root, split), sequences)
     missing: list[str] = []
-    loaded = [_sequence(root, name, missing) for name in names]
-    if missing:
-        raise BadDataset(f"{root} lacks {'; '.join(missing)}")
+    loaded = [_sequence(root, name, masks_required, missing) for name in names]
+    refuse_missing(root, missing)
     return [sequence for sequence in loaded if sequence is not None]
 
 
@@ -78,12 +81,14 @@ def prepare_youtube_objects(root: str | Path, output: str | Path) -> list[str]:
     if not shots:
         raise BadDataset(f"{root} is no YouTube-Objects folder: it lacks <category>/data/<video>/shots/001")
     refuse_paths(shots, str(root))
-    kinds = {"images": "*.png", "labels": "*.jpg"}
+    kinds = {"images": ".png", "labels": ".jpg"}
     missing = [
-        f"{s / kind}/{glob}" for s in shots.values() for kind, glob in kinds.items() if not any((s / kind).glob(glob))
+        f"{s / kind}/*{suffix}"
+        for s in shots.values()
+        for kind, suffix in kinds.items()
+        if not _files(s / kind, suffix)
     ]
-    if missing:
-        raise BadDataset(f"{root} lacks {'; '.join(missing)}")
+    refuse_missing(root, missing)
     for name, shot in tqdm(shots.items(), unit="sequence", disable=None):
         _prepare(shot, output / "Images" / name, output / "Labels" / name)
     write_text(output / "all.txt", "".join(f"{name}\n" for name in shots))
@@ -93,15 +98,20 @@ def prepare_youtube_objects(root: str | Path, output: str | Path) -> list[str]:
 def _prepare(shot: Path, images: Path, labels: Path) -> None:
     for folder in (images, labels):
         folder.mkdir(parents=True, exist_ok=True)
-    for path in (shot / "images").glob("*.png"):
-        with atomic_path(images / path.name) as temporary:
+    for path in _files(shot / "images", ".png"):
+        with atomic_path(images / f"{path.stem}.png") as temporary:
             shutil.copyfile(path, temporary)
-    for path in (shot / "labels").glob("*.jpg"):
+    for path in _files(shot / "labels", ".jpg"):
         with open_image(path, "label", BadDataset) as image:
             label = np.array(image.convert("L"))
         black_and_white = np.where(label < _BLACK_BELOW, np.uint8(0), np.uint8(255))
         with atomic_path(labels / f"{path.stem}.png") as temporary:
             Image.fromarray(black_and_white).save(temporary, "PNG")
+
+
+def _files(folder: Path, suffix: str) -> list[Path]:
+    paths = folder.iterdir() if folder.is_dir() else iter(())
+    return [path for path in paths if path.suffix.lower() == suffix and not path.name.startswith(".")]
 
 
 def _listed(root: Path, split: Split) -> tuple[list[str], str]:
@@ -116,19 +126,18 @@ def _listed(root: Path, split: Split) -> tuple[list[str], str]:
     return read_lines(path), str(path)
 
 
-def _sequence(root: Path, name: str, missing: list[str]) -> VideoSequence | None:
+def _sequence(root: Path, name: str, masks_required: bool, missing: list[str]) -> VideoSequence | None:
     """The sequence, or None after noting what it lacks."""
     images, labels = root / "Images" / name, root / "Labels" / name
     frames = frame_files(images) if images.is_dir() else []
-    files = [path for path in labels.glob("*.png") if not path.name.startswith(".")] if labels.is_dir() else []
-    masks = {path.stem: path for path in files}
+    masks = mask_files(labels)
     if not frames:
         missing.append(f"images of {name} ({images})")
-    if not masks:
+    if masks_required and not masks:
         missing.append(f"labels of {name} ({labels})")
-    elif frames and (strays := sorted(masks.keys() - {path.stem for path in frames})):
-        missing.append(f"images {', '.join(strays)} of {name}, which have labels ({images})")
-    if not frames or not masks:
+    elif frames and (strange := strange_masks(masks, frames)):
+        missing.append(f"images {listed(strange)} of {name}, which have labels ({images})")
+    if not frames or (masks_required and not masks):
         return None
     annotations = {path.stem: masks[path.stem] for path in frames if path.stem in masks}
     return VideoSequence(name, Video.from_files(frames, name=name), annotations, binary=True)

@@ -1,0 +1,107 @@
+"""Results folders: the masks themselves, how they were made, and whether they cover a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+import vos_shared.datasets
+from vos_shared.doctor.report import (
+    Picture,
+    Report,
+    compare_numbers,
+    compare_sizes,
+    look_at_mask,
+    objects_text,
+    read_all,
+    refuse_strays,
+    sizes_text,
+)
+from vos_shared.files import read_json
+from vos_shared.folders import is_mask_file, mask_files, subfolders
+from vos_shared.masks import describe_size
+from vos_shared.tables import listed, ranges
+
+
+def examine_results(root: Path, sequences: Sequence[vos_shared.datasets.VideoSequence] | None) -> Report:
+    """Results, compared with the sequences that they should cover where these are known."""
+    report = Report(f"results folder {root}", ("sequence", "masks", "size", "objects", "recorded"))
+    found: dict[str, list[Picture]] = {}
+    for folder in tqdm(subfolders(root), unit="sequence", disable=None, leave=False):
+        masks = found[folder.name] = read_all(report, _masks(report, folder).values(), look_at_mask)
+        refuse_strays(report, folder, is_mask_file)
+        compare_sizes(report, folder.name, [], masks)
+        compare_numbers(report, folder.name, masks)
+        recorded = _recorded(root, folder.name)
+        report.rows.append((folder.name, str(len(masks)), sizes_text(masks), objects_text(masks), recorded))
+    refuse_strays(report, root, lambda path: path.is_dir() or path.suffix in {".mp4", ".json", ".csv", ".html"})
+    if len({record.get("settings_hash") for record in _records(root)}) > 1:
+        report.problems.append("the sequences were made with different settings; run the method again over all of them")
+    unfinished = [path.name.rpartition(".")[0] for path in (root / ".partial").glob("*")]
+    if unfinished:
+        report.notes.append(f"being written, or begun by a run that was stopped: {listed(sorted(unfinished))}")
+    if sequences is None:
+        report.notes.append("add --root to compare it with a data set: missing frames, sizes, ids")
+    else:
+        _compare_with(report, root, found, sequences)
+    return report
+
+
+def _masks(report: Report, folder: Path) -> dict[str, Path]:
+    masks: dict[str, Path] = {}
+    report.attempt(lambda: masks.update(mask_files(folder)))
+    return masks
+
+
+def _compare_with(
+    report: Report,
+    root: Path,
+    found: dict[str, list[Picture]],
+    sequences: Sequence[vos_shared.datasets.VideoSequence],
+) -> None:
+    for sequence in sequences:
+        names, masks = list(sequence.frame_names), found.pop(sequence.name, [])
+        there = _masks(report, root / sequence.name)
+        if lacking := [name for name in names if name not in there]:
+            report.problems.append(
+                f"{sequence.name} lacks {len(lacking)} of {len(names)} masks: {ranges(lacking, names)}"
+            )
+        if surplus := sorted(set(there) - set(names)):
+            report.problems.append(f"{sequence.name}: masks for no frame of the data set: {listed(surplus)}")
+        wrong = [mask.name for mask in masks if mask.size != sequence.video.size]
+        if wrong:
+            odd = ranges(wrong, [mask.name for mask in masks])
+            report.problems.append(f"{sequence.name}: not {describe_size(sequence.video.size)} like the frames: {odd}")
+        report.attempt(partial(_note_strange_ids, report, sequence, masks))
+    if found:
+        report.notes.append(f"not in the data set's list: {listed(sorted(found))}")
+
+
+def _note_strange_ids(report: Report, sequence: vos_shared.datasets.VideoSequence, masks: Sequence[Picture]) -> None:
+    report.notes.extend(sequence.compare_objects())
+    strange = sorted({k for mask in masks for k in mask.ids}.difference(sequence.object_ids()))
+    if strange:
+        report.notes.append(f"{sequence.name}: ids that the data set does not have: {strange}")
+
+
+def _recorded(root: Path, sequence: str) -> str:
+    record = _record(root / ".manifest" / f"{sequence}.json")
+    return str(record.get("finished") or "unfinished") if record else "-"
+
+
+def _records(root: Path) -> list[dict[str, Any]]:
+    """Of all sequences whose folder is there."""
+    paths = [path for path in (root / ".manifest").glob("*.json") if (root / path.stem).is_dir()]
+    return [record for path in paths if (record := _record(path))]
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        content = read_json(path)
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
