@@ -15,15 +15,17 @@ def weights_digest(weights: str | None) -> str | list[str] | None:
     """Hash of what a user gave as weights.
 
     Args:
-        weights: a file, the prefix of a TensorFlow checkpoint, a name or None.
+        weights: a file, a folder of them, the prefix of a TensorFlow checkpoint, a name or None.
 
     Returns:
-        SHA-256 of the file, or those of all files of the checkpoint; a name stands for itself, since the method's table
-        says what it means, and None for what comes with the package.
+        SHA-256 of the file, or those of all files of the folder or checkpoint; a name stands for itself, since the
+        method's table says what it means, and None for what comes with the package.
     """
     path = Path(weights or "")
     if weights and path.is_file():
         return file_sha256(path)
+    if weights and path.is_dir():
+        return [file_sha256(part) for part in sorted(path.rglob("*")) if part.is_file()]
     if path.name and path.with_name(f"{path.name}.index").is_file():
         return [file_sha256(part) for part in sorted(path.parent.glob(f"{path.name}.*"))]
     return weights

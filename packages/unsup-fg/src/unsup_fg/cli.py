@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
-from unsup_fg.method import VIDEOPCA
+import tyro
+
+from unsup_fg.cli_train import Train
+from unsup_fg.method import UNSUP_FG, VIDEOPCA
+from unsup_fg.settings import StudentSettings
 from vos_shared.cli import run_commands
 from vos_shared.errors import UserError
 from vos_shared.inputs import InputArguments
+from vos_shared.options import changed_settings
+from vos_shared.segment import SegmentArguments, run_segment
 
 if TYPE_CHECKING:
+    from unsup_fg.selection import SelectedSet
     from vos_shared.datasets import VideoSequence
 
 
@@ -84,6 +92,121 @@ class VideoPCACommand(InputArguments):
         return [sequence for sequence in sequences if sequence not in short]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Select:
+    """Keep the best soft masks of each data set: those whose pixels that are not zero have the highest mean."""
+
+    soft: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Folders of soft masks, one for each data set: SOFT/<sequence>/<frame>.png, from videopca --soft."""
+    output: Path
+    """JSON file to write: the kept masks with their scores."""
+    top: float = 0.15
+    """Share to keep of each data set; the paper's is 10 to 20 %."""
+
+    def run(self) -> None:
+        """Select."""
+        from unsup_fg.selection import select, write_selection
+        from vos_shared.atomic import require_json
+
+        require_json(self.output)
+        if not self.soft:
+            raise UserError("give at least one folder of soft masks")
+        sets = [select(folder, self.top) for folder in self.soft]
+        write_selection(self.output, sets)
+        for found in sets:
+            print(
+                f"{found.soft}: {len(found.kept)} of {found.masks} masks kept, {found.empty} are empty, "
+                f"scores {found.kept[-1].score:.1f} to {found.kept[0].score:.1f}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteRecords(InputArguments):
+    """Write selected soft masks and their frames as TFRecord shards, from which students learn."""
+
+    selection: Path
+    """From select."""
+    output: Path
+    """Folder for the shards, train-NNNNN-of-NNNNN."""
+    soft: Path | None = None
+    """Which of the selection's folders belongs to the source; needed where there are several."""
+    shards: int = 20
+    """Number of files."""
+
+    def run(self) -> None:
+        """Write the shards."""
+        from tqdm import tqdm
+
+        from unsup_fg.records import write_student_records
+        from vos_shared.processing import bar_hidden
+
+        if not 1 <= self.shards <= 99999:
+            raise UserError(f"--shards is {self.shards}; give 1 to 99999")
+        chosen = self._set()
+        with tqdm(total=len(chosen.kept), unit="record", disable=bar_hidden()) as bar:
+            count = write_student_records(self.load(), chosen, self.output, self.shards, bar.update)
+        print(f"{count} records in {self.output}")
+
+    def _set(self) -> SelectedSet:
+        from unsup_fg.selection import read_selection
+
+        sets = read_selection(self.selection)
+        wanted = None if self.soft is None else str(self.soft.resolve())
+        found = [item for item in sets if wanted in (None, item.soft)]
+        if len(found) != 1:
+            raise UserError(f"{self.selection} is of {', '.join(item.soft for item in sets)}; name one with --soft")
+        return found[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment(SegmentArguments):
+    """Segment single frames with a student: a palette PNG for each, in OUTPUT/<sequence>/. Give --weights."""
+
+    settings: Annotated[StudentSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=StudentSettings)
+
+    def run(self) -> None:
+        """Segment."""
+        run_segment(UNSUP_FG, self, **changed_settings(self.settings))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportWeights:
+    """Turn an official TensorFlow checkpoint into a safetensors file, or a file of ours into an official one."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """Prefix of the checkpoint (without .index), or a safetensors file."""
+    output: Annotated[Path, tyro.conf.Positional]
+    """The file to write: .safetensors for ours, any other name is the prefix of a TensorFlow checkpoint."""
+    half: bool = False
+    """Ours only: store float16, half the size."""
+
+    def run(self) -> None:
+        """Convert."""
+        from unsup_fg.checkpoints import load_weights, save_weights
+        from unsup_fg.official import to_official
+        from vos_shared.weights_command import refuse_same_file
+
+        if self.half and self.output.suffix != ".safetensors":
+            raise UserError("unsup-fg: --half is for our own format; TensorFlow checkpoints are in single precision")
+        refuse_same_file(str(self.source), self.output)
+        snapshot = load_weights(self.source)
+        if self.output.suffix == ".safetensors":
+            save_weights(self.output, snapshot.network, snapshot.architecture, snapshot.metadata, half=self.half)
+        else:
+            from vos_shared.checkpoints.tensorflow import write_checkpoint
+
+            write_checkpoint(self.output, to_official(snapshot.network, snapshot.architecture.network))
+        print(f"{snapshot.description}: {self.output}")
+
+
 def main() -> None:
     """Run the ``unsup-fg`` command."""
-    run_commands("unsup-fg", "Unsupervised learning of foreground from video.", {"videopca": VideoPCACommand})
+    commands: dict[str, Callable[..., Any]] = {
+        "videopca": VideoPCACommand,
+        "select": Select,
+        "records": WriteRecords,
+        "train": Train,
+        "segment": Segment,
+        "import-weights": ImportWeights,
+    }
+    run_commands("unsup-fg", "Unsupervised learning of foreground from video.", commands)

@@ -1,4 +1,4 @@
-"""What the tools see of VideoPCA; importing it does not import torch."""
+"""What the tools see of the teacher and the students; importing it does not import torch."""
 
 from __future__ import annotations
 
@@ -13,3 +13,19 @@ VIDEOPCA: Final = Method(
     supervision=Supervision.NONE,
     loader="unsup_fg.inference:load",
 )
+
+UNSUP_FG: Final = Method(
+    name="unsup-fg",
+    title="Students that learned foreground from VideoPCA",
+    paper="Croitoru, Bogolin, Leordeanu, ICCV 2017 and IJCV 2019",
+    supervision=Supervision.NONE,
+    loader="unsup_fg.students:load",
+    variants={
+        "unsup-fg": {},
+        **{
+            f"unsup-fg+{student}": {"student": student}
+            for student in ("lowres", "basic-unet", "dense-unet", "dilate-unet", "multi", "multi-select")
+        },
+    },
+)
+"""Not among the methods that tools find, as no weights come with the package yet."""

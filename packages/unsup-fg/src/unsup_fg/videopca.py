@@ -404,7 +404,7 @@ def colour_codes(colours: Tensor) -> Tensor:
     Returns:
         int32 [T, H, W] in 0..24999.
     """
-    hue, saturation, value = _hsv(colours)
+    hue, saturation, value = hsv(colours)
     angle = hue.mul_(2 * math.pi)
     # (x + 1) / 2 (n - 1) in one product: halves of floating point numbers are exact.
     code = _nearest_(value.mul_(COLOUR_BINS[2] - 1))
@@ -418,7 +418,7 @@ def _nearest_(values: Tensor) -> Tensor:
     return values.add_(0.5).floor_()
 
 
-def _hsv(colours: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def hsv(colours: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Hue, saturation and value in 0..1, each [T, H, W]. Red goes before green before blue; grey has hue 0."""
     red, green, blue = colours.unbind(1)
     low = torch.minimum(red, green)

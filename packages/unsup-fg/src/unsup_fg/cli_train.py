@@ -1,0 +1,72 @@
+"""The ``train`` command: a student on records, with the published settings by default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from unsup_fg.presets import STUDENTS, TrainingSettings
+from unsup_fg.settings import Architecture, StudentName
+from vos_shared.training.arguments import RunArguments
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainStudent(RunArguments):
+    """Train a student from random values."""
+
+    records: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Folders of TFRecord shards, from records."""
+    student: Annotated[StudentName, tyro.conf.Suppress]
+    settings: TrainingSettings
+    width: float = 1.0
+    """Factor of the published numbers of channels."""
+    fixed: bool = False
+    """Without two faults of the released code: train the dilated kernels of DilateU-Net, and let the block norms of
+    DenseU-Net use moving averages at inference. Official weights need the faults."""
+
+    def run(self) -> int:
+        """Train."""
+        from unsup_fg.records import Records
+        from unsup_fg.training import train
+
+        architecture = Architecture(self.student, self.width, self.fixed)
+        self.check()
+        records = Records(*self.records)
+        fabric = self.launch()
+        last = train(
+            architecture,
+            records,
+            self.settings,
+            self.output,
+            fabric,
+            resume=self.resume,
+            minutes=self.minutes,
+            workers=self.workers,
+            notes={"records": f"{len(records)} in {', '.join(folder.resolve().name for folder in self.records)}"},
+        )
+        return self.ended(last, fabric)
+
+
+if TYPE_CHECKING:
+    AnyStudent = TrainStudent
+else:  # One subcommand for each student.
+    _GIVEN: dict[str, Any] = {"output": tyro.MISSING, "records": tyro.MISSING}
+    AnyStudent = tyro.extras.subcommand_type_from_defaults(
+        {name: TrainStudent(student=name, settings=settings, **_GIVEN) for name, settings in STUDENTS.items()},
+        prefix_names=False,
+    )
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a student on selected soft masks."""
+
+    what: Annotated[AnyStudent, tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes]
+    """Which."""
+
+    def run(self) -> int:
+        """Train."""
+        return self.what.run()

@@ -1,0 +1,45 @@
+"""How the networks were trained as published (specification, section 9)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from unsup_fg.settings import StudentName
+from vos_shared.errors import UserError
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Settings of a run; those that do not depend on the student have the published values as defaults.
+
+    Attributes:
+        steps: of the whole run.
+        batch: records a step and process.
+        learning_rate: of Adam in TensorFlow's form, constant.
+        resized: side to which records are resized before the crop.
+        save_steps: steps between two saves.
+        seed: of crops, order and initial values.
+    """
+
+    steps: int
+    batch: int = 16
+    learning_rate: float = 1e-3
+    resized: int = 310
+    save_steps: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1 or self.save_steps < 1:
+            raise UserError("unsup-fg: --steps, --batch and --save-steps must be 1 or more")
+        if not 0 < self.learning_rate < 1:
+            raise UserError(f"unsup-fg: a learning rate of {self.learning_rate}; choose above 0, below 1")
+
+
+STUDENTS: Final[dict[StudentName, TrainingSettings]] = {
+    "lowres": TrainingSettings(steps=1_000_000, batch=32, resized=160, save_steps=50_000),
+    "basic-unet": TrainingSettings(steps=10_000),
+    "dense-unet": TrainingSettings(steps=100_000),
+    "dilate-unet": TrainingSettings(steps=100_000),
+}
+"""LowRes-Net's steps cost a hundred times as much as those of any other student; a tenth of them is a start."""

@@ -1,0 +1,120 @@
+"""Which soft masks students learn from: the best of each data set (specification, section 3)."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vos_shared.atomic import write_json
+from vos_shared.errors import BadDataset, UserError
+from vos_shared.images import open_image
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A soft mask and how good it is.
+
+    Attributes:
+        mask: its file below the folder of its data set, ``<sequence>/<frame>.png``.
+        score: mean of the pixels that are not zero, 0 to 255.
+    """
+
+    mask: str
+    score: float
+
+
+@dataclass(frozen=True)
+class SelectedSet:
+    """The soft masks that are kept of one data set.
+
+    Attributes:
+        soft: folder of the soft masks.
+        masks: number of all.
+        empty: number of those without a pixel; they are not ranked.
+        kept: the best, best first.
+    """
+
+    soft: str
+    masks: int
+    empty: int
+    kept: tuple[Scored, ...]
+
+
+def mask_score(soft_mask: npt.NDArray[np.uint8]) -> float:
+    """Mean of the pixels that are not zero; 0 where there are none."""
+    pixels = soft_mask[soft_mask > 0]
+    return float(pixels.mean()) if pixels.size else 0.0
+
+
+def read_soft_mask(path: Path) -> npt.NDArray[np.uint8]:
+    """A grey picture, uint8 [H, W].
+
+    Raises:
+        BadDataset: missing, damaged, or not grey.
+    """
+    with open_image(path, "soft mask", BadDataset) as image:
+        if image.mode != "L":
+            raise BadDataset(f"soft mask {path} is a picture of mode {image.mode}, not grey; is it an object mask?")
+        return np.array(image)
+
+
+def select(soft: Path, top: float) -> SelectedSet:
+    """Keep the best soft masks of a data set.
+
+    Args:
+        soft: folder with ``<sequence>/<frame>.png``.
+        top: share to keep of those that are not empty, at least one.
+
+    Raises:
+        UserError: the share makes no sense.
+        BadDataset: no masks, all are empty, or one cannot be read.
+    """
+    if not 0 < top <= 1:
+        raise UserError(f"unsup-fg: a share of {top}; choose above 0, up to 1")
+    paths = sorted(path for path in soft.glob("*/*.png") if not path.name.startswith("."))
+    if not paths:
+        raise BadDataset(f"{soft} has no soft masks (<sequence>/<frame>.png); write them with unsup-fg videopca --soft")
+    with ThreadPoolExecutor() as pool:
+        scores = list(pool.map(lambda path: mask_score(read_soft_mask(path)), paths))
+    scored = [
+        Scored(path.relative_to(soft).as_posix(), score) for path, score in zip(paths, scores, strict=True) if score
+    ]
+    if not scored:
+        raise BadDataset(f"all {len(paths)} soft masks in {soft} are empty; label other videos")
+    ranked = sorted(scored, key=lambda item: (-item.score, item.mask))
+    kept = ranked[: max(1, round(top * len(ranked)))]
+    return SelectedSet(str(soft.resolve()), len(paths), len(paths) - len(scored), tuple(kept))
+
+
+def write_selection(path: Path, sets: list[SelectedSet]) -> None:
+    """Write what was kept as JSON."""
+    write_json(path, {"sets": [asdict(found) for found in sets]})
+
+
+def read_selection(path: Path) -> list[SelectedSet]:
+    """Undo `write_selection`.
+
+    Raises:
+        BadDataset: missing, or not such a file.
+    """
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        return [
+            SelectedSet(
+                str(item["soft"]),
+                int(item["masks"]),
+                int(item["empty"]),
+                tuple(Scored(str(one["mask"]), float(one["score"])) for one in item["kept"]),
+            )
+            for item in content["sets"]
+        ]
+    except FileNotFoundError:
+        raise BadDataset(f"{path} does not exist; write it with unsup-fg select") from None
+    except (ValueError, KeyError, TypeError, RecursionError) as reason:
+        raise BadDataset(f"{path} is not a selection of unsup-fg select ({reason})") from reason

@@ -1,0 +1,218 @@
+"""The students on single frames, and together: Multi-Net and Multi-Select-Net (specification, sections 1 and 10.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from unsup_fg.checkpoints import Snapshot, load_weights
+from unsup_fg.settings import STUDENTS, NetworkName, StudentName, StudentSettings
+from vos_shared.errors import BadWeights, UserError
+from vos_shared.method import Frame, ModelInfo, ObjectMask, Segmentation, Segmenter
+from vos_shared.options import settings_from
+from vos_shared.runtime.device import autocast, choose_device, choose_precision
+from vos_shared.steps import check_step
+
+Array = npt.NDArray[Any]
+Who = Literal["lowres", "basic-unet", "dense-unet", "dilate-unet", "multi", "multi-select"]
+
+BEST_FIRST: Final[tuple[StudentName, ...]] = ("dilate-unet", "dense-unet", "basic-unet", "lowres")
+"""The student that is taken where EvalSeg-Net finds several equally good."""
+_JOINT_SIZE: Final = 256
+"""Side of the maps that are put together."""
+
+
+class Student:
+    """A network on frames.
+
+    Args:
+        network: one of the students; is moved to the device.
+        size: side of the square that it sees.
+        device: where it runs.
+        precision: of its convolutions.
+    """
+
+    def __init__(self, network: nn.Module, size: int, device: torch.device, precision: torch.dtype) -> None:
+        self.network = network.eval().to(device).to(memory_format=torch.channels_last)
+        self.size, self.device, self.precision = size, device, precision
+
+    def maps(self, frames: Sequence[Frame]) -> Array:
+        """Maps of frames of any size, float32 [B, s, s] from 0 on; 255 is surely foreground."""
+        return self.run(torch.stack([image_tensor(frame, self.size) for frame in frames]))[:, 0]
+
+    @torch.inference_mode()
+    def run(self, *inputs: Tensor) -> Array:
+        """What the network says of a batch."""
+        ready = [item.to(self.device).contiguous(memory_format=torch.channels_last) for item in inputs]
+        with autocast(self.device, self.precision):
+            output: Array = self.network(*ready).float().cpu().numpy()
+        return output
+
+
+def image_tensor(picture: Frame, size: int) -> Tensor:
+    """A picture as networks see it: uint8 [H, W, 3] or [H, W] -> float32 [C, size, size] in 0..1."""
+    resized = np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BILINEAR))
+    values = np.atleast_3d(resized).astype(np.float32) * np.float32(1 / 255)
+    return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))
+
+
+def stretched(values: Array) -> Array:
+    """A map as the official program shows it: from its least to its greatest value, uint8."""
+    low, high = float(values.min()), float(values.max())
+    scale = 255 / ((high - low) or 1)
+    return ((values - low) * scale + 0.5).clip(0, 255).astype(np.uint8)
+
+
+def official_segmentation(raw: Array, size: tuple[int, int]) -> Array:
+    """The picture that the official ``get_segmentation`` writes.
+
+    Args:
+        raw: map of LowRes-Net, float32 [32, 32].
+        size: height and width of the frame.
+
+    Returns:
+        uint8 [H, W].
+    """
+    picture = Image.fromarray(stretched(np.minimum(raw, 255)))
+    return np.asarray(picture.resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+def multiplied(masks: Sequence[Array]) -> Array:
+    """Multi-Net: the product of soft masks in 0..1 over its maximum; their mean where the product is all zero."""
+    product: Array = np.prod(masks, axis=0)
+    mean: Array = np.mean(masks, axis=0)
+    return product / product.max() if product.max() > 0 else mean
+
+
+class StudentSegmenter(Segmenter):
+    """Finds the foreground of each frame by itself, object 1.
+
+    Args:
+        students: by name; with several, their soft masks are multiplied, or `evalseg` chooses.
+        info: what stands behind them.
+        settings: of the masks.
+        evalseg: EvalSeg-Net.
+    """
+
+    def __init__(
+        self,
+        students: Mapping[StudentName, Student],
+        info: ModelInfo,
+        settings: StudentSettings | None = None,
+        evalseg: Student | None = None,
+    ) -> None:
+        self.students, self.evalseg = students, evalseg
+        self.settings, self._info = settings or StudentSettings(), info
+        self.reset()
+
+    @property
+    def info(self) -> ModelInfo:
+        """Parameters and origin of the weights."""
+        return self._info
+
+    def reset(self) -> None:
+        """Forget the size of the video; nothing else is kept."""
+        self._size: tuple[int, int] | None = None
+
+    def step(self, frame: Frame, prompt: ObjectMask | None = None, *, soft_masks: bool = False) -> Segmentation:
+        """The mask of a frame; see `vos_shared.method.Segmenter.step`.
+
+        Raises:
+            UserError: a frame of another size than the first, or a prompted object.
+        """
+        self._size = check_step(frame, prompt, self._size)
+        if prompt is not None and prompt.any():
+            raise UserError("unsup-fg finds the foreground by itself and takes no objects; leave out the prompt")
+        soft = _resized(self.soft_mask(frame), frame.shape[:2])
+        mask = (soft >= self.settings.threshold).astype(np.uint8)
+        return Segmentation(mask, soft[None].astype(np.float32) if soft_masks else None)
+
+    def soft_mask(self, frame: Frame) -> Array:
+        """The soft mask of a frame at the size of the network's map, float32 in 0..1."""
+        found = {name: self._of(student, frame) for name, student in self.students.items()}
+        if len(found) == 1:
+            return next(iter(found.values()))
+        joint = {name: _resized(mask, (_JOINT_SIZE, _JOINT_SIZE)) for name, mask in found.items()}
+        return multiplied(list(joint.values())) if self.evalseg is None else self._best(frame, joint)
+
+    def _of(self, student: Student, frame: Frame) -> Array:
+        values = np.minimum(student.maps([frame])[0], 255)
+        return (stretched(values) if self.settings.stretch else values).astype(np.float32) / 255
+
+    def _best(self, frame: Frame, masks: Mapping[StudentName, Array]) -> Array:
+        """Multi-Select-Net: the mask that EvalSeg-Net finds best."""
+        assert self.evalseg is not None
+        names = [name for name in BEST_FIRST if name in masks]
+        size = self.evalseg.size
+        image = image_tensor(frame, size)
+        pictures = [image_tensor((255 * masks[name] + 0.5).astype(np.uint8), size) for name in names]
+        scores = self.evalseg.run(image.expand(len(names), -1, -1, -1), torch.stack(pictures))
+        return masks[names[int(scores.argmax())]]
+
+
+def _resized(mask: Array, size: tuple[int, int]) -> Array:
+    return np.asarray(Image.fromarray(mask.astype(np.float32)).resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+def load(
+    weights: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    *,
+    student: Who | None = None,
+    **options: Any,
+) -> StudentSegmenter:
+    """Build the segmenter.
+
+    Args:
+        weights: of a student, in a file of ours or an official checkpoint; for ``multi`` and ``multi-select`` a folder
+            with files named after their networks, such as ``dilate-unet.safetensors`` and ``evalseg.safetensors``,
+            from which single students are taken as well.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        student: which; by default that of the weights, or of a folder the first of `BEST_FIRST`.
+        options: fields of `StudentSettings`.
+
+    Raises:
+        UserError: no or unusable weights, device, precision or option.
+    """
+    settings = settings_from(StudentSettings, options, "unsup-fg")
+    target = choose_device(device)
+    dtype = choose_precision(precision, target)
+    if weights is None:
+        raise BadWeights("unsup-fg: no weights come with the package; train a student and give --weights FILE")
+    snapshots = _snapshots(Path(weights), student)
+    runners = {
+        name: Student(item.network, item.architecture.input_size, target, dtype) for name, item in snapshots.items()
+    }
+    parameters = sum(value.numel() for item in snapshots.values() for value in item.network.parameters())
+    described = ", ".join(item.description for item in snapshots.values())
+    students = {name: runners[name] for name in STUDENTS if name in runners}
+    info = ModelInfo(parameters, described, trained=True)
+    return StudentSegmenter(students, info, settings, runners.get("evalseg"))
+
+
+def _snapshots(weights: Path, student: Who | None) -> dict[NetworkName, Snapshot]:
+    """The networks of a variant, by name."""
+    if not weights.is_dir():
+        if student in {"multi", "multi-select"}:
+            raise BadWeights(
+                f"unsup-fg+{student} needs several networks; give a folder with their weights, not {weights}"
+            )
+        expected: Sequence[NetworkName] = STUDENTS if student is None else [student]  # type: ignore[list-item]
+        snapshot = load_weights(weights, expected)
+        return {snapshot.architecture.network: snapshot}
+    there = [name for name in BEST_FIRST if (weights / f"{name}.safetensors").is_file()]
+    if not there:
+        raise BadWeights(f"{weights} has no weights of a student, such as {BEST_FIRST[0]}.safetensors")
+    names: list[NetworkName] = [*there] if student in {"multi", "multi-select"} else [student or there[0]]  # type: ignore[list-item]
+    if student == "multi-select":
+        names.append("evalseg")
+    return {name: load_weights(weights / f"{name}.safetensors", [name]) for name in names}

@@ -1,0 +1,130 @@
+"""Training of students on soft masks: the mean squared error, and nothing else (specification, section 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from unsup_fg.checkpoints import save_weights
+from unsup_fg.data import Sample, StudentSamples
+from unsup_fg.networks import build
+from unsup_fg.presets import TrainingSettings
+from unsup_fg.records import Records
+from unsup_fg.settings import STUDENTS, Architecture
+from vos_shared.errors import UserError
+from vos_shared.runtime.seeding import seed_everything
+from vos_shared.training.batches import read_batches
+from vos_shared.training.optimisers import TensorFlowAdam
+from vos_shared.training.run import TrainingRun
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+LOG_STEPS = 20
+"""Steps over which logged losses are averaged."""
+MAY_CHANGE = frozenset({"steps", "learning_rate", "save_steps"})
+"""Settings that a resumed run may change."""
+
+
+class Objective(nn.Module):
+    """A student and its loss in one module, so that distributed training sees a single forward pass."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, sample: Sample) -> tuple[Tensor, Tensor]:
+        """Batch -> mean squared error in squared grey levels, and the mean of the map.
+
+        A student whose output ReLU is dead has a mean of 0, and learns nothing more.
+        """
+        images = sample["image"].contiguous(memory_format=torch.channels_last)
+        maps = self.network(images).float()
+        return (maps - sample["label"]).square().mean(), maps.detach().mean()
+
+
+def train(
+    architecture: Architecture,
+    records: Records,
+    settings: TrainingSettings,
+    folder: Path,
+    fabric: Fabric,
+    *,
+    resume: bool = False,
+    minutes: float = 5.0,
+    workers: int = 0,
+    notes: Mapping[str, str] | None = None,
+) -> Path | None:
+    """Train a student to the last step, or until it is asked to stop.
+
+    Args:
+        architecture: of the student, which starts from random values.
+        records: frames and soft masks.
+        settings: of the run.
+        folder: gets weights, the resume file and logs.
+        fabric: launched; decides device, precision and ranks.
+        resume: go on from the folder's resume file.
+        minutes: wall time between two saves.
+        workers: processes that read records.
+        notes: goes into the weights' metadata.
+
+    Returns:
+        The weights, or None where the run was asked to stop early (it can be resumed).
+
+    Raises:
+        UserError: as `TrainingRun`; not a student; records that cannot be read (what was computed is saved).
+        BadWeights: the resume file is missing, damaged, or of another program.
+    """
+    student = next((name for name in STUDENTS if name == architecture.network), None)
+    if student is None:
+        raise UserError(f"unsup-fg: {architecture.network} is no student; choose {', '.join(STUDENTS)}")
+    if settings.resized < architecture.input_size:
+        raise UserError(f"unsup-fg: --resized is {settings.resized}; {student} crops {architecture.input_size} pixels")
+    seed_everything(settings.seed)
+    network = build(architecture).to(memory_format=torch.channels_last).train()
+    optimiser = TensorFlowAdam([p for p in network.parameters() if p.requires_grad], lr=settings.learning_rate)
+    objective, optimiser = fabric.setup(Objective(network), optimiser)
+
+    def write_weights(path: Path) -> None:
+        facts = {"description": f"{student}, {run.step} steps", **(notes or {}), "steps": str(run.step)}
+        save_weights(path, network, architecture, facts)
+
+    with TrainingRun(
+        folder,
+        fabric,
+        network,
+        optimiser,
+        steps=settings.steps,
+        seed=settings.seed,
+        write_weights=write_weights,
+        minutes=minutes,
+        save_steps=settings.save_steps,
+        log_steps=LOG_STEPS,
+        resume=resume,
+        must_match=_circumstances(architecture, records, settings),
+        remedy="lower --learning-rate",
+    ) as run:
+        samples = StudentSamples(records, student, settings, settings.batch * fabric.world_size)
+        batches = read_batches(
+            samples, fabric, first=run.step, steps=settings.steps, batch=settings.batch, workers=workers
+        )
+        for batch in run.over(batches):
+            for group in optimiser.param_groups:
+                group["lr"] = settings.learning_rate
+            loss, mean = objective(batch)
+            optimiser.zero_grad()
+            fabric.backward(loss)
+            optimiser.step()
+            run.finished({"loss": loss, "mean of maps": mean})
+    return run.result
+
+
+def _circumstances(architecture: Architecture, records: Records, settings: TrainingSettings) -> dict[str, str]:
+    """What must be the same when a run goes on."""
+    fixed = {name.replace("_", " "): repr(value) for name, value in asdict(settings).items() if name not in MAY_CHANGE}
+    return fixed | {"network": repr(architecture), "number of records": repr(len(records))}
