@@ -33,7 +33,7 @@ def floats(*values: float) -> bytes:
 
 def read(path: Path, content: bytes) -> dict[str, list[np.ndarray]]:
     path.write_bytes(content)
-    return read_caffemodel(path)  # type: ignore[return-value]
+    return read_caffemodel(path)
 
 
 def test_layers_and_shapes(tmp_path: Path) -> None:
