@@ -189,11 +189,12 @@ def test_weights_of_another_network_are_one_line(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("name", STUDENTS)
 def test_a_batch_gives_what_its_images_give_alone(name: NetworkName) -> None:
-    network = build(Architecture(name, TINY)).eval()
+    torch.manual_seed(0)
+    network = build(Architecture(name, 1 / 8)).eval()
     pictures = torch.rand(2, 3, *2 * [Architecture(name).input_size])
     with torch.inference_mode():
         alone = torch.cat([network(picture[None]) for picture in pictures])
-        torch.testing.assert_close(network(pictures), alone, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(network(pictures), alone, rtol=1e-3, atol=1e-4)
 
 
 class TestFixed:
