@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
@@ -15,9 +16,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from vos_shared.errors import BadMask
-from vos_shared.masks import read_mask, write_mask
+from vos_shared.errors import BadMask, BadVideo
+from vos_shared.masks import DAVIS_PALETTE, read_mask, write_mask
 from vos_shared.png import decode_plain
+from vos_shared.video_sources import read_frame
 
 MASKS = arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20)))
 
@@ -99,3 +101,50 @@ def test_no_flipped_bit_changes_ids_without_a_word(tmp_path: Path, mode: str) ->
         except BadMask:
             continue
         assert np.array_equal(found, mask), f"bit {bit}"
+
+
+def test_a_frame_with_a_flipped_bit_is_damaged(tmp_path: Path) -> None:
+    """Frames and maps are decoded by Pillow, which would show other pixels."""
+    random = np.random.default_rng(0)
+    picture = random.integers(0, 256, (20, 30, 3), np.uint8)
+    Image.fromarray(picture).save(tmp_path / "good.png", compress_level=0)
+    good, path = (tmp_path / "good.png").read_bytes(), tmp_path / "frame.png"
+    for at in random.integers(60, len(good) - 40, 20).tolist():
+        path.write_bytes(good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :])
+        with pytest.raises(BadVideo, match=r"frame\.png cannot be read: .*damaged or cut short"):
+            read_frame(path)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "I;16", "P8 interlaced"])
+def test_no_flipped_bit_passes_whatever_the_colours(tmp_path: Path, mode: str) -> None:
+    mask = np.zeros((24, 30), np.uint8)
+    mask[4:15, 3:20] = 1
+    path = tmp_path / "mask.png"
+    path.write_bytes(interlaced(mask) if mode == "P8 interlaced" else saved(mask, mode))
+    good = path.read_bytes()
+    assert np.array_equal(read_mask(path), mask)
+    for bit in np.random.default_rng(0).choice(8 * len(good), min(200, 8 * len(good)), replace=False).tolist():
+        damaged = bytearray(good)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with contextlib.suppress(BadMask):
+            assert np.array_equal(read_mask(path), mask), f"bit {bit}"
+
+
+def saved(mask: npt.NDArray[np.uint8], mode: str) -> bytes:
+    content = io.BytesIO()
+    if mode == "I;16":
+        Image.fromarray(mask.astype(np.uint16)).save(content, "PNG")
+    else:
+        colours = DAVIS_PALETTE[mask] if mode.startswith("RGB") else mask
+        Image.fromarray(colours).convert(mode).save(content, "PNG")
+    return content.getvalue()
+
+
+def interlaced(mask: npt.NDArray[np.uint8]) -> bytes:
+    """Adam7: seven coarser pictures one after another, as the PNG standard places them."""
+    starts = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    rows = b"".join(np.pad(mask[y::dy, x::dx], ((0, 0), (1, 0))).tobytes() for y, x, dy, dx in starts)
+    header = struct.pack(">IIBBBBB", mask.shape[1], mask.shape[0], 8, 3, 0, 0, 1)
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"PLTE", DAVIS_PALETTE.tobytes())
+    return data + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")

@@ -19,6 +19,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from vos_shared.errors import UserError
 from vos_shared.files import open_file
+from vos_shared.png import require_checksums
 
 MAX_SIDE = 8192
 """Pixels; 8K video fits. A file may be tiny and still claim gigabytes, so this is checked before decoding."""
@@ -66,8 +67,11 @@ def open_image(path: Path, what: str, error: type[UserError]) -> Iterator[ImageF
     try:
         with open_file(path) as file:
             start = file.read(16)
+            image_class = _image_class(start)
+            if image_class is PngImageFile:
+                require_checksums(start + file.read())
             file.seek(0)
-            image = _image_class(start)(file)
+            image = image_class(file)
             if max(image.size) > MAX_SIDE:
                 width, height = image.size
                 raise error(f"{what} {path} is {width} wide and {height} high; the limit is {MAX_SIDE} pixels a side")
