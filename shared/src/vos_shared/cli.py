@@ -15,6 +15,7 @@ import tyro
 
 from vos_shared.errors import UserError
 from vos_shared.inputs import InputArguments
+from vos_shared.terminal import escaped
 
 if TYPE_CHECKING:
     from vos_shared.datasets import VideoSequence
@@ -51,7 +52,9 @@ def run_cli(command: Callable[[], object], *, prog: str | None = None) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()  # Python would do it where no error can be caught.
     except UserError as error:
-        print(f"{prog}: {str(error).removeprefix(f'{prog}: ')}", file=sys.stderr)  # Many messages name their method.
+        print(
+            f"{prog}: {escaped(str(error).removeprefix(f'{prog}: '))}", file=sys.stderr
+        )  # Many messages name their method.
         return 2
     except KeyboardInterrupt:
         print(f"{prog}: stopped; what is finished stays", file=sys.stderr)
@@ -62,7 +65,7 @@ def run_cli(command: Callable[[], object], *, prog: str | None = None) -> int:
     except OSError as error:
         if (refusal := _refusal(error)) is None:
             raise
-        print(f"{prog}: {refusal}", file=sys.stderr)
+        print(f"{prog}: {escaped(refusal)}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
         if not _is_want_of_memory(error):

@@ -13,6 +13,7 @@ import tyro
 
 from vos_shared.errors import BadMask, UserError
 from vos_shared.files import read_bytes
+from vos_shared.terminal import escaped
 
 if TYPE_CHECKING:
     from vos_shared.datasets import VideoSequence
@@ -90,7 +91,7 @@ def require_prompts(sequences: list[VideoSequence], supervision: Supervision) ->
                 "a palette PNG of the first frame"
             )
         for note in sequence.compare_objects():
-            print(f"note: {note}", file=sys.stderr)
+            print(f"note: {escaped(note)}", file=sys.stderr)
         if all(prompt is None for _, prompt in sequence.prompts()):
             raise UserError(f"the masks of {sequence.name} hold no object; there is nothing to follow")
 

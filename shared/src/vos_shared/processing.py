@@ -14,6 +14,7 @@ from vos_shared.errors import BadResults
 from vos_shared.inputs import inputs_fingerprint
 from vos_shared.method import Segmenter, Supervision
 from vos_shared.sequence_loop import SegmentedFrame, segment_sequence, total_timing
+from vos_shared.terminal import escaped
 
 if TYPE_CHECKING:
     import torch
@@ -136,7 +137,7 @@ def process(
     pending = [sequence for sequence in sequences if not finished(sequence)]
     with tqdm(total=sum(len(item.frame_names) for item in pending), unit="frame", disable=bar_hidden()) as bar:
         for sequence in pending:
-            bar.set_description(sequence.name)
+            bar.set_description(escaped(sequence.name))
             with ExitStack() as stack:
                 write, keep = _writers(stack, outputs, sequence, inputs[sequence.name])
                 timing = segment_sequence(

@@ -13,6 +13,7 @@ from vos_shared.atomic import require_json
 from vos_shared.errors import UserError
 from vos_shared.inputs import InputArguments, require_prompts
 from vos_shared.method import ENTRY_POINT_GROUP, Method, Segmenter, Supervision
+from vos_shared.terminal import escaped
 
 if TYPE_CHECKING:
     import torch
@@ -96,7 +97,7 @@ def run_segment(method: Method, arguments: SegmentArguments, **options: Any) -> 
         draw(sequences, outputs[0].tree)
     if arguments.timing is not None:
         write_timing(sequences, outputs[0].tree, arguments.timing)
-    print(f"{len(sequences)} {'sequence' if len(sequences) == 1 else 'sequences'} in {arguments.output}")
+    print(f"{len(sequences)} {'sequence' if len(sequences) == 1 else 'sequences'} in {escaped(str(arguments.output))}")
 
 
 def load_segmenter(

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from vos_shared.terminal import escaped
+
 if TYPE_CHECKING:
     from vos_shared.metrics.scores import Scores
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, rule: bool = True) -> str:
     """Columns that line up; the first to the left, the others to the right; with `rule` a line below the header."""
-    lines = [tuple(header), *(tuple(row) for row in rows)]
+    lines = [tuple(map(escaped, line)) for line in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     if rule:
         lines.insert(1, tuple("-" * width for width in widths))

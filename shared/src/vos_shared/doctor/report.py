@@ -12,6 +12,7 @@ from vos_shared.errors import UserError
 from vos_shared.mask_files import OTHER_NUMBERS, read_file
 from vos_shared.masks import describe_size, ids_of
 from vos_shared.tables import listed, ranges, text_table
+from vos_shared.terminal import escaped
 from vos_shared.video_sources import read_frame
 
 _MOST_LINES: Final = 100
@@ -40,7 +41,7 @@ class Report:
     def __str__(self) -> str:
         count = len(self.problems)
         verdict = f"{count} problem{'s' if count > 1 else ''}:" if count else "no problems found"
-        parts = [self.title, text_table(self.header, self.rows), *_some("note: ", self.notes)]
+        parts = [escaped(self.title), text_table(self.header, self.rows), *_some("note: ", self.notes)]
         return "\n".join([*parts, verdict, *_some("- ", self.problems)])
 
     def attempt(self, work: Callable[[], object], before: str = "") -> None:
@@ -54,7 +55,7 @@ class Report:
 
 def _some(mark: str, lines: Sequence[str]) -> list[str]:
     more = [f"and {len(lines) - _MOST_LINES:,} more"] if len(lines) > _MOST_LINES else []
-    return [f"{mark}{line}" for line in [*lines[:_MOST_LINES], *more]]
+    return [f"{mark}{escaped(line)}" for line in [*lines[:_MOST_LINES], *more]]
 
 
 @dataclass(frozen=True)

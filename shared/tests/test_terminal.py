@@ -1,0 +1,52 @@
+"""Names never command the terminal."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from vos_shared.cli import main, run_cli
+from vos_shared.errors import UserError
+from vos_shared.tables import text_table
+from vos_shared.terminal import escaped
+
+EVIL = "a\x1b[31mred\x07\r\n\u202eb\udcff"
+
+
+def test_what_is_not_printable_is_written_out() -> None:
+    assert escaped(EVIL) == r"a\x1b[31mred\x07\r\n\u202eb\udcff"
+    assert escaped("Zoë − 狗 .png") == "Zoë − 狗 .png"
+    assert escaped("a\nb\x1b", keep="\n") == "a\nb\\x1b"
+
+
+@pytest.mark.parametrize("error", [UserError(f"no {EVIL}"), OSError(13, "Permission denied", EVIL)])
+def test_errors_are_one_line_of_printable_text(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        raise error
+
+    assert run_cli(command, prog="vos") == 2
+    said = capsys.readouterr().err
+    assert said.endswith("\n")
+    assert said[:-1].isprintable()
+
+
+def test_tables_keep_their_lines() -> None:
+    assert text_table(("name", "n"), [(EVIL, "1")]).count("\n") == 2
+
+
+def test_doctor(
+    davis: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "cat\x1b[2J"
+    results = tmp_path / "results"
+    shutil.copytree(davis / "Annotations/480p/cat", results / name)
+    (results / name / "00001.png").write_bytes(b"")
+    monkeypatch.setattr(sys, "argv", ["vos", "doctor", str(results)])
+    with pytest.raises(SystemExit):
+        main()
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert said.count(r"cat\x1b[2J") == 2
