@@ -199,6 +199,45 @@ class ImportWeights:
         print(f"{snapshot.description}: {self.output}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Let EvalSeg-Net say how good soft masks are, and list those that are good enough."""
+
+    images: Annotated[Path, tyro.conf.Positional]
+    """Folder with <folder>/<frame>.jpg or .png."""
+    masks: Annotated[Path, tyro.conf.Positional]
+    """Folder with soft masks, <folder>/<frame>.png."""
+    weights: str
+    """Of EvalSeg-Net: a file of ours, or an official checkpoint."""
+    output: Path
+    """Text file to write: <folder>/<frame>.png;<score>, a line for each mask that is good enough."""
+    threshold: float = 80.0
+    """Least score; the paper's is 80."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    precision: str = "fp32"
+    """fp32, bf16 or fp16."""
+
+    def run(self) -> None:
+        """Score."""
+        from tqdm import tqdm
+
+        from unsup_fg.checkpoints import load_weights
+        from unsup_fg.scoring import pairs, scores, write_scores
+        from unsup_fg.students import Student
+        from vos_shared.processing import bar_hidden
+        from vos_shared.runtime.device import choose_device, choose_precision
+
+        found = pairs(self.images, self.masks)
+        device = choose_device(self.device)
+        snapshot = load_weights(self.weights, ["evalseg"])
+        size = snapshot.architecture.input_size
+        evalseg = Student(snapshot.network, size, device, choose_precision(self.precision, device))
+        scored = list(tqdm(scores(evalseg, found), total=len(found), unit="mask", disable=bar_hidden()))
+        count = write_scores(self.output, scored, self.threshold)
+        print(f"{count} of {len(found)} masks reach {self.threshold:g}: {self.output}")
+
+
 def main() -> None:
     """Run the ``unsup-fg`` command."""
     commands: dict[str, Callable[..., Any]] = {
@@ -207,6 +246,7 @@ def main() -> None:
         "records": WriteRecords,
         "train": Train,
         "segment": Segment,
+        "score": Score,
         "import-weights": ImportWeights,
     }
     run_commands("unsup-fg", "Unsupervised learning of foreground from video.", commands)
