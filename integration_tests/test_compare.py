@@ -16,7 +16,10 @@ from typing import Any
 
 import pytest
 
+from comparison import inputs
+from comparison.options import Options
 from vos_shared.datasets.synthetic import write_davis_tree
+from vos_shared.errors import UserError
 from vos_shared.masks import read_mask
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -106,6 +109,16 @@ def test_other_clips_in_the_place_of_the_built_in_ones(compare: Compare, tmp_pat
     done = compare("--methods", "copy")
     assert done.returncode == 2
     assert "holds other clips than the built-in ones" in done.stderr
+
+
+def test_built_in_clips_that_another_run_writes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def both(root: Path, **settings: Any) -> None:
+        write_davis_tree(root, **settings)
+        raise UserError("written by another process")
+
+    monkeypatch.setattr(inputs, "write_new_davis_tree", both)
+    monkeypatch.setattr(inputs, "CLIP_SIZE", (48, 64))
+    assert len(inputs.open_inputs(Options(output=tmp_path)).sequences) == 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vos_shared.datasets import davis2016, davis2017
-from vos_shared.datasets.synthetic import clip, write_davis_tree
+from vos_shared.datasets import davis2016, davis2017, synthetic
+from vos_shared.datasets.synthetic import clip, write_davis_tree, write_new_davis_tree
 from vos_shared.datasets.synthetic_rendering import Body, Scene, render
 from vos_shared.datasets.synthetic_textures import GROUNDS, cells, noise, sample
 from vos_shared.errors import UserError
-from vos_shared.masks import ids_of
+from vos_shared.masks import ids_of, write_mask
+from vos_shared.method import ObjectMask
 
 
 def test_equal_seeds_give_equal_clips_and_others_do_not() -> None:
@@ -146,3 +148,43 @@ def test_cells_are_those_of_the_nearest_point() -> None:
     # A pixel next to another cell is close to the border, by the triangle inequality: two pixels of 10 a cell.
     at_border = parts.index[:, 1:] != parts.index[:, :-1]
     assert parts.border[:, 1:][at_border].max() <= 0.2 + 1e-6
+
+
+CLIPS: dict[str, Any] = {"clips": 2, "frames": 3, "size": (48, 64)}
+
+
+def test_clips_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, written = tmp_path / "clips", 0
+
+    def fill(path: Path, mask: ObjectMask) -> None:
+        nonlocal written
+        written += 1
+        if written == 5:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_mask(path, mask)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(synthetic, "write_mask", fill)
+        with pytest.raises(OSError, match="No space left"):
+            write_new_davis_tree(root, **CLIPS)
+    assert not list(tmp_path.iterdir())
+    abandoned = tmp_path / ".partial" / "clips.12ab34cd"  # As a killed process leaves it.
+    (abandoned / "JPEGImages").mkdir(parents=True)
+    root.mkdir()
+    names = write_new_davis_tree(root, **CLIPS)
+    assert [sequence.name for sequence in davis2017(root)] == names
+    assert [path.name for path in tmp_path.iterdir()] == ["clips"]
+    with pytest.raises(UserError, match="is there already and not empty"):
+        write_new_davis_tree(root, **CLIPS)
+
+
+def test_of_two_that_write_the_same_clips_one_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def both(root: Path, **settings: Any) -> list[str]:
+        write_davis_tree(tmp_path / "clips", **settings)
+        return write_davis_tree(root, **settings)
+
+    monkeypatch.setattr(synthetic, "write_davis_tree", both)
+    with pytest.raises(UserError, match="written by another process meanwhile"):
+        write_new_davis_tree(tmp_path / "clips", **CLIPS)
+    assert len(davis2017(tmp_path / "clips")) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["clips"]

@@ -13,7 +13,7 @@ from comparison.records import FOREGROUND, OBJECTS, Protocol
 from vos_shared.datasets import VideoSequence, load_dataset
 from vos_shared.datasets.davis import split_lists
 from vos_shared.datasets.synthetic import write_new_davis_tree
-from vos_shared.errors import BadDataset
+from vos_shared.errors import BadDataset, UserError
 from vos_shared.inputs import InputArguments
 from vos_shared.results import ResultsTree
 from vos_shared.tables import listed
@@ -94,11 +94,19 @@ def _open_demo(root: Path) -> Inputs:
         BadDataset: the folder holds others.
     """
     if not root.exists():
-        write_new_davis_tree(root, clips=CLIPS, frames=CLIP_FRAMES, size=CLIP_SIZE)
+        _write_demo(root)
     sequences = tuple(load_dataset("davis2017", root))
     if [(len(sequence.video), sequence.video.size) for sequence in sequences] != [(CLIP_FRAMES, CLIP_SIZE)] * CLIPS:
         raise BadDataset(f"{root} holds other clips than the built-in ones; remove it, or choose another --output")
     return Inputs("Built-in synthetic clips", sequences, (OBJECTS, FOREGROUND))
+
+
+def _write_demo(root: Path) -> None:
+    try:
+        write_new_davis_tree(root, clips=CLIPS, frames=CLIP_FRAMES, size=CLIP_SIZE)
+    except UserError:  # Another run may have written them meanwhile.
+        if not root.exists():
+            raise
 
 
 def fingerprints(inputs: Inputs) -> dict[str, str]:

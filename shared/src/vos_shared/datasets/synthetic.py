@@ -7,6 +7,7 @@ masks are not: an id says which body a pixel's centre lies on.
 
 from __future__ import annotations
 
+import errno
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -153,17 +154,28 @@ def write_new_davis_tree(root: str | Path, **settings: Any) -> list[str]:
         Names of the sequences.
 
     Raises:
-        UserError: the folder holds something; settings that make no clip.
+        UserError: the folder holds something, maybe since another process has written it; settings that make no clip.
     """
     root = Path(root).absolute()
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise UserError(f"{root} is there already and not empty; choose another folder")
-    with partial_folder(root.parent, "clips") as partial:
-        names = write_davis_tree(partial, **settings)
-        partial.replace(root)
-    with suppress(OSError):  # Another process may be writing there.
-        (root.parent / ".partial").rmdir()
+    try:
+        with partial_folder(root.parent, "clips") as partial:
+            names = write_davis_tree(partial, **settings)
+            _put(partial, root)
+    finally:
+        with suppress(OSError):  # Another process may be writing there.
+            (root.parent / ".partial").rmdir()
     return names
+
+
+def _put(partial: Path, root: Path) -> None:
+    try:
+        partial.replace(root)
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+            raise
+        raise UserError(f"{root} was written by another process meanwhile; choose another folder") from None
 
 
 def _write_sequence(
