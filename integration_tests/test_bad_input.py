@@ -255,6 +255,11 @@ def test_compare_without_jinja2(compare: Compare, davis_root: Path, tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
+def test_compare_on_a_data_set_that_has_other_measures(compare: Compare, tmp_path: Path) -> None:
+    done = compare("--dataset", "saliency", "--root", str(tmp_path))
+    is_one_clear_line(done, "compare", ("davis2016 and davis2017", "vos evaluate --dataset"))
+
+
 def test_compare_to_a_file(compare: Compare, davis_root: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     is_one_clear_line(compare(*data_set(davis_root).arguments), "compare", (f"--output {tmp_path / 'out'}", "folder"))

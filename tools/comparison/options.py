@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import tyro
 
@@ -15,6 +15,10 @@ LARGEST_SEED = 2**64 - 1
 """More does not fit into PyTorch's generators."""
 
 LONGEST_PATIENCE = 10**8
+
+
+COMPARED: Final = ("davis2016", "davis2017")
+"""Data sets whose measures the report shows: J and F."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,8 @@ class Options:
     The exit code is 0 if every method ran, 1 if one failed, 2 if something about the input is to be mended.
     """
 
-    dataset: Literal["davis2016", "davis2017"] | None = None
-    """The data set in the folder that --root names."""
+    dataset: str | None = None
+    """The data set in the folder that --root names: davis2016 or davis2017."""
     root: Path | None = None
     """Folder of the data set, the one that holds JPEGImages and Annotations."""
     split: str | None = None
@@ -72,6 +76,11 @@ def check_options(options: Options) -> None:
     """
     if options.video is not None and options.dataset is not None:
         raise UserError("--video and --dataset are two kinds of input; give one of them")
+    if options.dataset not in (None, *COMPARED):
+        raise UserError(
+            f"compare reads {' and '.join(COMPARED)}, not {options.dataset}; for other data sets run "
+            "METHOD segment --dataset NAME for each method, then vos evaluate --dataset NAME"
+        )
     if options.dataset is not None and options.root is None:
         raise UserError(f"--dataset {options.dataset} needs --root, the folder with JPEGImages and Annotations")
     if options.root is not None and options.dataset is None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from amd_objectness.cli_semantic import FinetuneSemantic
 from amd_objectness.cli_train import Train
 from amd_objectness.method import AMD_OBJECTNESS
 from amd_objectness.settings import AdaptationSettings, InferenceSettings
@@ -152,6 +153,7 @@ def main() -> None:
         "segment": Segment,
         "adapt": Adapt,
         "train": Train,
+        "finetune-semantic": FinetuneSemantic,
         "evaluate": Evaluate,
         "import-weights": ImportWeights,
         "weights": Weights,

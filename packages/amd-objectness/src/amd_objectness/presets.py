@@ -99,3 +99,42 @@ class TrainingSettings:
 
 RELEASED: Final = TrainingSettings()
 """As released."""
+
+
+@dataclass(frozen=True)
+class SemanticSettings:
+    """Fine-tuning on VOC 2012. A stand-in: the release holds no values; these follow what is recalled of MoCo's FCN,
+    with the "poly" schedule of the released training.
+    """
+
+    batch: int = 16
+    """Images a step and process."""
+    steps: int = 30000
+    """Of the run."""
+    learning_rate: float = 0.003
+    """Of the first step; falls as (1 - step / steps) ** power."""
+    power: float = 0.9
+    """Of that fall."""
+    momentum: float = 0.9
+    """Of SGD."""
+    weight_decay: float = 1e-4
+    """An L2 term."""
+    crop: int = 513
+    """Side of the random square that is cut out of an image; what it lacks is void."""
+    scale: tuple[float, float] = (0.5, 2.0)
+    """Range of the factor by which an image is scaled first."""
+    seed: int = 0
+    """Of the head's start values, the order and the crops."""
+
+    def __post_init__(self) -> None:
+        low, high = self.scale
+        if not 0 < low <= high < math.inf:
+            raise UserError(f"training: --scale {low} {high}; give two numbers above 0, the smaller one first")
+        if not 2 * STRIDE < self.crop <= MAX_SIDE:
+            raise UserError(f"training: --crop is {self.crop}; give {2 * STRIDE + 1} to {MAX_SIDE} pixels")
+        if self.batch < 1 or self.steps < 1:
+            raise UserError("training: --batch and --steps must be at least 1")
+        if not 0 < self.learning_rate < math.inf:
+            raise UserError(f"training: --learning-rate is {self.learning_rate}; it must be a number above 0")
+        if self.seed < 0:
+            raise UserError(f"training: --seed is {self.seed}; give 0 or more")
