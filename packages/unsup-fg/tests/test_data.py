@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from unsup_fg.data import StudentSamples, legacy_resize, student_sample
+from unsup_fg.data import StudentSamples, legacy_resize, scored_sample, student_sample
 from unsup_fg.networks.streams import differences, hue
-from unsup_fg.presets import STUDENTS, TrainingSettings
+from unsup_fg.presets import PUBLISHED, TrainingSettings
 from unsup_fg.records import Records, StudentRecord
 from unsup_fg.settings import StudentName
 from unsup_fg.tfrecords import RecordWriter
+from unsup_fg.videopca import hsv
 from vos_shared.layers.tensorflow import resize_legacy_bilinear
 from vos_shared.testing import parity_folder
 
@@ -34,7 +35,7 @@ def test_preprocessing_is_official(student: StudentName, official: str, corner: 
             pytest.skip(f"no numbers of {official}")
         for index in range(3):
             frame, soft_mask = arrays[f"src/{index}/u8"], arrays[f"src/{index}/seg"].squeeze()
-            sample = student_sample(frame, soft_mask, student, STUDENTS[student].resized, corner)
+            sample = student_sample(frame, soft_mask, student, PUBLISHED[student].resized, corner)
             image, label = sample["image"].permute(1, 2, 0).numpy(), sample["label"].permute(1, 2, 0).numpy()
             np.testing.assert_array_equal(image, arrays[f"{official}/{index}/image"])
             np.testing.assert_array_equal(label, arrays[f"{official}/{index}/label"])
@@ -42,6 +43,22 @@ def test_preprocessing_is_official(student: StudentName, official: str, corner: 
             np.testing.assert_allclose(gradients, arrays[f"{official}/{index}/differences"], rtol=0, atol=2e-7)
             off = np.abs(hue(sample["image"][None])[0].permute(1, 2, 0).numpy() - arrays[f"{official}/{index}/hue"])
             assert np.minimum(off, 1 - off).max() <= 2e-7
+
+
+def test_preprocessing_of_evalseg_is_official() -> None:
+    """The soft mask bit by bit; the image within what JPEG decoders differ."""
+    records = Records(parity_folder("unsup-fg") / "example_evalseg.tfrecords")
+    with np.load(parity_folder("unsup-fg") / "fixture_preprocessing.npz") as arrays:
+        for index in range(3):
+            sample = scored_sample(records.evalseg(index))
+            image, soft_mask = (sample[name].permute(1, 2, 0).numpy() for name in ("image", "soft_mask"))
+            np.testing.assert_array_equal(soft_mask, arrays[f"evalseg/{index}/soft_seg"])
+            assert np.abs(image - arrays[f"evalseg/{index}/image"]).max() <= 15.01 / 255
+            assert sample["label"].item() == arrays[f"evalseg/{index}/label"].item()
+            official = torch.from_numpy(arrays[f"evalseg/{index}/image"]).permute(2, 0, 1)[None]
+            found = torch.stack(hsv(official), 1)[0].permute(1, 2, 0).numpy()
+            off = np.abs(found - arrays[f"evalseg/{index}/hsv"])
+            assert np.minimum(off, 1 - off).max() <= 5e-7
 
 
 def test_the_crop_is_of_the_legacy_resize() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 
 from unsup_fg.checkpoints import load_weights
 from unsup_fg.presets import TrainingSettings
-from unsup_fg.records import Records, StudentRecord
+from unsup_fg.records import EvalSegRecord, Records, StudentRecord
 from unsup_fg.settings import Architecture
 from unsup_fg.tfrecords import RecordWriter
 from unsup_fg.training import train
@@ -70,10 +71,29 @@ def test_a_student_learns(shards: Path, tmp_path: Path) -> None:
     assert (maps - masks).square().mean() < masks.var()
 
 
+def test_evalseg_learns_labels_and_resumes(tmp_path: Path) -> None:
+    """Frames are noise; the mask's brightness is the label."""
+    random = np.random.default_rng(0)
+    with RecordWriter([tmp_path / "records" / "train-00000-of-00001"]) as writer:
+        for label in range(0, 100, 20):
+            frame = random.integers(0, 256, (128, 128, 3), np.uint8)
+            mask = np.full((128, 128), 2 * label, np.uint8)
+            writer.write(0, EvalSegRecord(f"{label}.png", frame, mask, label).example())
+    architecture, settings = Architecture("evalseg", 1 / 64), TrainingSettings(steps=4, batch=2, resized=128)
+    whole = trained(tmp_path / "records", tmp_path / "whole", settings, architecture)
+    trained(tmp_path / "records", tmp_path / "parts", replace(settings, steps=2), architecture)
+    parts = trained(tmp_path / "records", tmp_path / "parts", settings, architecture, resume=True)
+    assert all(torch.equal(value, parts[key]) for key, value in whole.items())
+    longer = replace(settings, steps=40, batch=5, learning_rate=3e-3)
+    trained(tmp_path / "records", tmp_path / "longer", longer, architecture)
+    losses = [json.loads(line) for line in (tmp_path / "longer" / "log.jsonl").read_text().splitlines()]
+    assert losses[-1]["loss"] < 0.7 * losses[0]["loss"]
+
+
 def test_what_cannot_be_trained_is_one_line(shards: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no student"):
-        trained(shards, tmp_path / "a", SETTINGS, Architecture("evalseg", 1 / 64))
-    with pytest.raises(UserError, match="crops 256"):
+    with pytest.raises(BadDataset, match="record of students"):
+        trained(shards, tmp_path / "a", replace(SETTINGS, resized=128), Architecture("evalseg", 1 / 64))
+    with pytest.raises(UserError, match="takes 256"):
         trained(shards, tmp_path / "b", SETTINGS, Architecture("basic-unet", 1 / 64))
     with pytest.raises(UserError, match="learning rate"):
         replace(SETTINGS, learning_rate=-1.0)

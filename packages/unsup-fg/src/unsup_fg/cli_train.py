@@ -1,4 +1,4 @@
-"""The ``train`` command: a student on records, with the published settings by default."""
+"""The ``train`` command: a network on records, with the published settings by default."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from unsup_fg.presets import STUDENTS, TrainingSettings
-from unsup_fg.settings import Architecture, StudentName
+from unsup_fg.presets import PUBLISHED, TrainingSettings
+from unsup_fg.settings import Architecture, NetworkName
 from vos_shared.training.arguments import RunArguments
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainStudent(RunArguments):
-    """Train a student from random values."""
+class TrainNetwork(RunArguments):
+    """Train a network from random values."""
 
     records: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Folders of TFRecord shards, from records."""
-    student: Annotated[StudentName, tyro.conf.Suppress]
+    """Folders of TFRecord shards: of students from records, of EvalSeg-Net in the official layout."""
+    network: Annotated[NetworkName, tyro.conf.Suppress]
     settings: TrainingSettings
     width: float = 1.0
     """Factor of the published numbers of channels."""
@@ -32,7 +32,7 @@ class TrainStudent(RunArguments):
         from unsup_fg.records import Records
         from unsup_fg.training import train
 
-        architecture = Architecture(self.student, self.width, self.fixed)
+        architecture = Architecture(self.network, self.width, self.fixed)
         self.check()
         records = Records(*self.records)
         fabric = self.launch()
@@ -51,20 +51,20 @@ class TrainStudent(RunArguments):
 
 
 if TYPE_CHECKING:
-    AnyStudent = TrainStudent
-else:  # One subcommand for each student.
+    AnyNetwork = TrainNetwork
+else:  # One subcommand for each network.
     _GIVEN: dict[str, Any] = {"output": tyro.MISSING, "records": tyro.MISSING}
-    AnyStudent = tyro.extras.subcommand_type_from_defaults(
-        {name: TrainStudent(student=name, settings=settings, **_GIVEN) for name, settings in STUDENTS.items()},
+    AnyNetwork = tyro.extras.subcommand_type_from_defaults(
+        {name: TrainNetwork(network=name, settings=settings, **_GIVEN) for name, settings in PUBLISHED.items()},
         prefix_names=False,
     )
 
 
 @dataclass(frozen=True)
 class Train:
-    """Train a student on selected soft masks."""
+    """Train a student on selected soft masks, or EvalSeg-Net on soft masks with labels."""
 
-    what: Annotated[AnyStudent, tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes]
+    what: Annotated[AnyNetwork, tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes]
     """Which."""
 
     def run(self) -> int:

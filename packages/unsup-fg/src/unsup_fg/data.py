@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from unsup_fg.presets import TrainingSettings
-from unsup_fg.records import Records
+from unsup_fg.records import EvalSegRecord, Records
 from unsup_fg.settings import INPUT_SIZES, OUTPUT_SIZES, StudentName
 from vos_shared.training.batches import EpochOrder
 
@@ -52,6 +52,48 @@ class StudentSamples(Dataset[Sample]):
         random = np.random.default_rng([self._settings.seed, 2, step, slot])
         top, left = (int(value) for value in random.integers(margin, size=2))
         return student_sample(record.frame, record.soft_mask, self._student, self._settings.resized, (top, left))
+
+
+class ScoredSample(TypedDict):
+    """What EvalSeg-Net sees and should say.
+
+    Attributes:
+        image: RGB in 0..1, float32 [3, 128, 128].
+        soft_mask: in 0..1, float32 [1, 128, 128].
+        label: how good the mask is, float32 [].
+    """
+
+    image: Tensor
+    soft_mask: Tensor
+    label: Tensor
+
+
+class EvalSegSamples(Dataset[ScoredSample]):
+    """Whole records by (step, slot), resized.
+
+    Args:
+        records: of EvalSeg-Net.
+        settings: of the run.
+        per_step: samples a step of all processes together.
+    """
+
+    def __init__(self, records: Records, settings: TrainingSettings, per_step: int) -> None:
+        self._records, self._per_step = records, per_step
+        self._order = EpochOrder(len(records), settings.seed, 1)
+
+    def __getitem__(self, key: tuple[int, int]) -> ScoredSample:
+        epoch, place = divmod(key[0] * self._per_step + key[1], len(self._records))
+        return scored_sample(self._records.evalseg(self._order(epoch, place)))
+
+
+def scored_sample(record: EvalSegRecord) -> ScoredSample:
+    """A record as the official code resizes it; JPEG decoders differ by some grey levels."""
+    size = INPUT_SIZES["evalseg"]
+    image, soft_mask = (
+        _planar(legacy_resize(np.atleast_3d(picture).astype(np.float32) * np.float32(1 / 255), size, (0, 0), size))
+        for picture in (record.frame, record.soft_mask)
+    )
+    return {"image": image, "soft_mask": soft_mask, "label": torch.tensor(record.label)}
 
 
 def student_sample(

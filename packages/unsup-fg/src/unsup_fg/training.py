@@ -1,4 +1,7 @@
-"""Training of students on soft masks: the mean squared error, and nothing else (specification, section 9)."""
+"""Training of students on soft masks, and of EvalSeg-Net on labels (specification, sections 8 and 9).
+
+The loss is the mean squared error, and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,14 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from unsup_fg.checkpoints import save_weights
-from unsup_fg.data import Sample, StudentSamples
+from unsup_fg.data import EvalSegSamples, Sample, ScoredSample, StudentSamples
 from unsup_fg.networks import build
 from unsup_fg.presets import TrainingSettings
 from unsup_fg.records import Records
-from unsup_fg.settings import STUDENTS, Architecture
+from unsup_fg.settings import Architecture
 from vos_shared.errors import UserError
 from vos_shared.runtime.seeding import seed_everything
 from vos_shared.training.batches import read_batches
@@ -48,6 +52,19 @@ class Objective(nn.Module):
         return (maps - sample["label"]).square().mean(), maps.detach().mean()
 
 
+class ScoreObjective(nn.Module):
+    """EvalSeg-Net and its loss."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, sample: ScoredSample) -> tuple[Tensor, Tensor]:
+        """Batch -> mean squared error, and the mean of the scores."""
+        scores = self.network(sample["image"], sample["soft_mask"]).float()
+        return (scores - sample["label"]).square().mean(), scores.detach().mean()
+
+
 def train(
     architecture: Architecture,
     records: Records,
@@ -60,11 +77,11 @@ def train(
     workers: int = 0,
     notes: Mapping[str, str] | None = None,
 ) -> Path | None:
-    """Train a student to the last step, or until it is asked to stop.
+    """Train a student or EvalSeg-Net to the last step, or until it is asked to stop.
 
     Args:
-        architecture: of the student, which starts from random values.
-        records: frames and soft masks.
+        architecture: of the network, which starts from random values.
+        records: frames and soft masks, and for EvalSeg-Net their labels.
         settings: of the run.
         folder: gets weights, the resume file and logs.
         fabric: launched; decides device, precision and ranks.
@@ -77,21 +94,20 @@ def train(
         The weights, or None where the run was asked to stop early (it can be resumed).
 
     Raises:
-        UserError: as `TrainingRun`; not a student; records that cannot be read (what was computed is saved).
+        UserError: as `TrainingRun`; records that cannot be read (what was computed is saved).
         BadWeights: the resume file is missing, damaged, or of another program.
     """
-    student = next((name for name in STUDENTS if name == architecture.network), None)
-    if student is None:
-        raise UserError(f"unsup-fg: {architecture.network} is no student; choose {', '.join(STUDENTS)}")
-    if settings.resized < architecture.input_size:
-        raise UserError(f"unsup-fg: --resized is {settings.resized}; {student} crops {architecture.input_size} pixels")
+    name, size = architecture.network, architecture.input_size
+    if settings.resized < size or (name == "evalseg" and settings.resized != size):
+        raise UserError(f"unsup-fg: --resized is {settings.resized}; {name} takes {size} pixels")
     seed_everything(settings.seed)
     network = build(architecture).to(memory_format=torch.channels_last).train()
     optimiser = TensorFlowAdam([p for p in network.parameters() if p.requires_grad], lr=settings.learning_rate)
-    objective, optimiser = fabric.setup(Objective(network), optimiser)
+    kind = ScoreObjective if name == "evalseg" else Objective
+    objective, optimiser = fabric.setup(kind(network), optimiser)
 
     def write_weights(path: Path) -> None:
-        facts = {"description": f"{student}, {run.step} steps", **(notes or {}), "steps": str(run.step)}
+        facts = {"description": f"{name}, {run.step} steps", **(notes or {}), "steps": str(run.step)}
         save_weights(path, network, architecture, facts)
 
     with TrainingRun(
@@ -109,7 +125,7 @@ def train(
         must_match=_circumstances(architecture, records, settings),
         remedy="lower --learning-rate",
     ) as run:
-        samples = StudentSamples(records, student, settings, settings.batch * fabric.world_size)
+        samples = _samples(records, architecture, settings, settings.batch * fabric.world_size)
         batches = read_batches(
             samples, fabric, first=run.step, steps=settings.steps, batch=settings.batch, workers=workers
         )
@@ -120,8 +136,16 @@ def train(
             optimiser.zero_grad()
             fabric.backward(loss)
             optimiser.step()
-            run.finished({"loss": loss, "mean of maps": mean})
+            run.finished({"loss": loss, "mean": mean})
     return run.result
+
+
+def _samples(
+    records: Records, architecture: Architecture, settings: TrainingSettings, per_step: int
+) -> Dataset[Sample] | Dataset[ScoredSample]:
+    if architecture.network == "evalseg":
+        return EvalSegSamples(records, settings, per_step)
+    return StudentSamples(records, architecture.network, settings, per_step)
 
 
 def _circumstances(architecture: Architecture, records: Records, settings: TrainingSettings) -> dict[str, str]:
