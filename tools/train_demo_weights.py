@@ -1,8 +1,8 @@
 """How the shipped weights came to be, one command a method.
 
-`python tools/train_demo_weights.py dense-ulearn --videos .. --davis .. --output ..` (or `osmn ..`) trains until Ctrl-C
-or the end, and goes on where it stopped when called again; `.. publish` turns the snapshot into the shipped file;
-`.. judge` scores it on DAVIS sequences, beside the first mask repeated.
+`python tools/train_demo_weights.py dense-ulearn --videos .. --davis .. --output ..` (or `osmn ..`, or
+`amd-objectness ..`) trains until Ctrl-C or the end, and goes on where it stopped when called again; `.. publish` turns
+the snapshot into the shipped file; `.. judge` scores it on DAVIS sequences, beside the first mask repeated.
 """
 
 from __future__ import annotations
@@ -31,6 +31,12 @@ SETTINGS = (
 )
 """What two shared CPU cores can do in two hours: small crops, small batches; the rate falls three times."""
 SYNTHETIC_CLIPS = 8
+
+AMD_SETTINGS = (
+    "--backbone resnet18 --motion-size 128 192 --crop 128 --shorter-side 136 --gap 3 --flip --batch 2 --steps 800 "
+    "--lr 4e-4 --warm-up 50 --picture-steps 100"
+)
+"""Small frames, so that two shared cores do a step in seconds; the released rate times four, for a short run."""
 
 OSMN_NETWORK = "--variant lite --head-width 192"
 OSMN_COMMON = "--batch-size 8 --fix-trunk-bn --fixed-seg-blocks 3 --fixed-modulator-blocks 12 --seed 1234"
@@ -101,6 +107,28 @@ class TrainOsmn:
         resume = ["--resume"] if (folder / "resume.pt").exists() else []
         common = [*shlex.split(OSMN_COMMON), f"--workers={self.workers}", "--minutes=3"]
         _call("osmn", "train", *words, *common, *resume, "--output", str(folder))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainAmdObjectness:
+    """Train the weights that come with amd-objectness: real clips, DAVIS-2016 train without masks, synthetic clips."""
+
+    videos: Path
+    """Folder of unlabelled video files."""
+    davis: Path
+    """DAVIS folder; the frames of its train list are used, its masks are not."""
+    output: Path
+    """Folder of the run; called again, the run goes on."""
+    workers: int = 0
+    """Processes that read pairs."""
+
+    def run(self) -> int:
+        """Train."""
+        places = [self.videos, write_synthetic(self.output / "synthetic"), *training_folders(self.davis)]
+        words = ["--videos", *map(str, places), "--output", str(self.output), *shlex.split(AMD_SETTINGS)]
+        resume = ["--resume"] if (self.output / "resume.pt").exists() else []
+        _call("amd-objectness", "train", "custom", *words, f"--workers={self.workers}", "--minutes=4", *resume)
+        return 0
 
 
 def _patient_call(command: list[str]) -> int:
@@ -225,7 +253,7 @@ class Judge:
         prompts = [prompt for _, prompt in sequence.prompts()]
         if weights == "copy":
             return iter([prompts[0]] * len(prompts))
-        from vos_shared.method import discover
+        from vos_shared.method import Supervision, discover
 
         methods, _ = discover()
         if self.method not in methods:
@@ -234,6 +262,9 @@ class Judge:
             {} if self.input_size < 0 else {_SIZE_OPTION.get(self.method, "input_size"): self.input_size}
         )
         segmenter = methods[self.method].load(weights or None, **size)
+        if methods[self.method].supervision is Supervision.NONE:
+            segmenter.prepare(sequence.video)
+            return (segmenter.step(frame).mask for frame in sequence.video)
         return (segmenter.step(frame, prompt).mask for frame, prompt in zip(sequence.video, prompts, strict=True))
 
     def _write(self, found: dict[str, dict[str, float]]) -> None:
@@ -243,7 +274,7 @@ class Judge:
             write_json(self.json, found)
 
 
-_SIZE_OPTION = {"osmn": "shorter_side"}
+_SIZE_OPTION = {"osmn": "shorter_side", "amd-objectness": "shorter_side"}
 """What methods call the length that the shorter side is scaled to."""
 
 
@@ -262,6 +293,7 @@ def _write_masks(masks: Iterator[Any], names: Sequence[str], folder: Path) -> No
 Command = (
     Annotated[TrainDenseUlearn, tyro.conf.subcommand("dense-ulearn")]
     | Annotated[TrainOsmn, tyro.conf.subcommand("osmn")]
+    | Annotated[TrainAmdObjectness, tyro.conf.subcommand("amd-objectness")]
     | Annotated[Publish, tyro.conf.subcommand("publish")]
     | Annotated[Judge, tyro.conf.subcommand("judge")]
 )

@@ -1,0 +1,156 @@
+"""Segmentation of a frame and a training step, each beside the same networks in their literal form.
+
+Literal is what the released code computes: each direction by itself, one displacement of the correlation after the
+other, pooled vectors repeated over the whole map, and the dense flow with its loss and the smoothness terms, which
+nothing is trained on.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim import Adam
+
+from amd_objectness.inference import SegmentNetwork
+from amd_objectness.losses import Objective, view_synthesis_loss
+from amd_objectness.networks import AMD
+from amd_objectness.networks.motion import MotionNetwork
+from amd_objectness.settings import Architecture, BackboneName
+from amd_objectness.warping import resize, warp
+from benchmarks._measure import Clock, Row
+from vos_shared.runtime.device import choose_device
+from vos_shared.runtime.memory import peak_memory_bytes, reset_peak
+
+
+def literal_correlation(first: Tensor, second: Tensor) -> Tensor:
+    """One displacement after the other."""
+    height, width = first.shape[2:]
+    padded = F.pad(second, (4, 4, 4, 4))
+    moved = [padded[:, :, dy : dy + height, dx : dx + width] for dy in range(9) for dx in range(9)]
+    return torch.cat([(first * other).mean(1, keepdim=True) for other in moved], 1)
+
+
+def literal_flow(net: MotionNetwork, own: list[Tensor], other: list[Tensor], masks: Tensor) -> list[list[Tensor]]:
+    """Segment flow and dense flow of one direction, finest first."""
+    estimator = net.flow_estimators
+    sums: list[Tensor] = []
+    flows: list[Tensor] = []
+    wholes: list[Tensor] = []
+    for level, (mine, theirs) in enumerate(zip(own, other, strict=True)):
+        size = (mine.shape[2], mine.shape[3])
+        if level:
+            flow, whole = resize(2 * flows[-1], size), resize(2 * wholes[-1], size)
+            sums = [resize(2 * item, size) for item in sums]
+            theirs = warp(theirs, flow)
+        else:
+            flow = whole = mine.new_zeros(len(mine), 2, *size)
+            sums = [flow] * masks.shape[1]
+        volume = F.leaky_relu(literal_correlation(mine, theirs), 0.1)
+        found = estimator(torch.cat([volume, net.conv_1x1[level](mine), flow], 1))
+        segments = resize(masks, size)
+        for index, segment in enumerate(segments.split(1, 1)):
+            pooled = (found * segment).sum((2, 3), keepdim=True) / segment.sum((2, 3), keepdim=True)
+            sums[index] = sums[index] + estimator.flow(pooled.expand_as(found))
+        flows.append(torch.stack([own_sum * segments[:, i, None] for i, own_sum in enumerate(sums)]).sum(0))
+        wholes.append(whole + estimator.flow(found))
+    return [[resize(4 * f, (4 * f.shape[2], 4 * f.shape[3])) for f in reversed(kind)] for kind in (flows, wholes)]
+
+
+def smoothness(flow: Tensor, images: Tensor) -> Tensor:
+    """First order, edge-aware; computed by the released code and then not used."""
+    terms = []
+    for axis in (2, 3):
+        edges = images.diff(dim=axis).abs().mean(1, keepdim=True)
+        terms.append((flow.diff(dim=axis).abs() * torch.exp(-10 * edges)).mean())
+    return torch.stack(terms).mean()
+
+
+def literal_loss(model: AMD, pairs: Tensor) -> Tensor:
+    """The training loss, with all that is computed beside it."""
+    logits = model(pairs.flatten(0, 1))
+    masks = logits.softmax(1).unflatten(0, pairs.shape[:2])
+    images = [resize(pairs[:, index], model.architecture.motion_size) for index in (0, 1)]
+    first, second = (model.motion.feature_pyramid_extractor(image) for image in images)
+    forward = literal_flow(model.motion, first, second, masks[:, 1])
+    backward = literal_flow(model.motion, second, first, masks[:, 0])
+    losses = []
+    for one, other in zip(forward, backward, strict=True):  # The segment flow, then the dense flow.
+        flows = [torch.cat(both) for both in zip(one, other, strict=True)]
+        losses.append(view_synthesis_loss(torch.cat(images), flows))
+        for flow in flows[:4]:
+            smoothness(flow, F.interpolate(torch.cat(images), flow.shape[2:], mode="area"))
+    return losses[0]
+
+
+def run(
+    backbone: BackboneName = "resnet50",
+    height: int = 480,
+    width: int = 854,
+    crop: int = 384,
+    motion_size: tuple[int, int] = (384, 640),
+    repeats: int = 2,
+    device: str = "cpu",
+) -> list[Row]:
+    """Segment a frame, and train on one pair, in turns with the literal form.
+
+    Args:
+        backbone: of the appearance network.
+        height: of the frame.
+        width: of the frame.
+        crop: side of the training pair.
+        motion_size: height and width of the motion network's input.
+        repeats: of each; the fastest counts.
+        device: cpu or cuda.
+    """
+    target = choose_device(device)
+    torch.manual_seed(0)
+    model = AMD(Architecture(backbone, motion_size)).to(target)
+    return [*_frame(model, height, width, repeats, target), *_step(model, crop, repeats, target)]
+
+
+@torch.inference_mode()
+def _frame(model: AMD, height: int, width: int, repeats: int, target: torch.device) -> list[Row]:
+    frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    model.eval()
+    network = SegmentNetwork(model, 392, target)
+    images = network.images([frame]).contiguous()
+    ours, literal = Clock(target), Clock(target)
+    for _ in range(repeats):
+        found = ours.time(partial(network.logits, [frame]))
+        expected = literal.time(partial(model, images))
+    difference = float((found - expected).abs().max())
+    return [
+        {**ours.row("frame"), "difference": difference, "times faster": min(literal.cpu) / min(ours.cpu)},
+        literal.row("  literal form"),
+    ]
+
+
+def _step(model: AMD, crop: int, repeats: int, target: torch.device) -> list[Row]:
+    coarse = torch.rand(2, 3, crop // 8, crop // 8, device=target)
+    pairs = F.interpolate(coarse, (crop, crop), mode="bicubic").clamp(0, 1)[None]
+    model.train().decode_head2.dropout.p = 0
+    rows: list[Row] = []
+    losses, clocks = [], []
+    for name, literal in (("training step", False), ("  literal form", True)):
+        own = deepcopy(model) if literal else deepcopy(model).to(memory_format=torch.channels_last)
+        optimiser, clock = Adam(own.parameters(), 1e-4), Clock(target)
+        reset_peak(target)
+        found = [clock.time(partial(_update, own, optimiser, pairs, literal=literal)) for _ in range(repeats)]
+        losses.append(found[0])
+        clocks.append(min(clock.cpu))
+        rows.append({**clock.row(name), "peak MiB": peak_memory_bytes(target) / 2**20})
+    rows[0] = {**rows[0], "difference": abs(losses[0] - losses[1]), "times faster": clocks[1] / clocks[0]}
+    return rows
+
+
+def _update(model: AMD, optimiser: Adam, pairs: Tensor, *, literal: bool) -> float:
+    loss = literal_loss(model, pairs) if literal else Objective(model)(pairs).loss
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return loss.item()
