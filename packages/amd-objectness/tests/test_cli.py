@@ -102,7 +102,8 @@ def test_what_the_user_can_mend_is_one_line(
     cases: list[tuple[tuple[object, ...], str]] = [
         ((*segment, "--weights", foreign), "weights of dense-ulearn"),
         ((*segment, "--weights", tmp_path / "missing.pth"), "decode_head2.conv_seg.weight is missing"),
-        ((*segment, "--weights", "nonsense"), "known names are"),
+        ((*segment, "--weights", "nonsense"), "known names are amd_pretrained, untrained"),
+        (segment, "no weights come with this method; give a file or a name: amd_pretrained, untrained"),
         ((*segment, "--weights", small_weights, "--shorter-side", 2), "--shorter-side is 2"),
         ((*segment, "--weights", small_weights, "--threshold", 2), "--threshold is 2"),
         (("adapt", tmp_path / "lonely", "--weights", small_weights, *out), "video lonely has one frame"),

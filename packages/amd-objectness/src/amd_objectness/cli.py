@@ -135,7 +135,7 @@ class Export:
     output: Annotated[Path, tyro.conf.Positional]
     """The file to write, .pt2; `torch.export.load` reads it without this package."""
     weights: str | None = None
-    """A file, or the name of weights; by default those that come with the package."""
+    """A file, or the name of weights; there is no default."""
     size: tuple[int, int] = (392, 697)
     """Height and width of the images, RGB in 0..1; the default is a 480x854 frame scaled as released."""
 

@@ -208,8 +208,8 @@ def load(
     """Build the segmenter.
 
     Args:
-        weights: a file of ours, an official checkpoint, the name of a published one, ``untrained``; None for the
-            weights that come with the package.
+        weights: a file of ours, an official checkpoint, the name of a published one, or ``untrained``; None is
+            refused, as no weights come with the package.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         precision: ``fp32``, ``bf16`` or ``fp16``, of the convolutions.
         adapt: train on each video before it is segmented (``amd-objectness+adapt``).

@@ -74,13 +74,13 @@ class WeightsTable:
 
     Attributes:
         published: those of the paper's authors, by name.
-        shipped: the file that comes with the package; what runs by default.
+        shipped: the file that comes with the package; what runs by default. None where none does.
         shipped_note: describes it.
         made: names and descriptions of weights that are computed and not stored (``untrained``).
     """
 
     published: Mapping[str, PublishedWeights]
-    shipped: Path
+    shipped: Path | None
     shipped_note: str = "comes with the package; the default"
     made: Mapping[str, str] = field(default_factory=dict)
 
@@ -94,19 +94,25 @@ class WeightsTable:
         Raises:
             BadWeights: none of these, or the download fails or has the wrong hash.
         """
-        if weights is None or str(weights) == self.shipped.stem:
+        if self.shipped is not None and (weights is None or str(weights) == self.shipped.stem):
             return self.shipped
+        if weights is None:
+            raise BadWeights(f"no weights come with this method; give a file or a name: {', '.join(self._names())}")
         path = Path(weights)
         if path.is_file() or (path.name and path.with_name(f"{path.name}.index").is_file()):
             return path
         if entry := self.published.get(str(weights)):
             return fetch(entry)
-        names = ", ".join([self.shipped.stem, *self.published, *self.made])
+        names = ", ".join(self._names())
         raise BadWeights(f"no weights file {weights}; known names are {names}")
+
+    def _names(self) -> list[str]:
+        shipped = [] if self.shipped is None else [self.shipped.stem]
+        return [*shipped, *self.published, *self.made]
 
     def rows(self) -> list[list[str]]:
         """Name, published figures and a note of each, for a table."""
-        shipped = [[self.shipped.stem, "-", self.shipped_note]]
+        shipped = [] if self.shipped is None else [[self.shipped.stem, "-", self.shipped_note]]
         published = [
             [name, ", ".join(f"{score} {value:.1f}" for score, value in entry.scores.items()), entry.note]
             for name, entry in self.published.items()
@@ -119,7 +125,7 @@ class WeightsTable:
         Raises:
             BadWeights: no weights have this name.
         """
-        if name == self.shipped.stem:
+        if self.shipped is not None and name == self.shipped.stem:
             from vos_shared.checkpoints.safetensors_io import read_metadata
 
             return {"file": str(self.shipped), "note": self.shipped_note, **read_metadata(self.shipped)}

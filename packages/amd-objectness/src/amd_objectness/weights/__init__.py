@@ -1,8 +1,7 @@
-"""Weights of both networks: the file that comes with the package, and what the authors published."""
+"""Weights of both networks that have a name; no file comes with the package."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 from vos_shared.checkpoints.published import PublishedWeights, WeightsTable
@@ -15,12 +14,12 @@ WEIGHTS: Final = WeightsTable(
         "amd_pretrained": PublishedWeights(
             name="amd_pretrained",
             url="https://frontiers.blob.core.windows.net/pretraining/checkpoints/amd_pretrained.pth",
-            licence="MIT",
+            licence="not stated here; see the page",
             source="https://github.com/rt219/The-Emergence-of-Objectness",
             note="trained on YouTube-VOS; its page calls channel 0 the foreground, its code keeps channel 1",
         )
     },
-    shipped=Path(__file__).with_name("amd_objectness_demo.safetensors"),
+    shipped=None,
     made={UNTRAINED: "the paper's networks as initialised, seed 0"},
 )
-"""What the paper's authors published, and weights trained by this package's own objective."""
+"""What the paper's authors published."""
