@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from io import BytesIO
 from pathlib import Path
-from typing import TypeAlias
+from tokenize import TokenError
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,9 @@ from vos_shared.method import SoftMasks
 
 SoftMask: TypeAlias = npt.NDArray[np.float32]
 """The soft mask of one object, float32 [H, W] in 0..1."""
+
+_ROUNDING: Final = 1e-3
+_HEADERS: Final = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def write_soft_masks(folder: Path, frame_name: str, soft_masks: SoftMasks) -> None:
@@ -44,7 +49,8 @@ def objects_with_soft_masks(folder: Path) -> list[int]:
     Raises:
         BadResults: there are none.
     """
-    found = sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit() and path.is_dir())
+    names = [path.name for path in folder.glob("*") if path.is_dir()]
+    found = sorted(int(name) for name in names if name.isascii() and name.isdecimal())
     if not found:
         raise BadResults(
             f"{folder} holds no soft masks; they are <id>/<frame>.npy, as segment --soft-masks writes them"
@@ -56,18 +62,37 @@ def read_soft_mask(folder: Path, object_id: int, frame_name: str) -> SoftMask | 
     """The soft mask of an object in a frame, float32 [H, W], or None where there is none.
 
     Raises:
-        BadResults: the file is damaged or holds something else.
+        BadResults: the file is damaged or holds something else, such as values that are not in 0..1.
     """
     path = folder / str(object_id) / f"{frame_name}.npy"
     if not path.is_file():
         return None
     try:
-        with open_file(path) as file:
-            soft_mask = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as reason:
+        soft_mask = _load(path)
+    except (OSError, ValueError, SyntaxError, TokenError) as reason:
+        why = str(reason).splitlines()[0]
         raise BadResults(
-            f"soft mask {path} cannot be read ({reason}); write it again with segment --soft-masks"
+            f"soft mask {path} cannot be read ({why}); write it again with segment --soft-masks"
         ) from reason
-    if soft_mask.ndim != 2 or soft_mask.dtype.kind != "f":
+    if soft_mask.ndim != 2 or soft_mask.dtype.kind != "f" or not soft_mask.size:
         raise BadResults(f"soft mask {path} is {soft_mask.dtype} {list(soft_mask.shape)}, not float [H, W]")
+    if not (soft_mask.min() >= -_ROUNDING and soft_mask.max() <= 1 + _ROUNDING):  # Also of NaN.
+        raise BadResults(
+            f"soft mask {path} has values that are not in 0..1: {soft_mask.min():g} to {soft_mask.max():g}"
+        )
     return np.asarray(soft_mask, np.float32)
+
+
+def _load(path: Path) -> npt.NDArray[Any]:
+    """Read an .npy file; its size is compared with its header first, which may claim terabytes."""
+    with open_file(path) as file:
+        version = np.lib.format.read_magic(file)
+        if version not in _HEADERS:
+            raise ValueError(f"version {version} of the format")
+        shape, _, dtype = _HEADERS[version](file)
+        content = path.stat().st_size - file.tell()
+        if math.prod(shape) * dtype.itemsize != content:
+            raise ValueError(f"it holds {content} bytes, which are not {dtype} {list(shape)}")
+        file.seek(0)
+        array: npt.NDArray[Any] = np.load(file, allow_pickle=False)
+        return array

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +18,8 @@ from osmn.guides import MEAN_BGR
 from osmn.networks import OSMN, Architecture, initialise
 from osmn.official import Arrays, from_official, is_depthwise, names_of, variant_of
 from osmn.weights import WEIGHTS
+from vos_shared.checkpoints.npz import fitting, read_npz
 from vos_shared.errors import BadWeights, UserError
-from vos_shared.files import open_file
 from vos_shared.layers.imagenet import IMAGE_MEAN, IMAGE_STD
 from vos_shared.layers.tensorflow import kernel_from_tensorflow
 
@@ -51,7 +50,8 @@ def starting_model(architecture: Architecture, start: str, scale_value: float) -
     """
     model = initialise(OSMN(architecture))
     if start != RANDOM:
-        model.load_state_dict(_donated(start, model, scale_value), strict=False)
+        with fitting(start):
+            model.load_state_dict(_donated(start, model, scale_value), strict=False)
     return model
 
 
@@ -60,7 +60,7 @@ def _donated(start: str, model: OSMN, scale_value: float) -> dict[str, Tensor]:
     if start == IMAGENET:
         return _imagenet(model, scale_value)
     if start.endswith(".npz"):
-        return from_keras_mobilenet(_read_npz(start), model, scale_value)
+        return from_keras_mobilenet(read_npz(start), model, scale_value)
     from vos_shared.checkpoints.tensorflow import read_checkpoint
 
     arrays = read_checkpoint(WEIGHTS.locate(start))
@@ -68,17 +68,6 @@ def _donated(start: str, model: OSMN, scale_value: float) -> dict[str, Tensor]:
         return from_slim_vgg16(arrays, model) if variant_of(arrays) is None else from_official(arrays, model)
     except BadWeights as reason:
         raise BadWeights(f"{start}: {reason}") from reason
-
-
-def _read_npz(start: str) -> dict[str, Array]:
-    try:
-        with (
-            open_file(start) as file,
-            np.load(file, allow_pickle=False) as arrays,
-        ):
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile) as reason:
-        raise BadWeights(f"{start} cannot be read as an npz file ({reason})") from reason
 
 
 def _imagenet(model: OSMN, scale_value: float) -> dict[str, Tensor]:

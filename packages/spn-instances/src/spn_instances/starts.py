@@ -7,9 +7,7 @@ the input and goes into the first layer, exactly but for the zero padding at the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +18,8 @@ from spn_instances.images import MEAN_BGR
 from spn_instances.networks import Architecture, Refinement, RefinementNet, ResNetF
 from spn_instances.official import from_caffe, from_torchvision_resnet
 from vos_shared.checkpoints.caffe import read_caffemodel
+from vos_shared.checkpoints.npz import fitting, read_npz
 from vos_shared.errors import BadWeights, UserError
-from vos_shared.files import open_file
 from vos_shared.layers.imagenet import IMAGE_MEAN, IMAGE_STD
 from vos_shared.layers.tensorflow import kernel_from_tensorflow
 
@@ -48,7 +46,8 @@ def starting_foreground(architecture: Architecture, start: str) -> ResNetF:
     if start == IMAGENET:
         model.load_state_dict(_imagenet(model))
     elif start.endswith(".npz"):
-        model.load_state_dict(from_keras_mobilenet(_read_npz(Path(start)), model))
+        with fitting(start):
+            model.load_state_dict(from_keras_mobilenet(read_npz(start), model))
     else:
         model.load_state_dict(from_caffe(read_caffemodel(start), model, start, partial=True))
     return model
@@ -114,14 +113,6 @@ def from_torchvision_vgg(donor: Mapping[str, Tensor], model: RefinementNet) -> d
     state["guidance.conv1_1.weight"] = weight
     state["guidance.conv1_1.bias"] += added
     return state
-
-
-def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
-    try:
-        with open_file(path) as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile) as reason:
-        raise BadWeights(f"{path} cannot be read as an npz file ({reason})") from reason
 
 
 def from_keras_mobilenet(arrays: Mapping[str, npt.NDArray[Any]], model: ResNetF) -> dict[str, Tensor]:

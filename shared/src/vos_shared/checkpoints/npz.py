@@ -1,0 +1,58 @@
+"""Weights in NumPy's ``.npz`` files, such as Keras' models are converted to."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any, Final
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+
+from vos_shared.errors import BadWeights
+from vos_shared.files import open_file
+
+_DAMAGE: Final = (
+    *(OSError, ValueError, EOFError, TypeError, AttributeError, KeyError, BadZipFile, zlib.error),
+    *(RuntimeError, SyntaxError, TokenError),
+)
+"""What reading a damaged file raises: RuntimeError of unknown kinds of compression, the last two of array headers."""
+
+
+@contextmanager
+def fitting(path: str | Path) -> Iterator[None]:
+    """Around giving arrays of a file to a network: where their shapes differ, that is the file's fault.
+
+    Raises:
+        BadWeights: naming the file and what differs.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError) as reason:  # PyTorch's first line says only which class.
+        lines = [line.strip() for line in str(reason).splitlines()]
+        raise BadWeights(f"{path} does not fit the network: {lines[min(1, len(lines) - 1)]}") from reason
+
+
+def read_npz(path: str | Path) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of a file, by name.
+
+    Raises:
+        BadWeights: missing, damaged, another format, or with arrays that are not floating-point numbers.
+    """
+    try:
+        with open_file(path) as file, np.load(file, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+    except _DAMAGE as reason:
+        why = (str(reason) or type(reason).__name__).splitlines()[0]
+        raise BadWeights(f"{path} cannot be read as an npz file ({why})") from reason
+    except MemoryError:
+        raise BadWeights(f"{path} claims arrays larger than memory; is it damaged?") from None
+    for name, array in found.items():
+        if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+            kind = getattr(array, "dtype", "no array")
+            raise BadWeights(f"{path}: {name} is {kind}; weights are floating-point numbers")
+    return found
