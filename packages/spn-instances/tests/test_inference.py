@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from spn_instances.learners import OnlineLearner
 from spn_instances.networks import ResNetF
 from spn_instances.online import Examples, fine_tune, fine_tune_heads
 from spn_instances.settings import OnlineSettings
+from spn_instances.stages import resized_ids
 from spn_instances.territory import object_maps
 from vos_shared.datasets.synthetic import write_new_davis_tree
 from vos_shared.errors import UserError
@@ -202,3 +204,36 @@ def test_weights_go_to_caffe_and_back(run_command: RunCommand, tmp_path: Path, f
     refused = run_command(main, "spn-instances", "import-weights", caffe, ours, "--network", "refinement")
     assert refused.code == 2
     assert "here spn-instances refinement is needed" in refused.stderr
+
+
+def test_frames_may_be_smaller_for_the_networks(foreground_weights: Path, refinement_weights: Path) -> None:
+    frames, ids = clip()
+    ids[40, 60] = 5  # One pixel, which is lost at half the size unless it is kept.
+    options: dict[str, Any] = {"spn_weights": refinement_weights, "shorter_side": 24, "online": True, "steps": 1}
+    segmenter = load(foreground_weights, "cpu", **options)
+    np.testing.assert_array_equal(segmenter.step(frames[0], ids).mask, ids)
+    assert segmenter.step(frames[1]).mask.shape == (48, 64)
+    assert isinstance(segmenter.learner, OnlineLearner)
+    assert sorted(segmenter.learner.objects) == [3, 5, 9]
+    assert set(np.unique(resized_ids(ids, (24, 32)))) == {0, 3, 5, 9}
+
+
+def test_networks_that_are_finished_are_kept_when_a_later_one_fails(
+    tiny: ResNetF, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames, ids = clip(1)
+    calls: list[int] = []
+
+    def fails_at_the_third(model: ResNetF, examples: Examples, settings: OnlineSettings) -> ResNetF:
+        calls.append(len(examples))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return fine_tune(model, examples, settings)
+
+    monkeypatch.setattr(learners, "fine_tune", fails_at_the_third)
+    for killed in (True, False):
+        learner = OnlineLearner(tiny, OnlineSettings(steps=1, learning_rate=1e-7, models=tmp_path))
+        learner.reset("clip")
+        with pytest.raises(KeyboardInterrupt) if killed else nullcontext():
+            learner.learn(frames[0], ids, [3, 9])
+    assert len(calls) == 4, "only the last one is made again"

@@ -42,6 +42,12 @@ class Snapshot(Generic[Network]):
         """False where no training stands behind the weights."""
         return self.metadata.get("trained", "true") == "true"
 
+    @property
+    def shorter_side(self) -> int | None:
+        """Length that frames' shorter side is scaled to for these weights; None leaves frames as they are."""
+        stored = self.metadata.get("shorter_side")
+        return int(stored) if stored else None
+
 
 def save_weights(
     path: Path, model: ResNetF | RefinementNet, notes: Mapping[str, str], *, half: bool = False

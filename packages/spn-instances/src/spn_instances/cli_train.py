@@ -95,7 +95,10 @@ class TrainParent(SolverArguments):
         seed_everything(settings.seed)
         model = self._model()
         where = self.pairs.name if self.pairs else f"{self.root.resolve().name} {self.split}"
-        notes = {"description": f"spn-instances {model.architecture.trunk}, parent net trained on {where}"}
+        notes = {
+            "description": f"spn-instances {model.architecture.trunk}, parent net trained on {where}",
+            "shorter_side": str(min(self.samples.size)) if self.samples.size else "",
+        }
         last = train(
             model,
             TrainingSamples(source, self.samples, settings.seed),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,17 @@ from spn_instances.intermediate import IntermediateMaps
 from spn_instances.learners import Learner, OnlineLearner
 from spn_instances.networks import RefinementNet, ResNetF
 from spn_instances.settings import InferenceSettings, OnlineSettings
-from spn_instances.stages import THRESHOLD, Grey, Soft, foreground_maps, labelled, refined
+from spn_instances.stages import (
+    THRESHOLD,
+    Grey,
+    Soft,
+    foreground_maps,
+    labelled,
+    network_size,
+    refined,
+    resized,
+    resized_ids,
+)
 from spn_instances.territory import object_maps
 from spn_instances.weights import REFINEMENT, WEIGHTS
 from vos_shared import results
@@ -106,7 +116,9 @@ class SPNSegmenter(Segmenter):
         assert video.previous is not None
         assert video.last is not None
         networks = self.learner.networks(video.ids)
-        foreground, *soft = foreground_maps([self.learner.foreground, *networks], frame, self.device)
+        foreground, *soft = foreground_maps(
+            [self.learner.foreground, *networks], frame, self.device, self.settings.shorter_side
+        )
         inside = foreground > THRESHOLD if self.settings.foreground else None
         coarse = soft_to_grey(np.stack(soft) if soft else object_maps(foreground, video.last, video.ids))
         if inside is not None:
@@ -129,7 +141,8 @@ class SPNSegmenter(Segmenter):
             soft[object_id] = (prompt == object_id).astype(np.float32)
         video.ids = sorted([*video.ids, *new])
         if new:
-            self.learner.learn(frame, ids, new)
+            small = network_size(video.size, self.settings.shorter_side)
+            self.learner.learn(resized(frame, small), resized_ids(ids, small), new)
 
     def _remember(self, ids: ObjectMask, video: _Video) -> None:
         video.previous = ids.copy()
@@ -169,6 +182,8 @@ def load(
         raise UserError(f"spn-instances: --networks {settings.networks} is not a folder")
     parent = load_weights(WEIGHTS.locate(weights), ResNetF)
     spn = load_weights(settings.spn_weights or REFINEMENT, RefinementNet) if settings.spn else None
+    if settings.shorter_side is None:
+        settings = replace(settings, shorter_side=parent.shorter_side)
     models = [parent.model] if spn is None else [parent.model, spn.model]
     info = ModelInfo(parameter_count(*models), "; ".join(_described(parent, spn, settings)), parent.trained)
     model = copy.deepcopy(parent.model).eval().requires_grad_(False).to(target)

@@ -104,6 +104,9 @@ def _option(name: str) -> str:
 class InferenceSettings:
     """Which stages run on a video, and with what; by default all do."""
 
+    shorter_side: int | None = None
+    """Length in pixels that the shorter side is scaled to for the foreground and object nets; by default what the
+    weights ask for, else the frame's own."""
     foreground: bool = True
     """Keep objects inside the foreground net's mask."""
     spn: bool = True
@@ -119,6 +122,10 @@ class InferenceSettings:
     intermediate: Path | None = None
     """Also write the maps of the stages as 8-bit PNGs in the official layouts: FOLDER/fgbg/<video>/<frame>.png, and
     <frame>_<object>.png in FOLDER/perobj/<video>/ and FOLDER/spn/<video>/."""
+
+    def __post_init__(self) -> None:
+        if self.shorter_side is not None and self.shorter_side < 16:
+            raise UserError(f"spn-instances: --shorter-side is {self.shorter_side}; it must be at least 16")
 
 
 @dataclass(frozen=True)

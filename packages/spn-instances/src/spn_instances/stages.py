@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from spn_instances.craf import DemoFilter, PaperFilter
 from spn_instances.images import network_input, soft_to_grey
@@ -22,15 +24,47 @@ THRESHOLD = 0.5
 """Foreground is what is more likely foreground than background."""
 
 
-def foreground_maps(networks: Sequence[ResNetF], frame: Frame, device: torch.device) -> list[Soft]:
+def network_size(size: tuple[int, int], shorter_side: int | None) -> tuple[int, int]:
+    """Height and width of frames of this size as the foreground and object nets see them."""
+    if shorter_side is None:
+        return size
+    scale = shorter_side / min(size)
+    return round(size[0] * scale), round(size[1] * scale)
+
+
+def resized(frame: Frame, size: tuple[int, int]) -> Frame:
+    """A frame at another height and width."""
+    if frame.shape[:2] == size:
+        return frame
+    return np.asarray(Image.fromarray(frame).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+
+def resized_ids(ids: ObjectMask, size: tuple[int, int]) -> ObjectMask:
+    """Ids at another height and width; a small object keeps at least its middle pixel."""
+    if ids.shape == size:
+        return ids
+    small = np.asarray(Image.fromarray(ids).resize((size[1], size[0]), Image.Resampling.NEAREST)).copy()
+    for object_id in np.setdiff1d(ids, small):
+        rows, columns = np.nonzero(ids == object_id)
+        middle = len(rows) // 2
+        small[rows[middle] * size[0] // ids.shape[0], columns[middle] * size[1] // ids.shape[1]] = object_id
+    return small
+
+
+def foreground_maps(
+    networks: Sequence[ResNetF], frame: Frame, device: torch.device, shorter_side: int | None = None
+) -> list[Soft]:
     """Probabilities of each network's foreground, [H, W]; networks that share a trunk run it once."""
-    image = network_input(frame)[None].to(device)
+    small = network_size((frame.shape[0], frame.shape[1]), shorter_side)
+    image = network_input(resized(frame, small))[None].to(device)
     features: dict[int, Features] = {}
     maps = []
     for network in networks:
         if id(network.trunk) not in features:
             features[id(network.trunk)] = network.features(image)
-        scores = network.head(features[id(network.trunk)], frame.shape[:2]).float()
+        scores = network.head(features[id(network.trunk)], small).float()
+        if small != frame.shape[:2]:
+            scores = F.interpolate(scores, frame.shape[:2], mode="bilinear", align_corners=False)
         maps.append(scores.softmax(1)[0, 1].cpu().numpy())
     return maps
 
