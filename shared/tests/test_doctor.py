@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from vos_shared.datasets import davis2016, davis2017
-from vos_shared.doctor import examine
+from vos_shared.doctor import examine, examine_dataset
 from vos_shared.errors import UserError
 from vos_shared.masks import write_mask
 from vos_shared.results import ResultsTree
@@ -42,10 +42,10 @@ def test_what_is_broken_in_a_data_set_is_all_found(davis: Path) -> None:
         "2017/val.txt: ",
         "; the mask of the first frame of dog (",
         " lacks frames and masks of horse; ",
-        "notes.txt does not belong here",
     ):
         assert words in found
-    assert found.count("\n") == 4, found
+    assert found.count("\n") == 3, found
+    assert any("notes.txt does not belong here; it is not read" in note for note in examine(davis).notes)
 
 
 def test_lists_of_the_first_release_name_frames_and_masks(davis: Path) -> None:
@@ -125,8 +125,9 @@ def test_results_for_themselves(davis: Path, tmp_path: Path) -> None:
     (davis / MASKS / ".partial" / "dog.12ab34cd").mkdir(parents=True)
     report = examine(davis / MASKS)
     assert "cat/00002.png cannot be read" in report.problems[0]
-    assert "Thumbs.db does not belong here" in report.problems[1]
-    assert report.notes[0] == "being written, or begun by a run that was stopped: dog"
+    assert len(report.problems) == 1
+    assert "Thumbs.db does not belong here" in report.notes[0]
+    assert report.notes[1] == "being written, or begun by a run that was stopped: dog"
     assert [row[4] for row in report.rows] == ["-", "-"]
 
 
@@ -147,3 +148,20 @@ def test_what_is_neither(tmp_path: Path) -> None:
         examine(tmp_path)
     with pytest.raises(UserError, match="no such folder"):
         examine(tmp_path / "nowhere")
+
+
+def test_any_data_set_by_its_name(tmp_path: Path) -> None:
+    for folder, mode in (("images", "RGB"), ("masks", "L")):
+        (tmp_path / folder).mkdir()
+        for name in ("a", "b"):
+            Image.new(mode, (6, 4), 255 if mode == "L" else 0).save(tmp_path / folder / f"{name}.png")
+    report = examine_dataset("saliency", tmp_path)
+    assert report.rows == [("a", "1", "6x4", "1", "1"), ("b", "1", "6x4", "1", "1")]
+    assert report.problems == []
+    Image.new("L", (5, 4), 255).save(tmp_path / "masks" / "b.png")
+    report = examine_dataset("saliency", tmp_path)
+    assert [row[0] for row in report.rows] == ["a"]
+    assert len(report.problems) == 1
+    assert "5 wide and 4 high" in report.problems[0]
+    (tmp_path / "masks" / "b.png").unlink()
+    assert "b" in examine_dataset("saliency", tmp_path).problems[0]

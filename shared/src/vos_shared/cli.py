@@ -272,18 +272,22 @@ class Doctor:
     """Data set's folder, or results folder with <sequence>/<frame>.png."""
     root: Path | None = None
     """For a results folder: the data set's folder to compare it with."""
-    dataset: Literal["davis2016", "davis2017", "youtube-vos", "youtube-objects"] = "davis2017"
-    """How to read that data set."""
+    dataset: str | None = None
+    """How to read that data set, davis2017 by default. Without --root: read FOLDER as this data set, for example
+    saliency, segtrack-v2, fbms59 or voc2012; DAVIS, YouTube-VOS and YouTube-Objects are recognised without it."""
     split: str | None = None
     """Split or list of sequences of that data set; by default the one that is validated on."""
 
     def run(self) -> int:
         """Examine, print the report."""
         from vos_shared.datasets import load_dataset
-        from vos_shared.doctor import examine
+        from vos_shared.doctor import examine, examine_dataset
 
-        sequences = load_dataset(self.dataset, self.root, self.split) if self.root else None
-        report = examine(self.folder, sequences)
+        if self.root is None and self.dataset is not None:
+            report = examine_dataset(self.dataset, self.folder, self.split)
+        else:
+            sequences = load_dataset(self.dataset or "davis2017", self.root, self.split) if self.root else None
+            report = examine(self.folder, sequences)
         print(report)
         return 1 if report.problems else 0
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import vos_shared.datasets
-from vos_shared.doctor.data_sets import examine_davis, examine_youtube_objects, examine_youtube_vos
+from vos_shared.doctor.data_sets import examine_dataset, examine_davis, examine_youtube_objects, examine_youtube_vos
 from vos_shared.doctor.report import Report, entries
 from vos_shared.doctor.results import examine_results
 from vos_shared.errors import UserError
 from vos_shared.folders import is_mask_file, subfolders
 from vos_shared.tables import listed
 
-__all__ = ["Report", "examine"]
+__all__ = ["Report", "examine", "examine_dataset"]
 
 
 def examine(folder: Path, sequences: Sequence[vos_shared.datasets.VideoSequence] | None = None) -> Report:

@@ -9,7 +9,7 @@ from typing import Final
 
 from tqdm import tqdm
 
-from vos_shared.datasets import VideoSequence, davis2016, davis2017, youtube_objects, youtube_vos
+from vos_shared.datasets import VideoSequence, davis2016, davis2017, load_dataset, youtube_objects, youtube_vos
 from vos_shared.datasets.davis import ANNOTATIONS, Task, names_in_list, resolutions, split_lists
 from vos_shared.doctor.report import (
     Picture,
@@ -18,12 +18,13 @@ from vos_shared.doctor.report import (
     compare_sizes,
     look_at_frame,
     look_at_mask,
+    note_strays,
     objects_text,
     read_all,
-    refuse_strays,
     sizes_text,
 )
 from vos_shared.folders import is_mask_file, mask_files, subfolders
+from vos_shared.masks import ids_of
 from vos_shared.tables import listed, ranges
 from vos_shared.video_sources import frame_files
 
@@ -53,6 +54,33 @@ def examine_youtube_objects(root: Path) -> Report:
     _examine_all(report, "Images/", root / "Images", root / "Labels")
     report.attempt(partial(youtube_objects, root))
     return report
+
+
+def examine_dataset(name: str, root: Path, split: str | None = None) -> Report:
+    """Any data set by its name: each frame and mask that its loader finds is read."""
+    report = Report(f"{name} folder {root}", _HEADER)
+    sequences: list[VideoSequence] = []
+    report.attempt(lambda: sequences.extend(load_dataset(name, root, split)))
+    for sequence in tqdm(sequences, desc=name, unit="sequence", disable=None, leave=False):
+        report.attempt(partial(_read_sequence, report, sequence))
+    return report
+
+
+def _read_sequence(report: Report, sequence: VideoSequence) -> None:
+    ids: set[int] = set()
+    for name, _ in zip(sequence.frame_names, sequence.video, strict=True):
+        mask = sequence.annotation(name)
+        ids.update([] if mask is None else ids_of(mask))
+    height, width = sequence.video.size
+    report.rows.append(
+        (
+            sequence.name,
+            str(len(sequence.frame_names)),
+            f"{width}x{height}",
+            str(len(sequence.annotations)),
+            str(len(ids)),
+        )
+    )
 
 
 def examine_davis(root: Path) -> Report:
@@ -115,8 +143,8 @@ def _examine_sequence(report: Report, where: str, frames_folder: Path, masks_fol
     mask_paths = mask_files(masks_folder)
     frames = read_all(report, frame_paths, look_at_frame)
     masks = read_all(report, mask_paths.values(), look_at_mask)
-    refuse_strays(report, frames_folder, set(frame_paths).__contains__)
-    refuse_strays(report, masks_folder, is_mask_file)
+    note_strays(report, frames_folder, set(frame_paths).__contains__)
+    note_strays(report, masks_folder, is_mask_file)
     report.rows.append((where, str(len(frames)), sizes_text(frames), str(len(masks)), objects_text(masks)))
     compare_sizes(report, where, frames, masks)
     compare_numbers(report, where, masks)

@@ -121,9 +121,9 @@ def compare_sizes(report: Report, where: str, frames: Sequence[Picture], masks: 
         report.problems.append(f"{where}: {pictures[0].name} is {describe_size(pictures[0].size)}, but not {names}")
 
 
-def refuse_strays(report: Report, folder: Path, belongs: Callable[[Path], bool]) -> None:
-    """What does not belong into a folder is a problem; hidden things do not count."""
-    report.problems.extend(f"{path} does not belong here" for path in entries(folder) if not belongs(path))
+def note_strays(report: Report, folder: Path, belongs: Callable[[Path], bool]) -> None:
+    """Name what no command reads; hidden things do not count."""
+    report.notes.extend(f"{path} does not belong here; it is not read" for path in entries(folder) if not belongs(path))
 
 
 def entries(folder: Path) -> list[Path]:

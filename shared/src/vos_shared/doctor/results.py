@@ -16,9 +16,9 @@ from vos_shared.doctor.report import (
     compare_numbers,
     compare_sizes,
     look_at_mask,
+    note_strays,
     objects_text,
     read_all,
-    refuse_strays,
     sizes_text,
 )
 from vos_shared.files import read_json
@@ -33,12 +33,12 @@ def examine_results(root: Path, sequences: Sequence[vos_shared.datasets.VideoSeq
     found: dict[str, list[Picture]] = {}
     for folder in tqdm(subfolders(root), unit="sequence", disable=None, leave=False):
         masks = found[folder.name] = read_all(report, _masks(report, folder).values(), look_at_mask)
-        refuse_strays(report, folder, is_mask_file)
+        note_strays(report, folder, is_mask_file)
         compare_sizes(report, folder.name, [], masks)
         compare_numbers(report, folder.name, masks)
         recorded = _recorded(root, folder.name)
         report.rows.append((folder.name, str(len(masks)), sizes_text(masks), objects_text(masks), recorded))
-    refuse_strays(report, root, lambda path: path.is_dir() or path.suffix in {".mp4", ".json", ".csv", ".html"})
+    note_strays(report, root, lambda path: path.is_dir() or path.suffix in {".mp4", ".json", ".csv", ".html"})
     if len({record.get("settings_hash") for record in _records(root)}) > 1:
         report.problems.append("the sequences were made with different settings; run the method again over all of them")
     unfinished = [path.name.rpartition(".")[0] for path in (root / ".partial").glob("*")]
