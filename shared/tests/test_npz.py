@@ -56,3 +56,9 @@ def test_damage(tmp_path: Path) -> None:
         (tmp_path / "x.npz").write_bytes(damaged)
         with contextlib.suppress(BadWeights):
             read_npz(tmp_path / "x.npz")
+
+
+def test_values_that_are_not_finite(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", weight=np.array([0, np.inf], np.float16))
+    with pytest.raises(BadWeights, match=r"x\.npz contain NaN or infinity \(in weight\)"):
+        read_npz(tmp_path / "x.npz")

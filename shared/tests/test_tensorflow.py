@@ -28,3 +28,17 @@ def test_variables_come_back_as_they_were_written(tmp_path: Path) -> None:
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadWeights, match=r"nothing\.ckpt: no TensorFlow checkpoint"):
         read_checkpoint(tmp_path / "nothing.ckpt")
+
+
+def test_a_data_file_that_is_cut_short_is_named(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "model.ckpt", {"weights": np.zeros(1000, np.float32)})
+    data = tmp_path / "model.ckpt.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:100])
+    with pytest.raises(BadWeights, match=r"model\.ckpt: TensorFlow cannot read .* cut short"):
+        read_checkpoint(tmp_path / "model.ckpt")
+
+
+def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "model.ckpt", {"weights": np.array([1, np.nan], np.float32)})
+    with pytest.raises(BadWeights, match=r"NaN or infinity \(in weights\)"):
+        read_checkpoint(tmp_path / "model.ckpt")

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -40,6 +42,17 @@ def require_weights(state: Mapping[str, Any], source: str | Path) -> dict[str, T
             raise BadWeights(f"weights {source} contain NaN or infinity (in {name}); their training has diverged")
         weights[str(name)] = value.float() if value.is_floating_point() else value
     return weights
+
+
+def require_finite(arrays: Mapping[str, npt.NDArray[Any]], source: str | Path) -> None:
+    """The same check for NumPy's arrays: no floating point value may be NaN or infinity.
+
+    Raises:
+        BadWeights: naming the first array that holds one.
+    """
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise BadWeights(f"weights {source} contain NaN or infinity (in {name}); their training has diverged")
 
 
 def require_same_shapes(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str | Path) -> None:

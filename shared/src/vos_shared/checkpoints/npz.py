@@ -13,6 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
+from vos_shared.checkpoints.checking import require_finite
 from vos_shared.errors import BadWeights
 from vos_shared.files import open_file
 
@@ -41,7 +42,7 @@ def read_npz(path: str | Path) -> dict[str, npt.NDArray[Any]]:
     """The arrays of a file, by name.
 
     Raises:
-        BadWeights: missing, damaged, another format, or with arrays that are not floating-point numbers.
+        BadWeights: missing, damaged, another format, or with arrays that are not finite floating-point numbers.
     """
     try:
         with open_file(path) as file, np.load(file, allow_pickle=False) as arrays:
@@ -55,4 +56,5 @@ def read_npz(path: str | Path) -> dict[str, npt.NDArray[Any]]:
         if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
             kind = getattr(array, "dtype", "no array")
             raise BadWeights(f"{path}: {name} is {kind}; weights are floating-point numbers")
+    require_finite(found, path)
     return found

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vos_shared.checkpoints.checking import require_finite
 from vos_shared.errors import BadWeights, MissingExtra
 
 _SUFFIXES = (".index", ".meta", ".data-00000-of-00001")
@@ -29,7 +30,7 @@ def read_checkpoint(path: str | Path) -> dict[str, npt.NDArray[Any]]:
         Variables by name, in TensorFlow's layout (kernels HWIO).
 
     Raises:
-        BadWeights: no such checkpoint, or it is damaged or incomplete.
+        BadWeights: no such checkpoint; it is damaged or incomplete; values are NaN or infinity.
         MissingExtra: TensorFlow is not installed.
 
     """
@@ -38,12 +39,14 @@ def read_checkpoint(path: str | Path) -> dict[str, npt.NDArray[Any]]:
     try:
         reader = tensorflow.train.load_checkpoint(str(prefix))
         names = sorted(reader.get_variable_to_shape_map())
-        return {name: np.asarray(reader.get_tensor(name)) for name in names}
-    except (tensorflow.errors.OpError, ValueError, RuntimeError) as error:
+        arrays = {name: np.asarray(reader.get_tensor(name)) for name in names}
+    except (tensorflow.errors.OpError, ValueError, RuntimeError, LookupError) as error:
         reason = str(error).splitlines()[0]
         raise BadWeights(
-            f"{prefix}: TensorFlow cannot read this checkpoint ({reason}); is a file of it missing?"
+            f"{prefix}: TensorFlow cannot read this checkpoint ({reason}); is a file of it missing, or cut short?"
         ) from error
+    require_finite(arrays, prefix)
+    return arrays
 
 
 def write_checkpoint(path: str | Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
