@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from vos_shared.video import Video
-from vos_shared.video_sources import _upright
+from vos_shared.video_file import _upright
 
 
 def shown(stored: np.ndarray, orientation: int) -> np.ndarray:

@@ -18,9 +18,10 @@ import pytest
 from av.stream import Disposition
 from PIL import Image
 
+from vos_shared.demuxing import main_stream
 from vos_shared.errors import BadVideo
 from vos_shared.video import TimedVideo, Video, VideoWriter
-from vos_shared.video_sources import ArrayFrames, _main_stream
+from vos_shared.video_sources import ArrayFrames
 
 FRAMES = 11
 
@@ -139,8 +140,8 @@ def test_a_cover_picture_is_not_the_video() -> None:
     cover: Any = SimpleNamespace(disposition=Disposition.attached_pic, width=600, height=600)
     video: Any = SimpleNamespace(disposition=Disposition(0), width=64, height=48)
     preview: Any = SimpleNamespace(disposition=Disposition(0), width=32, height=24)
-    assert _main_stream([cover, preview, video]) is video
-    assert _main_stream([cover]) is cover
+    assert main_stream([cover, preview, video]) is video
+    assert main_stream([cover]) is cover
 
 
 def test_a_text_file_is_no_video(tmp_path: Path) -> None:
@@ -232,7 +233,7 @@ def test_what_is_no_video_is_refused_at_once(tmp_path: Path, folder: Path) -> No
     cases: list[tuple[Any, str]] = [
         (tmp_path / "nowhere", "no such video"),
         (tmp_path / "empty", "holds no frames"),
-        (tmp_path / "text.mp4", r"text\.mp4 cannot be read"),
+        (tmp_path / "text.mp4", r"text\.mp4 has no video in it; it is a text file"),
         (str(tmp_path / "*.gif"), "no file matches"),
         (folder, "more than one frame called 00000"),
         (np.zeros((3, 8, 8, 3), np.float32), "float32"),

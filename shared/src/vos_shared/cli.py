@@ -249,7 +249,7 @@ class Overlay(InputArguments):
     output: Path
     """The MP4 file; for a data set the folder for <sequence>.mp4."""
     fps: float | None = None
-    """Frames a second; by default the video's own, or 24."""
+    """Frames a second; by default frames are shown when they are in the video, those of a folder 24 a second."""
     alpha: float = 0.5
     """Opacity of the objects, 0 to 1."""
 

@@ -17,6 +17,10 @@ class BadVideo(UserError):
     """A video, a folder of frames or a frame that cannot be read."""
 
 
+class DamagedVideo(BadVideo):
+    """A video file that is damaged or cut short; its sound part can be had with ``accept_damaged``."""
+
+
 class BadDataset(UserError):
     """A data set folder that lacks what its protocol needs."""
 

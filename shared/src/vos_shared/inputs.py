@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from vos_shared.errors import BadMask, UserError
+from vos_shared.errors import BadMask, DamagedVideo, UserError
 from vos_shared.files import read_bytes
 from vos_shared.terminal import escaped
 
@@ -39,6 +39,8 @@ class InputArguments:
     """Of a data set: only these sequences."""
     resolution: str | None = None
     """Of DAVIS: folder below JPEGImages; by default 480p, or the only one."""
+    accept_damaged: bool = False
+    """Of a video file that is damaged or cut short, take the frames that can be decoded."""
 
     @property
     def is_dataset(self) -> bool:
@@ -66,7 +68,10 @@ class InputArguments:
         given = {"split": self.split, "sequences": self.sequences, "resolution": self.resolution}
         if unused := [f"--{name}" for name, value in given.items() if value]:
             raise UserError(f"{self.source} is no data set (it has no JPEGImages); leave out {', '.join(unused)}")
-        return [_video(self.source, prompt)]
+        try:
+            return [_video(self.source, prompt, accept_damaged=self.accept_damaged)]
+        except DamagedVideo as error:
+            raise DamagedVideo(f"{error} --accept-damaged takes what can be decoded") from error
 
     def _dataset(self, masks_required: bool) -> list[VideoSequence]:
         from vos_shared.datasets import load_dataset
@@ -114,12 +119,15 @@ def _is_prompted(supervision: Supervision) -> bool:
     return supervision.name == "FIRST_FRAME"  # Not the member itself: it would bring NumPy to every --help.
 
 
-def _video(source: str, prompt: Path | None) -> VideoSequence:
+def _video(source: str, prompt: Path | None, *, accept_damaged: bool) -> VideoSequence:
+    """The one video; a video file is decoded once, so that damage is found before any work."""
     from vos_shared.datasets import VideoSequence
     from vos_shared.masks import ids_of
     from vos_shared.video import Video
 
-    video = Video.open(source)
+    video = Video.open(source, accept_damaged=accept_damaged)
+    if video.damage:
+        print(f"video {video.name} is damaged: {video.damage}; taking its {len(video)} frames", file=sys.stderr)
     masks = {} if prompt is None else _prompts(prompt, video)
     sequence = VideoSequence(video.name, video, masks, binary=_are_black_and_white(list(masks.values())))
     for frame_name, path in masks.items():

@@ -45,7 +45,7 @@ def write_overlay(
         video: the frames.
         masks: folder with ``<frame>.png`` for each frame.
         path: where to, ``.mp4``; the folder must exist.
-        fps: frames a second; by default the video's own, or 24.
+        fps: frames a second; by default each frame is shown when it is in the video, without times 24 a second.
         alpha: opacity of the objects, 0..1.
         binary: whatever is not zero in a mask is object 1.
 
@@ -61,7 +61,14 @@ def write_overlay(
         overlay(frame, read_mask(files[name], binary=binary), alpha)
         for name, frame in zip(video.frame_names, video, strict=True)
     )
-    with VideoWriter(path, fps or video.fps or _DEFAULT_FPS, comment=_COMMENT) as writer:
+    writer = VideoWriter(
+        path,
+        fps or video.fps or _DEFAULT_FPS,
+        times=video.times if fps is None else None,
+        pixel_aspect=video.pixel_aspect,
+        comment=_COMMENT,
+    )
+    with writer:
         for frame in read_ahead(drawn):
             writer.write(frame)
 

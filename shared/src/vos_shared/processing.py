@@ -164,6 +164,9 @@ def _writers(stack: ExitStack, outputs: Sequence[Output], sequence: VideoSequenc
         stack.enter_context(output.tree.writer(sequence.name, output.required(sequence), inputs, source=origin))
         for output in outputs
     ]
+    for writer in writers:
+        if sequence.video.damage:
+            writer.extra({"damage": sequence.video.damage})
     targets = [
         (frozenset(output.frame_names(sequence)), output.write, writer.folder)
         for output, writer in zip(outputs, writers, strict=True)

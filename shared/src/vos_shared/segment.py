@@ -129,7 +129,8 @@ def run_settings(
         "weights": segmenter.info.weights,
         "weights_digest": weights_digest(arguments.weights),
         "package_digest": package_digest(method),
-        "decoder": f"PyAV {av.__version__}",  # Versions decode the same file to other pixels.
+        # Versions decode the same file to other pixels.
+        "decoder": f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}",
         "precision": arguments.precision,
         "seed": arguments.seed,
         "options": json.loads(json.dumps(options, default=str)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,20 +18,19 @@ import av
 import numpy as np
 
 from vos_shared.atomic import atomic_path
+from vos_shared.demuxing import opened_container, silence_ffmpeg
 from vos_shared.errors import BadVideo
-from vos_shared.files import require_regular_file
 from vos_shared.method import Frame
 from vos_shared.readahead import read_ahead
 from vos_shared.runtime.waiting import WaitingTime
+from vos_shared.video_file import FileVideo
 from vos_shared.video_sources import (
     FRAME_SUFFIXES,
     ArrayFrames,
     FileFrames,
-    FileVideo,
     FrameSource,
     frame_files,
     matching_paths,
-    silence_ffmpeg,
 )
 
 
@@ -41,7 +41,6 @@ class Video:
 
     Attributes:
         name: of the folder or file, for messages and results.
-        fps: frames a second, where known.
         origin: absolute path of what was opened (file, folder of frames, pattern); empty for an array.
 
     """
@@ -51,16 +50,25 @@ class Video:
         self._source = source
         self.name = name
         self.origin = str(_full(origin)) if origin else ""
-        self.fps = fps if fps is not None else source.fps
+        self._fps = fps
 
     @classmethod
-    def open(cls, source: str | Path | Frame, *, name: str | None = None, fps: float | None = None) -> Video:
+    def open(
+        cls,
+        source: str | Path | Frame,
+        *,
+        name: str | None = None,
+        fps: float | None = None,
+        accept_damaged: bool = False,
+    ) -> Video:
         """Open a folder of frames, a glob pattern, an image or video file, or an array.
 
         Args:
             source: the path or pattern, or frames as uint8 RGB [T, H, W, 3].
             name: by default the folder's, or the file's without suffix.
             fps: frames a second, stronger than what the source says.
+            accept_damaged: of a video file that is damaged or cut short, take the frames that can be decoded; `damage`
+                says what is wrong.
 
         Raises:
             BadVideo: nothing there, or it is no video. Broken frames are found when they are read.
@@ -74,7 +82,7 @@ class Video:
         if path.is_file():
             if path.suffix.lower() in FRAME_SUFFIXES:
                 return cls.from_files([path], name=name or path.stem, fps=fps, origin=path)
-            return cls(FileVideo(path), name or path.stem, fps, origin=path)
+            return cls(FileVideo(path, accept_damaged=accept_damaged), name or path.stem, fps, origin=path)
         if not glob.has_magic(str(source)):
             raise BadVideo(f"no such video: {source} is neither a file nor a folder")
         files = matching_paths(source)
@@ -120,6 +128,26 @@ class Video:
         """Height and width of the frames."""
         return self._source.size
 
+    @property
+    def fps(self) -> float | None:
+        """Frames a second, where known; the mean where frames are not shown equally long."""
+        return self._source.fps if self._fps is None else self._fps
+
+    @property
+    def times(self) -> Sequence[Fraction] | None:
+        """Seconds from the first frame to each, and to the end of the last; None where they are not known."""
+        return self._source.times() if self._fps is None else None
+
+    @property
+    def pixel_aspect(self) -> Fraction:
+        """Width of a pixel divided by its height; 1 but for some video files."""
+        return self._source.pixel_aspect
+
+    @property
+    def damage(self) -> str:
+        """What is wrong with a video file that was opened with ``accept_damaged``; else empty. Decodes it once."""
+        return self._source.damage()
+
     def fingerprint(self) -> str:
         """Changes when the frames do, without decoding them: from the sizes of files and the start of their content."""
         try:
@@ -160,7 +188,7 @@ class TimedVideo(Video):
     """The same video; `waiting` adds up how long its frames are waited for."""
 
     def __init__(self, video: Video) -> None:
-        super().__init__(video._source, video.name, video.fps, origin=video.origin)
+        super().__init__(video._source, video.name, video._fps, origin=video.origin)
         self.waiting = WaitingTime()
 
     def __iter__(self) -> Iterator[Frame]:
@@ -199,10 +227,8 @@ def _files_in(folder: Path) -> list[Path]:
 
 def video_comment(path: Path) -> str:
     """The comment in the metadata of a video file; empty where there is none, or no video."""
-    silence_ffmpeg()
     try:
-        require_regular_file(path)
-        with av.open(str(path), metadata_errors="replace") as container:
+        with opened_container(path) as container:
             return container.metadata.get("comment", "")
     except (av.FFmpegError, OSError):
         return ""
@@ -213,16 +239,36 @@ class VideoWriter:
 
     An odd last row or column is repeated, since 4:2:0 video needs even sizes.
 
+    Args:
+        path: of the file.
+        fps: frames a second.
+        times: when each frame is shown and when the last one ends, in seconds, ascending, in place of `fps`.
+        pixel_aspect: width of a pixel divided by its height.
+        comment: of the file's metadata.
+
     Example:
         with VideoWriter("overlay.mp4", fps=24) as writer:
             writer.write(frame)
 
     """
 
-    def __init__(self, path: str | Path, fps: float = 24, *, comment: str = "") -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        fps: float = 24,
+        *,
+        times: Sequence[Fraction] | None = None,
+        pixel_aspect: Fraction = Fraction(1),
+        comment: str = "",
+    ) -> None:
         self.path = Path(path)
-        self._comment = comment  # Of the file's metadata.
-        self._rate = Fraction(fps).limit_denominator(1001)
+        self._comment = comment
+        self._rate = max(Fraction(fps).limit_denominator(1001), Fraction(1, 1001))
+        self._times = times
+        self._unit = 1 / self._rate if times is None else _time_unit(times)
+        self._pixel_aspect = pixel_aspect
+        self._count = 0
+        self._durations: dict[int, int] = {}  # Of frames that the encoder holds, by their time.
         self._stream: av.VideoStream | None = None
         self._size: tuple[int, int] | None = None
 
@@ -231,7 +277,8 @@ class VideoWriter:
         with ExitStack() as stack:
             temporary = stack.enter_context(atomic_path(self.path))
             silence_ffmpeg()
-            self._container = stack.enter_context(av.open(str(temporary), "w", format="mp4"))
+            # FFmpeg takes names for addresses, unless they begin with one.
+            self._container = stack.enter_context(av.open(f"file:{temporary}", "w", format="mp4"))
             self._container.metadata["comment"] = self._comment
             self._stack = stack.pop_all()
         return self
@@ -250,13 +297,29 @@ class VideoWriter:
         if self._size != (height, width):
             raise BadVideo(f"{self.path}: frames of {self._size} and {(height, width)} (height, width) in one video")
         even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
+        encoded = av.VideoFrame.from_ndarray(even, format="rgb24")
+        encoded.pts, encoded.time_base = self._stamp(self._count), self._unit
+        self._count += 1
+        self._durations[encoded.pts] = self._stamp(self._count) - encoded.pts
+        self._encode(self._stream, encoded)
+
+    def _stamp(self, index: int) -> int:
+        return index if self._times is None else round(self._times[index] / self._unit)
+
+    def _encode(self, stream: av.VideoStream, frame: av.VideoFrame | None) -> None:
+        for packet in stream.encode(frame):
+            if packet.pts is not None:
+                packet.duration = self._durations.pop(packet.pts)
+            self._container.mux(packet)
 
     def _add_stream(self, height: int, width: int) -> av.VideoStream:
         stream = self._container.add_stream("libx264", rate=self._rate)
         stream.height, stream.width = height + height % 2, width + width % 2
         stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": "18", "preset": "fast"}
+        # Without B-frames the order of packets is that of frames, and players find the end of the last one.
+        stream.options = {"crf": "18", "preset": "fast", "bf": "0"}
+        stream.codec_context.time_base = stream.time_base = self._unit
+        stream.codec_context.sample_aspect_ratio = self._pixel_aspect
         return stream
 
     def __exit__(
@@ -268,4 +331,10 @@ class VideoWriter:
         with self._stack:
             if self._stream is None:
                 raise BadVideo(f"{self.path}: no frame was written")
-            self._container.mux(self._stream.encode(None))
+            self._encode(self._stream, None)
+
+
+def _time_unit(times: Sequence[Fraction]) -> Fraction:
+    """Seconds of which all times are multiples; a fine unit where there is none that MP4 can hold."""
+    unit = Fraction(1, math.lcm(*(time.denominator for time in times)))
+    return unit if unit >= Fraction(1, 1_000_000) else Fraction(1, 90_000)

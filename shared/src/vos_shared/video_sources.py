@@ -1,4 +1,4 @@
-"""What a `Video` can be made of: frame files, a video file, an array."""
+"""What a `Video` can be made of: frame files, an array; for a video file see `vos_shared.video_file`."""
 
 from __future__ import annotations
 
@@ -6,19 +6,15 @@ import glob
 import hashlib
 import re
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
 from decimal import Decimal
-from itertools import islice
+from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import av
-import av.logging
 import numpy as np
-from av.stream import Disposition
 
 from vos_shared.errors import BadVideo
-from vos_shared.files import open_file, read_bytes, require_regular_file
+from vos_shared.files import open_file, read_bytes
 from vos_shared.images import open_image, orientation, upright, upright_size
 from vos_shared.method import Frame
 
@@ -36,8 +32,18 @@ class FrameSource(Protocol):
     def size(self) -> tuple[int, int]:
         """Height and width."""
 
+    @property
+    def pixel_aspect(self) -> Fraction:
+        """Width of a pixel divided by its height."""
+
     def names(self) -> Sequence[str]:
         """Name of each frame."""
+
+    def times(self) -> Sequence[Fraction] | None:
+        """Seconds from the first frame to each, and to the end of the last; None where they are not known."""
+
+    def damage(self) -> str:
+        """What is wrong with it, where that is accepted; else empty."""
 
     def frames(self) -> Generator[Frame, None, None]:
         """Decode the frames, in order."""
@@ -49,10 +55,22 @@ class FrameSource(Protocol):
         """Of samples of the content, so it is quick: what a finished result was made from is looked up with it."""
 
 
-class FileFrames:
-    """One image file a frame."""
+class _Untimed:
+    """Frames without any sign of time or of the shape of pixels."""
 
     fps = None
+    pixel_aspect = Fraction(1)
+
+    def times(self) -> None:
+        """Not known."""
+
+    def damage(self) -> str:
+        """None."""
+        return ""
+
+
+class FileFrames(_Untimed):
+    """One image file a frame."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
@@ -72,7 +90,7 @@ class FileFrames:
 
     def fingerprint(self) -> str:
         """Of the name and size of each file, and of samples of its content."""
-        return _digest(*(part for path in self._paths for part in (path.name.encode(), _of_file(path))))
+        return digest(*(part for path in self._paths for part in (path.name.encode(), _of_file(path))))
 
     def frames(self) -> Generator[Frame, None, None]:
         """Decode the files.
@@ -117,131 +135,8 @@ def read_frame(path: Path) -> Frame:
         return np.array(upright(frame, orientation(image)))
 
 
-class FileVideo:
-    """A video file, decoded by FFmpeg."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with self._opened() as (_, stream):
-            rate = stream.average_rate or stream.guessed_rate
-            self.fps = float(rate) if rate else None
-        self._size: tuple[int, int] | None = None
-        self._length: int | None = None
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the first frame as it is shown, that is, rotated."""
-        if self._size is None:
-            frame = next(self.frames())
-            self._size = frame.shape[0], frame.shape[1]
-        return self._size
-
-    def names(self) -> Sequence[str]:
-        """``00000``, ``00001``, ..; the first call decodes the file, since no header tells the number reliably."""
-        if self._length is None:
-            self._length = sum(1 for _ in self._decoded())
-        return [f"{t:05d}" for t in range(self._length)]
-
-    def fingerprint(self) -> str:
-        """Of the file's size, and of samples of its content."""
-        return _digest(_samples(self._path, 1 << 20))
-
-    def frame(self, index: int) -> Frame:
-        """Decode one frame, and all those before it: the cost grows with the index."""
-        return next(islice(self.frames(), index, None))
-
-    def frames(self) -> Generator[Frame, None, None]:
-        """Decode the file.
-
-        Raises:
-            BadVideo: damaged, or the frames change their size.
-
-        """
-        count = 0
-        size: tuple[int, int] | None = None
-        for decoded in self._decoded():
-            frame = _upright(decoded)
-            size = size or (frame.shape[0], frame.shape[1])
-            if frame.shape[:2] != size:
-                raise BadVideo(
-                    f"video {self._path} changes from {size[1]} wide and {size[0]} high to {frame.shape[1]} wide "
-                    f"and {frame.shape[0]} high at frame {count}; all frames of a video need one size"
-                )
-            yield frame
-            count += 1
-        self._length = count
-
-    def _decoded(self) -> Generator[av.VideoFrame, None, None]:
-        """At least one frame, as stored."""
-        frame = None
-        with self._opened() as (container, stream):
-            for packet in container.demux(stream):
-                if packet.is_corrupt:
-                    raise av.InvalidDataError(0, "a packet is cut short")
-                for frame in packet.decode():
-                    yield frame
-        if frame is None:
-            raise BadVideo(f"video {self._path} holds no frame that can be decoded; is it damaged?")
-
-    @contextmanager
-    def _opened(self) -> Generator[tuple[av.container.InputContainer, av.VideoStream], None, None]:
-        try:
-            silence_ffmpeg()
-            _require_file(self._path)
-            with av.open(str(self._path), metadata_errors="replace") as container:
-                # FFmpeg draws text files (format tty) as terminals showed them.
-                if not container.streams.video or container.format.name == "tty":
-                    raise BadVideo(f"{self._path} has no video in it")
-                stream = _main_stream(container.streams.video)
-                stream.thread_type = "AUTO"
-                yield container, stream
-        except av.FFmpegError as reason:
-            raise BadVideo(
-                f"video {self._path} cannot be read: {reason.strerror}; is it damaged or cut short?"
-            ) from reason
-
-
-def _require_file(path: Path) -> None:
-    """FFmpeg would wait for a pipe or a device."""
-    try:
-        require_regular_file(path)
-    except OSError as reason:
-        raise BadVideo(f"video {path} cannot be read: {reason.strerror}") from None
-
-
-def _main_stream(streams: Sequence[av.VideoStream]) -> av.VideoStream:
-    """The largest that is not a cover picture; of equal ones the first."""
-    videos = [stream for stream in streams if not stream.disposition & Disposition.attached_pic]
-    return max(videos or streams, key=lambda stream: stream.width * stream.height)
-
-
-def silence_ffmpeg() -> None:
-    """Let FFmpeg drop its messages by itself; call it before a file is opened.
-
-    PyAV drops them too, but takes Python's lock for it, on FFmpeg's threads: closing a video whose threads have
-    something to say while Python holds the lock would wait for ever.
-    """
-    av.logging.restore_default_callback()
-    av.logging.set_libav_level(av.logging.PANIC)
-
-
-def _upright(frame: av.VideoFrame) -> Frame:
-    """The frame as players show it: phones store pictures lying or mirrored, with a matrix that says how."""
-    image: Frame = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")  # PyAV's types call it a name.
-    if matrix is None:
-        return image
-    # FFmpeg's libavutil/display.h: x' = a x + c y, y' = b x + d y, in units of 1 / 65536.
-    a, b, _, c, d = (round(value / 65536) for value in np.frombuffer(bytes(matrix), "=i4", 5).tolist())
-    if a == d == 0:
-        image, a, d = image.transpose(1, 0, 2), c, b
-    return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
-
-
-class ArrayFrames:
+class ArrayFrames(_Untimed):
     """Frames in memory, uint8 [T, H, W, 3]."""
-
-    fps = None
 
     def __init__(self, array: Frame) -> None:
         if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3 or array.size == 0:
@@ -264,15 +159,15 @@ class ArrayFrames:
 
     def fingerprint(self) -> str:
         """Of all values."""
-        return _digest(repr(self._array.shape).encode(), self._array.tobytes())
+        return digest(repr(self._array.shape).encode(), self._array.tobytes())
 
 
 def _of_file(path: Path) -> bytes:
     """Samples of an image file; all of it where an edit would not change its length."""
-    return read_bytes(path) if path.suffix.lower() == ".bmp" else _samples(path, 1 << 12)
+    return read_bytes(path) if path.suffix.lower() == ".bmp" else samples(path, 1 << 12)
 
 
-def _samples(path: Path, length: int) -> bytes:
+def samples(path: Path, length: int) -> bytes:
     """The size of a file and what it holds at its beginning, middle and end, `length` bytes each."""
     size = path.stat().st_size
     with open_file(path) as file:
@@ -283,7 +178,8 @@ def _samples(path: Path, length: int) -> bytes:
     return b"\0".join(parts)
 
 
-def _digest(*parts: bytes) -> str:
+def digest(*parts: bytes) -> str:
+    """Hash of some content, short enough for names."""
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 

@@ -1,0 +1,178 @@
+"""Whether a video file ends before its container says so; FFmpeg takes any end of a file for the end of the video.
+
+The pieces of a file are walked by their lengths, without decoding them. What is not understood is not judged.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+
+def is_cut_off(path: Path, container: str) -> bool:
+    """Whether a piece of a file that holds frames or sound reaches beyond its end.
+
+    Args:
+        path: of the file.
+        container: FFmpeg's name of the format. False for those that are not walked here: MP4 has an index of its
+            frames, and bare streams announce nothing.
+    """
+    walk = _WALKS.get(container)
+    if walk is None:
+        return False
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        return any(end > size for end in walk(file))
+
+
+# Each of these yields where the pieces end that hold frames or sound.
+
+
+def _matroska(file: BinaryIO) -> Iterator[float]:
+    """Elements of the first segment (RFC 9559)."""
+    segment_end, last = math.inf, 0
+    while file.tell() < segment_end and (identifier := _ebml_number(file)):
+        length = _ebml_number(file)
+        start = file.tell()
+        if length is None:
+            yield math.inf
+            return
+        end = math.inf if length[0] == (2 << 7 * length[1]) - 1 else start + length[0] - (1 << 7 * length[1])
+        if identifier[0] == _SEGMENT:
+            segment_end = end
+        if identifier[0] not in _WITH_FRAMES | _WITHOUT_FRAMES:
+            return
+        if identifier[0] == _SEGMENT or end == math.inf:  # Live recordings have clusters of unknown length.
+            continue
+        if identifier[0] in _WITH_FRAMES:
+            yield end
+        last = identifier[0]
+        file.seek(int(end))
+    if last in _WITH_FRAMES and segment_end < math.inf:  # Else the file ends in what follows the frames.
+        yield segment_end
+
+
+_SEGMENT: Final = 0x18538067
+_WITH_FRAMES: Final = frozenset({0x1F43B675, 0xE7, 0xA3, 0xA0, 0xA7, 0xAB})
+"""Cluster; of a cluster Timestamp, SimpleBlock, BlockGroup, Position, PrevSize."""
+_WITHOUT_FRAMES: Final = frozenset(
+    {
+        0x1A45DFA3,
+        _SEGMENT,
+        0x114D9B74,
+        0x1549A966,
+        0x1654AE6B,
+        0x1C53BB6B,
+        0x1254C367,
+        0x1043A770,
+        0x1941A469,
+        0xEC,
+        0xBF,
+    }
+)
+"""Header, Segment, SeekHead, Info, Tracks, Cues, Tags, Chapters, Attachments, Void, CRC-32."""
+
+
+def _ebml_number(file: BinaryIO) -> tuple[int, int] | None:
+    """A number of RFC 8794 with its marker bit, and its width in bytes; None at the end of the file."""
+    first = file.read(1)
+    width = 9 - first[0].bit_length() if first else 9
+    rest = file.read(width - 1)
+    return (int.from_bytes(first + rest), width) if width < 9 and len(rest) == width - 1 else None
+
+
+def _avi(file: BinaryIO) -> Iterator[float]:
+    """The lists ``movi``; recordings that were not closed have one of length 0."""
+    while len(head := file.read(8)) == 8:
+        length = int.from_bytes(head[4:], "little")
+        start = file.tell()
+        if head[:4] == b"RIFF":
+            file.seek(start + 4)
+            continue
+        if head[:4] == b"LIST" and file.read(4) == b"movi" and length < 0xFFFFFFFF:
+            yield start + length
+        file.seek(start + length + length % 2)
+
+
+def _asf(file: BinaryIO) -> Iterator[float]:
+    """The data object, which follows the header; its length is 0 in live streams."""
+    file.seek(int.from_bytes(file.read(24)[16:], "little"))
+    start, data = file.tell(), file.read(24)
+    if data[:16] == bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c"):
+        yield start + int.from_bytes(data[16:], "little")
+
+
+def _flv(file: BinaryIO) -> Iterator[float]:
+    """Tags of sound, video and metadata, each followed by its length."""
+    file.seek(int.from_bytes(file.read(9)[5:]) + 4)
+    while (head := file.read(11)) and head[0] & 31 in {8, 9, 18}:
+        end = file.tell() + int.from_bytes(head[1:4])
+        yield end if len(head) == 11 else math.inf
+        file.seek(end + 4)
+
+
+def _mpegts(file: BinaryIO) -> Iterator[float]:
+    """Packets of one length; those of Blu-ray discs have four more bytes in front."""
+    start = file.read(1024)
+    for length, sync in ((188, 0), (192, 4), (204, 0)):
+        if len(start) > sync + 4 * length and {start[sync + length * k] for k in range(5)} == {0x47}:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(size // length * length + sync)
+            if file.read(1) == b"\x47":  # What follows the last packet begins as one.
+                yield -(-size // length) * length
+            return
+
+
+def _ogg(file: BinaryIO) -> Iterator[float]:
+    """Pages (RFC 3533)."""
+    while (head := file.read(27))[:4] == b"OggS":
+        lengths = file.read(head[26]) if len(head) == 27 else b""
+        end = file.tell() + sum(lengths)
+        yield end if len(head) == 27 and len(lengths) == head[26] else math.inf
+        file.seek(end)
+
+
+def _gif(file: BinaryIO) -> Iterator[float]:
+    """Blocks up to the trailer; a file that lacks nothing else is whole."""
+    file.seek(_table_end(6 + 7, file.read(13)[10:11]))
+    while (kind := file.read(1)) in {b"\x21", b"\x2c"}:
+        if kind == b"\x2c":
+            start = file.tell()
+            file.seek(_table_end(start + 9, file.read(9)[8:]))
+        file.read(1)  # The label of an extension, the size of an image's first code.
+        while length := file.read(1) or b"\xff":
+            if length == b"\0":
+                break
+            end = file.tell() + length[0]
+            yield end
+            file.seek(end)
+
+
+def _table_end(start: int, flags: bytes) -> int:
+    """Where a colour table ends, which is there if the highest bit is set."""
+    return start + (3 << (flags[0] & 7) + 1 if flags and flags[0] & 128 else 0)
+
+
+def _mxf(file: BinaryIO) -> Iterator[float]:
+    """Key, length, value (SMPTE 336M)."""
+    while (key := file.read(16))[:4] == bytes.fromhex("060e2b34"):
+        short = file.read(1) or b"\xff"
+        length = short[0] if short[0] < 128 else int.from_bytes(file.read(short[0] & 127))
+        end = file.tell() + length
+        yield end if len(key) == 16 else math.inf
+        file.seek(end)
+
+
+_WALKS: Final[dict[str, Callable[[BinaryIO], Iterator[float]]]] = {
+    "asf": _asf,
+    "avi": _avi,
+    "flv": _flv,
+    "gif": _gif,
+    "matroska,webm": _matroska,
+    "mpegts": _mpegts,
+    "mxf": _mxf,
+    "ogg": _ogg,
+}
