@@ -1,6 +1,7 @@
 """The small things that many tests of vos-shared work on."""
 
 import importlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from PIL import Image
 
 from vos_shared.masks import write_mask
 from vos_shared.method import Method
+
+sys.path.insert(0, str(Path(__file__).parent))  # For video_files.py.
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
+from video_files import noise, write_video
 
 from vos_shared.errors import BadDataset, BadMask, BadResults, BadVideo, UserError
 from vos_shared.masks import read_mask, write_mask
@@ -119,6 +121,36 @@ def test_a_video_file_with_a_first_mask(film: Path, copying: Method, tmp_path: P
     last = list(drawn)[-1].astype(int)
     assert abs(last[30, 40] - 150).max() < 20, "background as it was"
     assert abs(last[10, 12] - 150).max() > 30, "the object coloured"
+
+
+def test_a_damaged_video_file_is_segmented_on_request_only(copying: Method, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "film.mkv", noise())
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    options = {"prompt": first_mask(tmp_path / "prompt.png", size=(48, 64)), "overlay": True}
+    with pytest.raises(BadVideo, match=r"it ends early, after \d frames; is it .* cut short\? --accept-damaged takes"):
+        run_segment(copying, arguments(path, tmp_path / "out", **options))
+    assert not (tmp_path / "out").exists()
+    run_segment(
+        copying, arguments(path, tmp_path / "out", accept_damaged=True, soft_masks=tmp_path / "soft", **options)
+    )
+    count = len(list((tmp_path / "out" / "film").iterdir()))
+    assert 3 < count < 12
+    assert len(Video.open(tmp_path / "out" / "film.mp4")) == count
+    for tree in ("out", "soft"):
+        record = json.loads((tmp_path / tree / ".manifest" / "film.json").read_text())
+        assert record["extra"]["damage"] == f"it ends early, after {count} frames"
+
+
+def test_an_output_folder_may_look_like_an_address(film: Path, copying: Method, tmp_path: Path) -> None:
+    out = tmp_path / "run:1"
+    run_segment(copying, arguments(film, out, prompt=first_mask(tmp_path / "prompt.png"), overlay=True))
+    assert len(Video.open(out / "film.mp4")) == 4
+
+
+def test_results_say_what_decoded_their_frames(film: Path, copying: Method, tmp_path: Path) -> None:
+    run_segment(copying, arguments(film, tmp_path / "out", prompt=first_mask(tmp_path / "prompt.png")))
+    record = json.loads((tmp_path / "out" / ".manifest" / "film.json").read_text())
+    assert record["settings"]["decoder"] == f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}"
 
 
 def test_a_folder_and_a_glob_of_frames(davis: Path, copying: Method, tmp_path: Path) -> None:

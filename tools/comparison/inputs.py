@@ -48,7 +48,7 @@ def open_inputs(options: Options) -> Inputs:
         UserError: it is not there, or lacks something.
     """
     if options.video is not None:
-        inputs = _open_video(options.video, options.prompt)
+        inputs = _open_video(options.video, options.prompt, accept_damaged=options.accept_damaged)
         ResultsTree(options.output).folder(inputs.sequences[0].name)  # Refuses a name that leads out of the folder.
         return inputs
     if options.dataset is not None and options.root is not None:
@@ -79,12 +79,13 @@ def _with_protocols(year: str, split: str, sequences: tuple[VideoSequence, ...])
     return Inputs(title, sequences, (FOREGROUND,) if year == "2016" else (OBJECTS, FOREGROUND))
 
 
-def _open_video(path: Path, prompt: Path | None) -> Inputs:
-    arguments = InputArguments(source=str(path))
+def _open_video(path: Path, prompt: Path | None, *, accept_damaged: bool) -> Inputs:
+    arguments = InputArguments(source=str(path), accept_damaged=accept_damaged)
     if arguments.is_dataset:
         raise BadDataset(f"{path} is a data set; give it as --dataset davis2017 --root {path}")
     (sequence,) = arguments.load(prompt)
-    return Inputs(f"Video {sequence.name}", (sequence,), (), "a video has no true masks")
+    damage = f" (damaged: {sequence.video.damage})" if sequence.video.damage else ""
+    return Inputs(f"Video {sequence.name}{damage}", (sequence,), (), "a video has no true masks")
 
 
 def _open_demo(root: Path) -> Inputs:

@@ -48,6 +48,8 @@ class Options:
     """Segment this video file or folder of frames instead of a data set; without true masks there are no scores."""
     prompt: Path | None = None
     """Palette PNG with the objects in the first frame of --video; methods that need no mask run without it."""
+    accept_damaged: bool = False
+    """Of a --video that is damaged or cut short, take the frames that can be decoded; the report says so."""
     methods: tuple[str, ...] | None = None
     """Methods or variants to run; without this option all that are installed, with no name after it none of them."""
     results: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=FOLDER")] = ()
@@ -87,6 +89,8 @@ def check_options(options: Options) -> None:
         raise UserError("--root needs --dataset, which says how to read the folder")
     if options.prompt is not None and options.video is None:
         raise UserError("--prompt belongs to --video; data sets bring their own first masks")
+    if options.accept_damaged and options.video is None:
+        raise UserError("--accept-damaged belongs to --video")
     if options.sequences and options.dataset is None:
         raise UserError("--sequences belongs to --dataset")
     if options.resolution and options.dataset is None:

@@ -25,6 +25,8 @@ LIMIT: Final = {"max_pixels": str(MAX_SIDE**2)}
 """Option of FFmpeg: a small file may claim frames of gigabytes."""
 _TIMED: Final = frozenset({"asf", "flv", "matroska,webm", "mxf"})
 """Formats, beside MP4, whose header tells how long they last. FFmpeg estimates it of others."""
+_UNCLOSED_AVI: Final = 1 << 30
+"""Number of frames in the header of an AVI file that FFmpeg wrote to a pipe."""
 _SLACK: Final = 0.5
 """Seconds by which headers may be wrong about the end, since they are rounded or written before it was known."""
 
@@ -75,7 +77,8 @@ class VideoPackets:
     def __init__(self, path: Path, container: InputContainer, stream: av.VideoStream, found: Found) -> None:
         self._path, self._container, self._stream, self._found = path, container, stream, found
         self._count = 0
-        self._last = 0  # Presentation time of the last packet that is to be shown, in units of the stream.
+        # Presentation time of the last packet that is to be shown, in units of the stream; of AVI these are frames.
+        self._last = stream.frames - 1 if container.format.name == "avi" and stream.frames < _UNCLOSED_AVI else 0
         self._end = 0.0  # Seconds; of sound and pictures.
 
     def __iter__(self) -> Generator[Packet | None, None, None]:

@@ -171,8 +171,9 @@ class FileVideo:
         self, packets: VideoPackets, stream: av.VideoStream, found: Found
     ) -> Generator[av.VideoFrame, None, None]:
         size: tuple[int, int] | None = None
+        count = 0
         for packet in packets:
-            for frame in _frames_in(stream, packet, found):
+            for frame in self._frames_in(stream, packet, found):
                 if frame.is_corrupt:
                     found("a frame is damaged")
                 _require_size(f"video {self._path}", frame.width, frame.height)
@@ -180,9 +181,21 @@ class FileVideo:
                 if (frame.width, frame.height) != size:
                     raise BadVideo(
                         f"video {self._path} changes from {size[0]} wide and {size[1]} high to {frame.width} wide and "
-                        f"{frame.height} high; all frames of a video need one size"
+                        f"{frame.height} high at frame {count}; all frames of a video need one size"
                     )
                 yield frame
+                count += 1
+
+    def _frames_in(self, stream: av.VideoStream, packet: Packet | None, found: Found) -> Sequence[av.VideoFrame]:
+        try:
+            return stream.codec_context.decode(packet)
+        except av.FFmpegError as reason:
+            if isinstance(reason, av.ArgumentError) and not stream.width:  # FFmpeg has met `LIMIT` and forgot the size.
+                raise BadVideo(
+                    f"video {self._path} has larger frames than the limit, {MAX_SIDE} pixels a side"
+                ) from reason
+            found(reason.strerror or str(reason))
+            return ()
 
     def _without_frames(self) -> BadVideo:
         return BadVideo(f"video {self._path} holds no frame that can be decoded; is it damaged?")
@@ -223,14 +236,6 @@ def _ignore(fault: str) -> None:
 def _require_size(what: str, width: int, height: int) -> None:
     if max(width, height) > MAX_SIDE:
         raise BadVideo(f"{what} is {width} wide and {height} high; the limit is {MAX_SIDE} pixels a side")
-
-
-def _frames_in(stream: av.VideoStream, packet: Packet | None, found: Found) -> Sequence[av.VideoFrame]:
-    try:
-        return stream.codec_context.decode(packet)
-    except av.FFmpegError as reason:
-        found(reason.strerror or str(reason))
-        return ()
 
 
 def _turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
