@@ -191,7 +191,7 @@ def test_bad_input_is_one_line_and_exit_code_two(
     cases = {
         "no weights file": ("--weights", tmp_path / "none.pth", "--prompt", mask_of(tree, frames[0])),
         "must be of its frame's size": ("--weights", "untrained", "--prompt", small),
-        "object masks hold ids": ("--weights", "untrained", "--prompt", colour),
+        "different colours": ("--weights", "untrained", "--prompt", colour),
         "has no mask": ("--weights", "untrained"),
         "1 of them are not there": ("--list", tmp_path / "list.txt"),
         "is not 'flag image mask'": ("--list", tmp_path / "odd.txt"),
