@@ -29,9 +29,9 @@ from spn_instances.stages import (
     resized_ids,
 )
 from spn_instances.territory import object_maps
-from spn_instances.weights import REFINEMENT, WEIGHTS
+from spn_instances.weights import WEIGHTS
 from vos_shared import results
-from vos_shared.errors import UserError
+from vos_shared.errors import BadWeights, UserError
 from vos_shared.masks import VOID, ids_of
 from vos_shared.method import Frame, ModelInfo, ObjectMask, Segmentation, Segmenter
 from vos_shared.options import settings_from
@@ -162,8 +162,8 @@ def load(
     """Build the segmenter.
 
     Args:
-        weights: of the parent net: a file of ours, a ``.caffemodel``, the name of a published one; None for the weights
-            that come with the package.
+        weights: of the parent net: a file of ours, a ``.caffemodel``, or the name of a published one; None is refused,
+            since none come with the package yet.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         precision: ``fp32``, ``bf16`` or ``fp16``; fine-tuning is always fp32.
         online: fine-tune networks for the foreground and for each object on first frames.
@@ -181,7 +181,7 @@ def load(
     if settings.networks is not None and not settings.networks.is_dir():
         raise UserError(f"spn-instances: --networks {settings.networks} is not a folder")
     parent = load_weights(WEIGHTS.locate(weights), ResNetF)
-    spn = load_weights(settings.spn_weights or REFINEMENT, RefinementNet) if settings.spn else None
+    spn = _refinement(settings)
     if settings.shorter_side is None:
         settings = replace(settings, shorter_side=parent.shorter_side)
     models = [parent.model] if spn is None else [parent.model, spn.model]
@@ -189,6 +189,17 @@ def load(
     model = copy.deepcopy(parent.model).eval().requires_grad_(False).to(target)
     learner = OnlineLearner(model, OnlineSettings(**tuning)) if online else Learner(model, settings.networks)
     return SPNSegmenter(learner, None if spn is None else spn.model, info, settings, dtype)
+
+
+def _refinement(settings: InferenceSettings) -> Snapshot[RefinementNet] | None:
+    if not settings.spn:
+        return None
+    if settings.spn_weights is None:
+        raise BadWeights(
+            "spn-instances: no refinement network comes with the package; give --spn-weights FILE (spn-instances train "
+            "spn makes one), or --no-spn"
+        )
+    return load_weights(settings.spn_weights, RefinementNet)
 
 
 def _described(

@@ -1,8 +1,7 @@
-"""Weights of the networks: the files that come with the package, and what the authors published."""
+"""Weights of the networks that the authors published; none of ours come with the package yet."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 from vos_shared.checkpoints.published import PublishedWeights, WeightsTable
@@ -17,10 +16,6 @@ WEIGHTS: Final = WeightsTable(
             note="parent foreground net, updated 03/2018, 1045 MB; the host may be gone",
         )
     },
-    shipped=Path(__file__).with_name("spn_instances_demo.safetensors"),
-    shipped_note="parent foreground net on MobileNet-v1, trained by this package; the default",
+    shipped=None,
 )
 """The foreground nets. The authors published no refinement network."""
-
-REFINEMENT: Final = Path(__file__).with_name("spn_instances_refinement_demo.safetensors")
-"""The small refinement network that comes with the package."""
