@@ -70,8 +70,11 @@ def mask_of_another_size(root: Path) -> Spoiled:
 
 
 def rgb_mask(root: Path) -> Spoiled:
-    Image.new("RGB", (64, 48), (128, 0, 0)).save(mask_of(root, "moving", 3))
-    return data_set(root, str(mask_of(root, "moving", 3)), "RGB")
+    """Two colours, of which none says that it is the background."""
+    picture = Image.new("RGB", (64, 48), (200, 30, 40))
+    picture.paste((10, 90, 200), (8, 8, 20, 20))
+    picture.save(mask_of(root, "moving", 3))
+    return data_set(root, str(mask_of(root, "moving", 3)), "2 different colours", "RGB")
 
 
 def anti_aliased_mask(root: Path) -> Spoiled:
