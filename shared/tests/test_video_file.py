@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from video_files import noise, write_encoding, write_video
 
+from vos_shared.demuxing import LIMIT
 from vos_shared.errors import BadVideo
 from vos_shared.masks import write_mask
 from vos_shared.overlay_video import write_overlay
@@ -73,6 +74,15 @@ def test_a_header_that_understates_the_size_of_frames(tmp_path: Path) -> None:
     path = write_video(tmp_path / "wide.avi", np.zeros((1, 16, 9008, 3), np.uint8), codec="mjpeg")
     path.write_bytes(path.read_bytes().replace((9008).to_bytes(4, "little"), (64).to_bytes(4, "little")))
     with pytest.raises(BadVideo, match="the limit is 8192 pixels a side"):
+        list(Video.open(path))
+
+
+def test_more_pixels_than_the_limit_are_not_called_damage_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(tmp_path / "large.mkv", noise(3), codec="ffv1")
+    monkeypatch.setitem(LIMIT, "max_pixels", "100")
+    with pytest.raises(BadVideo, match=r"large\.mkv cannot be decoded: .* beyond the limit of 8192 pixels a side"):
         list(Video.open(path))
 
 

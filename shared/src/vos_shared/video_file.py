@@ -150,6 +150,11 @@ class FileVideo:
         last = 0
 
         def found(fault: str) -> None:
+            if not stamps and not stream.width:  # FFmpeg hides sizes beyond `LIMIT` like damage.
+                raise BadVideo(
+                    f"video {self._path} cannot be decoded: its frames are damaged, or beyond the limit of {MAX_SIDE} "
+                    "pixels a side"
+                )
             faults.append(f"{fault} after {len(stamps)} frames" if stamps else fault)
             if not self._accept_damaged:
                 raise DamagedVideo(f"video {self._path} cannot be read: {faults[0]}; is it damaged or cut short?")
@@ -208,7 +213,8 @@ class FileVideo:
                     raise BadVideo(f"{self._path} has no video in it")
                 stream = main_stream(container.streams.video)
                 _require_size(f"video {self._path}", stream.width, stream.height)
-                stream.thread_type = "AUTO"
+                # With threads for whole frames, FFmpeg returns some damaged frames before it has marked them.
+                stream.thread_type = "SLICE"
                 stream.codec_context.options = LIMIT
                 yield container, stream
         except (av.FFmpegError, OSError) as reason:
