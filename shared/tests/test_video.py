@@ -135,6 +135,41 @@ def test_names_that_are_decimal_numbers_are_in_the_order_of_their_values(tmp_pat
     assert list(Video.open(tmp_path / "other").frame_names) == ["v1.09", "v1.10"]
 
 
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [
+        (("10", "1f", "20"), "hexadecimal numbers"),
+        (("31-1-2023", "1-2-2023"), "dates with the year at the end"),
+        (("2-12-2022", "1-1-2023"), "dates with the year at the end"),
+        (("-1", "0", "1"), "negative numbers"),
+    ],
+)
+def test_names_that_can_be_read_in_two_ways_are_refused(tmp_path: Path, names: tuple[str, ...], kind: str) -> None:
+    for name in names:
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")
+    for source in (tmp_path, tmp_path / "*.png"):
+        with pytest.raises(BadVideo, match=rf"the order of .* is not clear, since their names may be {kind}"):
+            Video.open(str(source))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a1", "b2", "c3"),
+        ("00a", "00b", "00c"),
+        ("1-2-2023", "2-2-2023", "10-2-2023"),
+        ("2023-1-31", "2023-2-1"),
+        ("-1", "-2"),
+        ("face", "feed"),
+        ("000", "001", "010"),
+    ],
+)
+def test_names_whose_readings_agree_are_taken(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")
+    assert tuple(Video.open(tmp_path).frame_names) == names
+
+
 def test_a_cover_picture_is_not_the_video() -> None:
     """Nor is a small preview; where there is nothing but a picture, it is taken."""
     cover: Any = SimpleNamespace(disposition=Disposition.attached_pic, width=600, height=600)

@@ -31,6 +31,7 @@ from vos_shared.video_sources import (
     FrameSource,
     frame_files,
     matching_paths,
+    require_certain_order,
 )
 
 
@@ -88,6 +89,7 @@ class Video:
         files = matching_paths(source)
         if not files:
             raise BadVideo(f"no file matches {source}")
+        require_certain_order(files)
         return cls.from_files(files, name=name or _full(files[0]).parent.name, fps=fps, origin=source)
 
     @classmethod
@@ -222,6 +224,7 @@ def _files_in(folder: Path) -> list[Path]:
     files = frame_files(folder)
     if not files:
         raise BadVideo(f"folder {folder} holds no frames ({', '.join(sorted(FRAME_SUFFIXES))})")
+    require_certain_order(files)
     return files
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import glob
 import hashlib
 import re
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -212,6 +212,39 @@ def naturally_sorted(paths: Iterable[Path]) -> list[Path]:
             "numbers may be decimal or not; write as many digits after each point"
         )
     return by_value
+
+
+def require_certain_order(files: Sequence[Path]) -> None:
+    """Refuse frames whose names can be read in two ways that give different orders.
+
+    Args:
+        files: in natural order.
+
+    Raises:
+        BadVideo: names may be hexadecimal numbers, or dates, or have a sign, and then another order would be right.
+    """
+    stems = [path.stem.lower() for path in files]
+    for kind, key in _other_readings(stems):
+        by_kind = sorted(stems, key=key)
+        if by_kind != stems:
+            raise BadVideo(
+                f"{files[0].parent}: the order of {files[0].name} .. {files[-1].name} is not clear, since their names "
+                f"may be {kind}; number them 00000, 00001, .."
+            )
+
+
+def _other_readings(stems: Sequence[str]) -> Iterator[tuple[str, Callable[[str], Any]]]:
+    """What names may be beside text with whole numbers in it, and how they would be sorted then."""
+    together = "".join(stems)
+    same_length = len({len(stem) for stem in stems}) == 1
+    if same_length and re.fullmatch(r"[0-9a-f]*", together) and not together.isdecimal() and not together.isalpha():
+        yield "hexadecimal numbers", str
+    if all(re.fullmatch(r"\d{1,2}[-_.]\d{1,2}[-_.]\d{4}", stem) for stem in stems):
+        dates = "dates with the year at the end"
+        yield dates, lambda stem: tuple(int(stem_part) for stem_part in re.split(r"[-_.]", stem))[::-1]
+        yield dates, lambda stem: tuple(int(re.split(r"[-_.]", stem)[place]) for place in (2, 0, 1))
+    if all(re.fullmatch(r"-?\d+", stem) for stem in stems) and {stem[0] == "-" for stem in stems} == {True, False}:
+        yield "negative numbers", int
 
 
 _DECIMAL = re.compile(r"(.*?)(\d+)\.(\d+)")
