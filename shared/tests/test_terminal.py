@@ -50,3 +50,13 @@ def test_doctor(
     said = capsys.readouterr().out
     assert "\x1b" not in said
     assert said.count(r"cat\x1b[2J") == 2
+
+
+def test_names_of_outputs_are_escaped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "a\x1b[31mb"
+    monkeypatch.setattr(sys, "argv", ["vos", "demo-data", str(output), "--clips", "1", "--frames", "2"])
+    with pytest.raises(SystemExit):
+        main()
+    assert r"a\x1b[31mb" in capsys.readouterr().out

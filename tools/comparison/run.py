@@ -27,6 +27,7 @@ from vos_shared.errors import BadResults, UserError
 from vos_shared.folders import mask_files
 from vos_shared.masks import describe_size, read_mask
 from vos_shared.results import missing_frames
+from vos_shared.terminal import escaped
 
 
 def compare(options: Options) -> int:
@@ -161,8 +162,8 @@ def _write(rows: list[Row], inputs: Inputs, options: Options, choice: Choice) ->
         print("\n[..]: 95 % bootstrap interval over sequences")
     for row in rows:
         if row.failure is not None:
-            print(f"\n{row.label} has no result: {row.failure}")
-    print(f"\nreport: {report.resolve()}")
+            print(f"\n{escaped(row.label)} has no result: {row.failure}")
+    print(f"\nreport: {escaped(str(report.resolve()))}")
 
 
 def _input_text(options: Options, inputs: Inputs) -> str:

@@ -236,7 +236,7 @@ class DemoData:
         write_new_davis_tree(
             self.output, clips=self.clips, frames=self.frames, size=self.size, seed=self.seed, objects=self.objects
         )
-        print(f"{self.clips} clips of {self.frames} frames in {self.output}")
+        print(f"{self.clips} clips of {self.frames} frames in {escaped(str(self.output))}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,11 +315,11 @@ class Submit:
 
         if self.check is not None and self.results is None and self.output is None:
             count = validate_submission(self.dataset, wanted_masks(self.dataset, self.root, self.split), self.check)
-            print(f"{self.check} is complete: {count} masks")
+            print(f"{escaped(str(self.check))} is complete: {count} masks")
         elif self.check is None and self.results is not None and self.output is not None:
             wanted = wanted_masks(self.dataset, self.root, self.split)
             count = write_submission(self.dataset, wanted, self.results, self.output)
-            print(f"{count} masks in {self.output}")
+            print(f"{count} masks in {escaped(str(self.output))}")
         else:
             raise UserError("give --results and --output to write a zip file, or --check and a zip file")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from vos_shared.cli import STOPPED
 from vos_shared.errors import UserError
+from vos_shared.terminal import escaped
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -94,5 +95,5 @@ class RunArguments:
             The exit code.
         """
         if fabric.is_global_zero:
-            print(last or f"stopped; go on with --resume --output {self.output}")
+            print(escaped(str(last or f"stopped; go on with --resume --output {self.output}")))
         return 0 if last else STOPPED
