@@ -15,10 +15,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vos_shared.checkpoints import safetensors_io
+from vos_shared.checkpoints.caffe import read_caffemodel
+from vos_shared.checkpoints.npz import read_npz
+from vos_shared.checkpoints.published import PublishedWeights, fetch
+from vos_shared.checkpoints.tensorflow import read_checkpoint
+from vos_shared.checkpoints.torch_pickle import load_torch
 from vos_shared.cli import main
 from vos_shared.datasets import davis2017, youtube_vos
 from vos_shared.datasets.coco import CocoObjects
 from vos_shared.datasets.frame_lists import read_folder_list
+from vos_shared.datasets.youtube_objects_boxes import youtube_objects_boxes
 from vos_shared.doctor import examine
 from vos_shared.errors import UserError
 from vos_shared.files import open_file, read_json, require_regular_file
@@ -27,6 +34,8 @@ from vos_shared.masks import read_mask, write_mask
 from vos_shared.results import ResultsTree
 from vos_shared.soft_masks import read_soft_mask
 from vos_shared.submission import validate_submission
+from vos_shared.training.log import TrainingLog
+from vos_shared.training.resume import ResumeFile
 from vos_shared.training.snapshots import BestSnapshots
 from vos_shared.video import Video
 from vos_shared.video_sources import read_frame
@@ -83,8 +92,44 @@ READERS: dict[str, Callable[[Path], object]] = {
     "split.txt": lambda path: davis2017(path.parent, path),
     "valid/meta.json": lambda path: youtube_vos(path.parents[1]),
     "annotations/instances_train2017.json": lambda path: CocoObjects(path.parents[1]),
+    "x.safetensors": safetensors_io.load,
+    "x.pth": load_torch,
+    "x.caffemodel": read_caffemodel,
+    "x.npz": read_npz,
+    "x.index": read_checkpoint,
+    "resume.pt": lambda path: ResumeFile(path).load(),
+    "boxes.csv": lambda path: youtube_objects_boxes(path.parent),
     "all.zip": lambda path: validate_submission("davis2017", [], path),
 }
+
+
+def _tensorflow(index: Path) -> object:
+    os.mkfifo(index.with_suffix(".data-00000-of-00001"))
+    index.unlink()
+    index.touch()
+    return read_checkpoint(index)
+
+
+def _published(path: Path) -> object:
+    return fetch(PublishedWeights(name=path.name, url="", licence="", source="", md5="0" * 32), path.parent)
+
+
+REFUSED_BY_THE_SYSTEM: dict[str, Callable[[Path], object]] = {
+    "log.jsonl": lambda path: TrainingLog(path.parent),
+    "weights.index": _tensorflow,
+    "weights.caffemodel": _published,
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_BY_THE_SYSTEM)
+def test_pipes_in_a_run_and_among_weights(tmp_path: Path, name: str) -> None:
+    """The command line makes one line of such an error."""
+    if name == "log.jsonl":
+        pytest.importorskip("tensorboard")
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(OSError, match="pipe, a device or a socket") as caught:
+        REFUSED_BY_THE_SYSTEM[name](tmp_path / name)
+    assert caught.value.filename is not None
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
-from vos_shared.cli import main, run_cli
+from vos_shared.cli import main, run_cli, run_commands
 from vos_shared.errors import UserError
 from vos_shared.tables import text_table
 from vos_shared.terminal import escaped
@@ -50,6 +53,35 @@ def test_doctor(
     said = capsys.readouterr().out
     assert "\x1b" not in said
     assert said.count(r"cat\x1b[2J") == 2
+
+
+@dataclasses.dataclass
+class Printing:
+    """A command that prints a name in every way that there is."""
+
+    def run(self) -> None:
+        """Print it."""
+        print(EVIL)
+        print(f"note: {EVIL}", file=sys.stderr)
+        with tqdm(total=2, desc=EVIL) as bar, tqdm(total=2) as lower:
+            bar.set_postfix_str(EVIL)
+            lower.refresh()
+
+
+def test_nothing_that_a_command_prints_commands_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["x", "print"])
+    before = sys.stdout, sys.stderr
+    with pytest.raises(SystemExit) as caught:
+        run_commands("x", "A program.", {"print": Printing, "other": Printing})
+    assert caught.value.code == 0
+    assert (sys.stdout, sys.stderr) == before
+    said = capsys.readouterr()
+    assert said.out == "a\\x1b[31mred\\x07\r\n\\u202eb\\udcff\n"
+    assert "\x1b[A" in said.err, "the upper bar is found again"
+    assert {c for c in said.err if not c.isprintable()} <= set("\r\n\x1b")
+    assert set(re.findall("\x1b..", said.err)) == {"\x1b[A"}
 
 
 def test_names_of_outputs_are_escaped(

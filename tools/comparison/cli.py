@@ -8,6 +8,7 @@ import tyro
 
 from comparison.options import Options, check_options
 from vos_shared.cli import run_cli
+from vos_shared.terminal import commands_escaped
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,4 +21,5 @@ def _compare(options: Options) -> int:
     check_options(options)
     from comparison.run import compare  # Here, not above: `--help` must not wait for PyTorch.
 
-    return compare(options)
+    with commands_escaped():
+        return compare(options)

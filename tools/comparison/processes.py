@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 from comparison.events import Event, Failed, Finished
+from vos_shared.files import open_file
 from vos_shared.runtime.parents import end_with_parent
 
 GRACE_SECONDS = 5.0
@@ -117,7 +118,7 @@ def detach(log: Path) -> None:
         os.setsid()
     end_with_parent(group=True)
     signal.signal(signal.SIGTERM, _raise_stopped)
-    with log.open("ab", buffering=0) as file:
+    with open_file(log, "ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False, buffering=1)

@@ -15,7 +15,7 @@ import tyro
 
 from vos_shared.errors import UserError
 from vos_shared.inputs import InputArguments
-from vos_shared.terminal import escaped
+from vos_shared.terminal import commands_escaped, escaped
 
 if TYPE_CHECKING:
     from vos_shared.datasets import VideoSequence
@@ -94,7 +94,8 @@ def run_commands(prog: str, description: str, commands: Mapping[str, Callable[..
 
     def command() -> int | None:
         chosen: Command = tyro.extras.subcommand_cli_from_dict(dict(commands), prog=prog, description=description)
-        return chosen.run()
+        with commands_escaped():  # Not before: help may be coloured.
+            return chosen.run()
 
     sys.exit(run_cli(command, prog=prog))
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from vos_shared.files import open_file
+
 
 def is_cut_off(path: Path, container: str) -> bool:
     """Whether a piece of a file that holds frames or sound reaches beyond its end.
@@ -23,7 +25,7 @@ def is_cut_off(path: Path, container: str) -> bool:
     walk = _WALKS.get(container)
     if walk is None:
         return False
-    with path.open("rb") as file:
+    with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         return any(end > size for end in walk(file))
 

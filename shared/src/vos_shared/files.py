@@ -7,16 +7,16 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 
-def open_file(path: str | Path) -> BinaryIO:
-    """Open a regular file, or a link to one, for reading bytes.
+def open_file(path: str | Path, mode: Literal["rb", "ab"] = "rb") -> BinaryIO:
+    """Open a regular file, or a link to one, for reading bytes or adding some.
 
     Raises:
         OSError: it cannot be opened, or it is a pipe, a device or a socket; the text says so.
     """
-    return open(path, "rb", opener=_open_regular)
+    return open(path, mode, opener=_open_regular)
 
 
 def require_regular_file(path: str | Path) -> None:
@@ -63,7 +63,7 @@ def read_json(path: str | Path) -> Any:
 
 def _open_regular(path: str, flags: int) -> int:
     # Without O_NONBLOCK, opening a pipe waits for somebody who writes to it; regular files do not mind.
-    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # Python itself refuses folders.
         return descriptor

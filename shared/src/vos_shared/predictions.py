@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vos_shared.errors import BadResults
+from vos_shared.files import open_file
 from vos_shared.images import open_image
 from vos_shared.masks import VOID, describe_size
 from vos_shared.soft_masks import SoftMask, read_soft_mask
@@ -144,7 +145,7 @@ def _of_image(path: Path) -> SoftMask:
 
 def _array(path: Path) -> npt.NDArray[Any]:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return loaded

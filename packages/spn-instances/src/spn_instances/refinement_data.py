@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from spn_instances.images import network_input
+from vos_shared.datasets.names import read_lines
 from vos_shared.errors import BadDataset
 from vos_shared.masks import VOID, describe_size, ids_of, read_mask
 from vos_shared.method import Frame, ObjectMask
@@ -60,7 +61,7 @@ class ImageMasks:
         """
         listed = root / "ImageSets" / "Segmentation" / "train.txt"
         if listed.is_file():
-            names = listed.read_text(encoding="utf-8-sig").split()
+            names = read_lines(listed)
             images = [root / "JPEGImages" / f"{name}.jpg" for name in names]
             masks = root / "SegmentationClass"
         else:

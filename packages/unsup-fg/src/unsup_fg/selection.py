@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from vos_shared.atomic import write_json
 from vos_shared.errors import BadDataset, UserError
+from vos_shared.files import read_json
 from vos_shared.images import open_image
 
 
@@ -104,7 +104,7 @@ def read_selection(path: Path) -> list[SelectedSet]:
         BadDataset: missing, or not such a file.
     """
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = read_json(path)
         return [
             SelectedSet(
                 str(item["soft"]),
@@ -116,5 +116,5 @@ def read_selection(path: Path) -> list[SelectedSet]:
         ]
     except FileNotFoundError:
         raise BadDataset(f"{path} does not exist; write it with unsup-fg select") from None
-    except (ValueError, KeyError, TypeError, RecursionError) as reason:
+    except (ValueError, KeyError, TypeError) as reason:
         raise BadDataset(f"{path} is not a selection of unsup-fg select ({reason})") from reason

@@ -12,6 +12,7 @@ from typing import BinaryIO, Final, Self
 from unsup_fg.crc32c import masked_crc32c
 from vos_shared.atomic import atomic_path
 from vos_shared.errors import BadDataset
+from vos_shared.files import open_file
 
 Feature = list[bytes] | list[float] | list[int]
 Example = Mapping[str, Feature]
@@ -76,7 +77,7 @@ class RecordFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 size = file.seek(0, 2)
                 self._places = list(self._scan(file, size))
         except FileNotFoundError:
@@ -109,7 +110,7 @@ class RecordFile:
             BadDataset: damaged.
         """
         start, length = self._places[index]
-        with self.path.open("rb") as file:
+        with open_file(self.path) as file:
             file.seek(start)
             data, checksum = file.read(length), file.read(_FOOTER)
         if len(data) + len(checksum) < length + _FOOTER or masked_crc32c(data) != struct.unpack("<I", checksum)[0]:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from vos_shared.atomic import atomic_path
 from vos_shared.errors import BadWeights
+from vos_shared.files import open_file
 
 _CHUNK: Final = 1 << 20
 _TIMEOUT: Final = 30  # seconds without an answer
@@ -221,5 +222,5 @@ def _check(path: Path, shown: Path | str, entry: PublishedWeights, remedy: str) 
 
 
 def _digest(path: Path, algorithm: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
+    with open_file(path) as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()  # type: ignore[arg-type]  # It has `readinto`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import secrets
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from vos_shared.checkpoints.checking import require_finite
 from vos_shared.errors import BadWeights, MissingExtra
+from vos_shared.files import require_regular_file
 
 _SUFFIXES = (".index", ".meta", ".data-00000-of-00001")
 
@@ -32,9 +34,12 @@ def read_checkpoint(path: str | Path) -> dict[str, npt.NDArray[Any]]:
     Raises:
         BadWeights: no such checkpoint; it is damaged or incomplete; values are NaN or infinity.
         MissingExtra: TensorFlow is not installed.
+        OSError: a file of it is a pipe.
 
     """
     prefix = _prefix(Path(path))
+    for file in prefix.parent.glob(f"{glob.escape(prefix.name)}.data-*"):
+        require_regular_file(file)
     tensorflow = _tensorflow()
     try:
         reader = tensorflow.train.load_checkpoint(str(prefix))

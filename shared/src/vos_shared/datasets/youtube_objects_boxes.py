@@ -18,6 +18,7 @@ from vos_shared.datasets.names import choose
 from vos_shared.datasets.saliency import read_saliency_mask
 from vos_shared.datasets.sequence import VideoSequence
 from vos_shared.errors import BadDataset
+from vos_shared.files import read_text
 
 COLUMNS: Final = ("image", "xmin", "ymin", "xmax", "ymax")
 
@@ -80,11 +81,13 @@ def _name(image: str) -> str:
 def _rows(path: Path) -> list[tuple[str, Box]]:
     if not path.is_file():
         raise BadDataset(f"{path} does not exist; it must hold a header {','.join(COLUMNS)} and a row for each box")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        table = csv.DictReader(file)
+    try:
+        table = csv.DictReader(read_text(path, "utf-8-sig").splitlines())
         if tuple(table.fieldnames or ()) != COLUMNS:
             raise BadDataset(f"{path} begins with {table.fieldnames}; its header must be {','.join(COLUMNS)}")
         rows = [_row(path, line, row) for line, row in enumerate(table, start=2)]
+    except (csv.Error, UnicodeDecodeError) as reason:
+        raise BadDataset(f"{path} cannot be read: {reason}") from reason
     if not rows:
         raise BadDataset(f"{path} holds no box")
     return rows

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from vos_shared.atomic import atomic_path
 from vos_shared.errors import MissingExtra
+from vos_shared.files import open_file, read_bytes
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -55,8 +56,8 @@ class TrainingLog:
         try:
             for tag, value in values.items():
                 self._writer.add_scalar(tag, value, step)
-            with self.path.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps({"step": step, **context, **values}) + "\n")
+            with open_file(self.path, "ab") as lines:
+                lines.write(json.dumps({"step": step, **context, **values}).encode() + b"\n")
         except OSError as error:
             self._error = error
 
@@ -101,9 +102,9 @@ def _summary_writer() -> type[SummaryWriter]:
 
 
 def _drop_lines_from(path: Path, first_step: int) -> None:
-    if not path.is_file():
+    if not path.exists():
         return
-    kept = [line for line in path.read_bytes().splitlines() if _step_of(line) < first_step]
+    kept = [line for line in read_bytes(path).splitlines() if _step_of(line) < first_step]
     with atomic_path(path) as temporary:
         temporary.write_bytes(b"".join(line + b"\n" for line in kept))
 
