@@ -42,7 +42,7 @@ from vos_shared.cli import run_cli
 from vos_shared.checkpoints import safetensors_io
 from vos_shared.errors import BadVideo
 from vos_shared.runtime.distributed import fabric, rank, world_size
-from vos_shared.training.batches import read_batches
+from vos_shared.training.arguments import RunOptions
 from vos_shared.training.run import TrainingRun
 
 folder, failure = Path(sys.argv[1]), sys.argv[2]
@@ -60,10 +60,9 @@ def main():
     network = nn.Linear(2, 1)
     model, optimiser = lightning.setup(network, torch.optim.SGD(network.parameters(), lr=0.01))
     write = lambda path: safetensors_io.save(path, network.state_dict(), {})
-    options = dict(steps=4, write_weights=write, log_steps=4, resume=failure == "resume")
-    with TrainingRun(folder, lightning, network, optimiser, **options) as run:
-        batch = 4 // world_size()
-        for batch in run.over(read_batches(Samples(), lightning, first=run.step, steps=4, batch=batch, workers=0)):
+    options = RunOptions(folder, resume=failure == "resume")
+    with TrainingRun(options, lightning, network, optimiser, steps=4, write_weights=write, log_steps=4) as run:
+        for batch in run.batches(Samples(), 4 // world_size()):
             if failure == "memory" and rank() == 1 and run.step == 2:
                 raise MemoryError
             loss = model(batch).square().mean()

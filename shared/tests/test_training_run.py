@@ -21,7 +21,8 @@ from vos_shared.checkpoints.torch_pickle import load_torch
 from vos_shared.errors import BadVideo, BadWeights, UserError
 from vos_shared.runtime.distributed import fabric
 from vos_shared.training.agreement import only_run
-from vos_shared.training.batches import EpochOrder, StepSlots, read_batches
+from vos_shared.training.arguments import RunOptions
+from vos_shared.training.batches import EpochOrder, StepSlots
 from vos_shared.training.resume import ResumeFile
 from vos_shared.training.run import TrainingRun
 from vos_shared.training.snapshots import BestSnapshots
@@ -52,7 +53,8 @@ def train(
     rate: float = 0.01,
     workers: int = 0,
     minutes: float = 0,
-    **options: Any,
+    resume: bool = False,
+    **more: Any,
 ) -> Path | None:
     """A network with dropout and momentum; `before` and `after` are called around each step."""
     torch.manual_seed(0)
@@ -63,11 +65,11 @@ def train(
     def write(path: Path) -> None:
         safetensors_io.save(path, network.state_dict(), {"step": str(run.step)})
 
+    options = RunOptions(folder, resume, minutes, workers)
     with TrainingRun(
-        folder, lightning, network, optimiser, steps=steps, write_weights=write, minutes=minutes, log_steps=2, **options
+        options, lightning, network, optimiser, steps=steps, write_weights=write, log_steps=2, **more
     ) as run:
-        batches = read_batches(samples or Samples(), lightning, first=run.step, steps=steps, batch=2, workers=workers)
-        for batch in run.over(batches):
+        for batch in run.batches(samples or Samples(), 2):
             before(run)
             loss = model(batch).square().mean()
             optimiser.zero_grad()
@@ -330,11 +332,11 @@ def test_the_loss_scale_of_half_precision_is_kept(tmp_path: Path, monkeypatch: p
 def test_the_example_of_the_readme_trains_and_resumes(tmp_path: Path) -> None:
     example = Path(__file__).parents[1] / "examples" / "training_loop.py"
     body = example.read_text().partition('"""\n\n')[2]
-    assert len(body.splitlines()) <= 45
+    assert len(body.splitlines()) <= 40
     scope: dict[str, Any] = {"__name__": "example"}
     exec(compile(example.read_text(), str(example), "exec"), scope)
-    whole = scope["train"](tmp_path / "whole", steps=4)
-    scope["train"](tmp_path / "parts", steps=2)
-    parts = scope["train"](tmp_path / "parts", steps=4, resume=True)
+    whole = scope["train"](RunOptions(tmp_path / "whole"), steps=4)
+    scope["train"](RunOptions(tmp_path / "parts"), steps=2)
+    parts = scope["train"](RunOptions(tmp_path / "parts", resume=True), steps=4)
     expected, found = (safetensors_io.load(path)[0] for path in (whole, parts))
     assert all(torch.equal(found[name], value) for name, value in expected.items())

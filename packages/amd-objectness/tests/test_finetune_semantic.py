@@ -27,12 +27,12 @@ from amd_objectness.finetune_semantic import (
 )
 from amd_objectness.presets import SemanticSettings
 from amd_objectness.settings import Architecture
-from amd_objectness.training import RunOptions
 from vos_shared.datasets import voc2012
 from vos_shared.errors import UserError
 from vos_shared.masks import write_mask
 from vos_shared.runtime.distributed import fabric as make_fabric
 from vos_shared.testing import RunCommand
+from vos_shared.training.arguments import RunOptions
 
 TINY = SemanticSettings(batch=2, steps=4, crop=33, scale=(0.8, 1.2), learning_rate=0.01)
 

@@ -21,11 +21,12 @@ from amd_objectness.collapse import SHARE, STEPS, CollapseWatch
 from amd_objectness.losses import Losses, Objective
 from amd_objectness.presets import Sampling, TrainingSettings
 from amd_objectness.settings import Architecture
-from amd_objectness.training import RunOptions, train
+from amd_objectness.training import train
 from vos_shared.checkpoints import safetensors_io
 from vos_shared.errors import UserError
 from vos_shared.layers.sync_batch_norm import SyncBatchNorm2d, synchronise_batch_norms
 from vos_shared.runtime.distributed import fabric as make_fabric
+from vos_shared.training.arguments import RunOptions
 from vos_shared.video import Video
 
 SMALL = Architecture("resnet18", motion_size=(64, 64))
@@ -181,6 +182,7 @@ from amd_objectness.networks import SegmentHead
 from amd_objectness.settings import Architecture
 from torch import nn
 from vos_shared.runtime.distributed import fabric, world_size
+from vos_shared.training.arguments import RunOptions
 from vos_shared.video import Video
 
 training.LOG_STEPS = 1
@@ -194,7 +196,7 @@ model.decode_head2 = SegmentHead(8)
 model.decode_head2.dropout.p = 0  # Each process draws its own.
 lightning = fabric("cpu", devices=world_size())
 lightning.launch()
-training.train(model, videos, settings, training.RunOptions(Path(sys.argv[1]), minutes=60), lightning)
+training.train(model, videos, settings, RunOptions(Path(sys.argv[1]), minutes=60), lightning)
 """
 
 

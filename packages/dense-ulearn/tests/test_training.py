@@ -29,13 +29,14 @@ from dense_ulearn.presets import (
     TrainingSettings,
 )
 from dense_ulearn.settings import InferenceSettings
-from dense_ulearn.training import RunOptions, train
+from dense_ulearn.training import train
 from dense_ulearn.validation import Measured, Validation
 from vos_shared.datasets import davis2017
 from vos_shared.datasets.synthetic import write_davis_tree
 from vos_shared.errors import BadMask, BadVideo, BadWeights, UserError
 from vos_shared.method import ModelInfo
 from vos_shared.runtime.distributed import fabric as make_fabric
+from vos_shared.training.arguments import RunOptions
 from vos_shared.video import Video
 
 TINY = TrainingSettings(
@@ -66,7 +67,7 @@ def run_to_end(
     device: str = "cpu",
 ) -> dict[str, Tensor]:
     fabric = make_fabric(device, precision)
-    last = train(settings, clips, RunOptions(folder, resume=resume, minutes=0, workers=0), fabric)
+    last = train(settings, clips, RunOptions(folder, resume, minutes=0), fabric)
     assert last is not None
     return load_weights(last).state
 
@@ -147,7 +148,7 @@ def test_what_was_computed_before_a_bad_frame_is_not_lost(
 ) -> None:
     fragile = Unreadable(clips.videos, clips.sampling, clips.augmentation, clips.seed)
     fragile.missing = clip
-    run = RunOptions(tmp_path, minutes=60, workers=0)
+    run = RunOptions(tmp_path, minutes=60)
     with pytest.raises(BadVideo, match="frame 7"):
         train(TINY, fragile, run, make_fabric("cpu"))
     assert torch.load(tmp_path / "resume.pt")["step"] == steps
@@ -168,7 +169,7 @@ def test_a_validation_that_fails_loses_no_step(
         raise BadMask("mask 3 cannot be read")
 
     monkeypatch.setattr(Validation, "segmentation", unreadable)
-    run = RunOptions(tmp_path / "run", minutes=60, workers=0)
+    run = RunOptions(tmp_path / "run", minutes=60)
     with pytest.raises(BadMask, match="mask 3"):
         train(TINY, clips, run, make_fabric("cpu"), validation=validation)
     assert torch.load(run.folder / "resume.pt")["step"] == 2
@@ -222,8 +223,8 @@ def test_weights_of_another_network_are_refused() -> None:
 def test_validation_scores_both_layers_and_keeps_the_best(clips: ClipDataset, tmp_path: Path) -> None:
     write_davis_tree(tmp_path / "davis", clips=1, frames=6, size=(64, 80), objects=1)
     validation = Validation(davis2017(tmp_path / "davis", "val"))
-    run = RunOptions(tmp_path / "run", minutes=0, workers=0, keep=1)
-    train(TINY, clips, run, make_fabric("cpu"), validation=validation)
+    run = RunOptions(tmp_path / "run", minutes=0)
+    train(TINY, clips, run, make_fabric("cpu"), validation=validation, keep=1)
     measured = [line for line in logged(run.folder) if "val/main" in line]
     assert [line["epoch"] for line in measured] == [0, 1]
     pictures = EventAccumulator(str(run.folder / "tensorboard"), {"images": 0}).Reload().Tags()["images"]
@@ -241,7 +242,7 @@ def test_a_resumed_run_must_beat_the_best_score_that_it_knows_and_no_other(
     """A killed run may have kept snapshots of steps that the resumed one does again."""
     write_davis_tree(tmp_path / "davis", clips=1, frames=6, size=(64, 80), objects=1)
     validation = Validation(davis2017(tmp_path / "davis", "val"))
-    run = RunOptions(tmp_path / "run", minutes=60, workers=0)
+    run = RunOptions(tmp_path / "run", minutes=60)
     listed, scores = run.folder / "best" / "scores.json", iter([0.5, 0.7])
     monkeypatch.setattr(Validation, "measure", lambda *_: Measured({}, {}, "key", next(scores)))
     train(replace(TINY, epochs=0), clips, run, make_fabric("cpu"), validation=validation)

@@ -24,6 +24,7 @@ from osmn.settings import OnlineSettings
 from osmn.training import train
 from vos_shared.errors import BadDataset, UserError
 from vos_shared.runtime.distributed import fabric
+from vos_shared.training.arguments import RunOptions
 
 TINY = SampleSettings(size=(48, 64), scales=(1.0, 0.75), scale_value=0.00787)
 
@@ -48,7 +49,7 @@ def train_tiny(
     model = initialise(OSMN(Architecture("lite", head_width=8)))
     ours = fabric("cpu")
     ours.launch()
-    path = train(model, stills, TINY, settings, folder, ours, resume=resume, workers=workers)
+    path = train(model, stills, TINY, settings, RunOptions(folder, resume, workers=workers), ours)
     assert path is not None
     return read_weights(path).model.state_dict()
 
@@ -137,7 +138,7 @@ def test_the_rate_of_each_step_reaches_the_optimiser(stills: StillImages, tmp_pa
     settings = TrainingSettings(steps=40, batch_size=1, learning_rate=1e-3, drop_at=30)
     tiny = replace(TINY, size=(32, 64), scales=(1.0,))
     model = initialise(OSMN(Architecture("lite", head_width=8)))
-    train(model, stills, tiny, settings, tmp_path, fabric("cpu"))
+    train(model, stills, tiny, settings, RunOptions(tmp_path), fabric("cpu"))
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [(line["step"], line["train/lr"]) for line in lines] == [(20, 1e-3), (40, pytest.approx(1e-4))]
     rates = [group["lr"] for group in torch.load(tmp_path / "resume.pt")["optimiser"]["param_groups"]]
@@ -149,7 +150,7 @@ def test_dropout_is_the_same_after_a_stop(stills: StillImages, tmp_path: Path) -
         torch.manual_seed(0)
         model = initialise(OSMN(Architecture("deeplab", visual=False)))
         settings = TrainingSettings(steps=steps, batch_size=1, learning_rate=1e-3, drop_at=None)
-        path = train(model, stills, TINY, settings, tmp_path / name, fabric("cpu"), resume=resume)
+        path = train(model, stills, TINY, settings, RunOptions(tmp_path / name, resume), fabric("cpu"))
         assert path is not None
         return read_weights(path).model.state_dict()
 

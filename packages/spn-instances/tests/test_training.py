@@ -15,10 +15,12 @@ from spn_instances.cli import main
 from spn_instances.data import FirstFrame, TrainingSamples
 from spn_instances.networks import RefinementNet, ResNetF
 from spn_instances.settings import CODE, RefinementSettings, SampleSettings, SolverSettings
-from spn_instances.training import optimiser_of, set_rate, train
+from spn_instances.training import optimiser_of, rate_for, train
 from spn_instances.training_refinement import optimiser_of as refinement_optimiser
 from vos_shared.datasets.synthetic import write_new_davis_tree
 from vos_shared.testing import RunCommand
+from vos_shared.training.arguments import RunOptions
+from vos_shared.training.optimisers import set_rate
 
 
 def bright_square() -> FirstFrame:
@@ -38,7 +40,7 @@ def fabric() -> Fabric:
 def test_the_loss_falls(tiny: ResNetF, tmp_path: Path, fabric: Fabric) -> None:
     samples = TrainingSamples(bright_square(), SampleSettings(size=None), 0)
     solver = SolverSettings(steps=40, learning_rate=2e-6, momentum=0.9)
-    last = train(tiny, samples, solver, tmp_path / "run", fabric)
+    last = train(tiny, samples, solver, RunOptions(tmp_path / "run"), fabric)
     assert last is not None
     lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
     first, second = (float(line.split('"train/balanced": ')[1].split(",")[0]) for line in lines[:2])
@@ -48,7 +50,8 @@ def test_the_loss_falls(tiny: ResNetF, tmp_path: Path, fabric: Fabric) -> None:
 
 def test_the_solver_is_caffes(tiny: ResNetF) -> None:
     optimiser = optimiser_of(tiny, CODE)
-    assert set_rate(optimiser, CODE.rate(0), torch.zeros(1, 3, 480, 854)) == 1e-10
+    set_rate(optimiser, rate_for(torch.zeros(1, 3, 480, 854), CODE, 0))
+    assert rate_for(torch.zeros(1, 3, 240, 427), CODE, 0) == pytest.approx(4e-10)
     others, biases = optimiser.param_groups
     assert (others["lr"], others["weight_decay"], others["momentum"]) == (1e-10, 5e-4, 0.99)
     assert (biases["lr"], biases["weight_decay"]) == (2e-10, 0)

@@ -18,6 +18,7 @@ from unsup_fg.tfrecords import RecordWriter
 from unsup_fg.training import train
 from vos_shared.errors import BadDataset, UserError
 from vos_shared.runtime.distributed import fabric
+from vos_shared.training.arguments import RunOptions
 
 LOWRES = Architecture("lowres", 1 / 64)
 SETTINGS = TrainingSettings(steps=4, batch=2, resized=160, save_steps=2)
@@ -42,7 +43,7 @@ def trained(
 ) -> dict[str, torch.Tensor]:
     ours = fabric("cpu")
     ours.launch()
-    path = train(architecture, Records(shards), settings, folder, ours, resume=resume)
+    path = train(architecture, Records(shards), settings, RunOptions(folder, resume), ours)
     assert path is not None
     return load_weights(path).network.state_dict()
 
@@ -87,7 +88,7 @@ def test_evalseg_learns_labels_and_resumes(tmp_path: Path) -> None:
     longer = replace(settings, steps=40, batch=5, learning_rate=3e-3)
     trained(tmp_path / "records", tmp_path / "longer", longer, architecture)
     losses = [json.loads(line) for line in (tmp_path / "longer" / "log.jsonl").read_text().splitlines()]
-    assert losses[-1]["loss"] < 0.7 * losses[0]["loss"]
+    assert losses[-1]["train/loss"] < 0.7 * losses[0]["train/loss"]
 
 
 def test_what_cannot_be_trained_is_one_line(shards: Path, tmp_path: Path) -> None:

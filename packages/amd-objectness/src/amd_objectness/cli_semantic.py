@@ -39,7 +39,6 @@ class FinetuneSemantic(RunArguments):
         """Train, report."""
         from amd_objectness.checkpoints import load_weights
         from amd_objectness.finetune_semantic import finetune, network_for
-        from amd_objectness.training import RunOptions
         from vos_shared.datasets import voc2012
         from vos_shared.runtime.seeding import seed_everything
 
@@ -50,8 +49,7 @@ class FinetuneSemantic(RunArguments):
         seed_everything(self.settings.seed)  # Of the new head.
         model = network_for(loaded)
         data = f"backbone of {loaded.description}, fine-tuned on VOC 2012 {Path(self.split).stem}"
-        options = RunOptions(self.output, self.resume, self.minutes, self.workers, data)
-        last = finetune(model, images, self.settings, options, fabric)
+        last = finetune(model, images, self.settings, self.run_options(data), fabric)
         if last is not None and fabric.is_global_zero:
             self._report(model, judged)
         return self.ended(last, fabric)

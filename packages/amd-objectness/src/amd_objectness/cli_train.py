@@ -34,7 +34,7 @@ class TrainArguments(RunArguments):
         Returns:
             The exit code.
         """
-        from amd_objectness.training import RunOptions, train
+        from amd_objectness.training import train
         from vos_shared.training.agreement import together
 
         if self.resume and self.weights is not None:
@@ -43,8 +43,7 @@ class TrainArguments(RunArguments):
         model = self._model()
         fabric = self.launch()
         videos = together(find_videos, fabric)  # The first process decodes video files, others find the frames.
-        options = RunOptions(self.output, self.resume, self.minutes, self.workers, data)
-        return self.ended(train(model, videos, self.settings, options, fabric), fabric)
+        return self.ended(train(model, videos, self.settings, self.run_options(data), fabric), fabric)
 
     def _model(self) -> AMD:
         from amd_objectness.checkpoints import load_weights, untrained

@@ -7,7 +7,7 @@ here is a stand-in: the head is that of the segments with 21 outputs, the values
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -34,14 +34,14 @@ from vos_shared.masks import VOID, describe_size
 from vos_shared.method import Frame, ObjectMask
 from vos_shared.metrics.segmentation import ConfusionMatrix
 from vos_shared.results import fingerprint
-from vos_shared.training.batches import EpochOrder, read_batches
-from vos_shared.training.optimisers import power_decay
-from vos_shared.training.run import TrainingRun
+from vos_shared.training.arguments import RunOptions
+from vos_shared.training.batches import EpochOrder
+from vos_shared.training.optimisers import power_decay, set_rate
+from vos_shared.training.run import TrainingRun, unchanged
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from amd_objectness.training import RunOptions
     from vos_shared.datasets import VideoSequence
 
 LOG_STEPS: Final = 10
@@ -169,27 +169,21 @@ def finetune(
     )
     objective, optimiser = fabric.setup(Objective(model), sgd)
     with TrainingRun(
-        options.folder,
+        options,
         fabric,
         model,
         optimiser,
         steps=settings.steps,
         seed=settings.seed,
         write_weights=lambda path: save_fcn(path, model, f"{options.data}, {run.step} steps"),
-        minutes=options.minutes,
         log_steps=LOG_STEPS,
-        resume=options.resume,
         must_match=_circumstances(model, sequences, settings),
         remedy="lower --learning-rate",
     ) as run:
         samples = VocSamples(sequences, settings, settings.batch * fabric.world_size)
-        batches = read_batches(
-            samples, fabric, first=run.step, steps=settings.steps, batch=settings.batch, workers=options.workers
-        )
-        for batch in run.over(batches):
+        for batch in run.batches(samples, settings.batch):
             rate = settings.learning_rate * power_decay(run.step, settings.steps, settings.power)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
+            set_rate(optimiser, rate)
             loss = objective(batch)
             optimiser.zero_grad()
             fabric.backward(loss)
@@ -200,9 +194,11 @@ def finetune(
 
 def _circumstances(model: FCN, sequences: Sequence[VideoSequence], settings: SemanticSettings) -> dict[str, object]:
     """What must be the same when a run goes on."""
-    fixed = {name.replace("_", " "): value for name, value in asdict(settings).items()}
     names = fingerprint([sequence.name for sequence in sequences])
-    return fixed | {"channels of the backbone": model.backbone.channels, "images (hash of their names)": names}
+    return unchanged(settings) | {
+        "channels of the backbone": model.backbone.channels,
+        "images (hash of their names)": names,
+    }
 
 
 @torch.inference_mode()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +21,9 @@ from amd_objectness.pictures import training_picture
 from amd_objectness.presets import TrainingSettings
 from vos_shared.layers.sync_batch_norm import synchronise_batch_norms
 from vos_shared.results import fingerprint
-from vos_shared.training.batches import read_batches
-from vos_shared.training.run import TrainingRun
+from vos_shared.training.arguments import RunOptions
+from vos_shared.training.optimisers import set_rate
+from vos_shared.training.run import TrainingRun, unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,25 +34,6 @@ if TYPE_CHECKING:
 
 LOG_STEPS = 10
 """Steps over which logged losses are averaged, as in the release."""
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """Where a run writes, and how often.
-
-    Attributes:
-        folder: of the run.
-        resume: go on from its resume file.
-        minutes: wall time between two saves.
-        workers: processes that read pairs.
-        data: what was trained on, in words, for the weights' metadata.
-    """
-
-    folder: Path
-    resume: bool = False
-    minutes: float = 5.0
-    workers: int = 0
-    data: str = "videos"
 
 
 def train(
@@ -81,28 +62,22 @@ def train(
     objective, optimiser = fabric.setup(plain, Adam(model.parameters(), rates.lr, weight_decay=rates.weight_decay))
     watch = CollapseWatch()
     with TrainingRun(
-        options.folder,
+        options,
         fabric,
         model,
         optimiser,
         steps=settings.steps,
         seed=settings.seed,
         write_weights=lambda path: save_weights(path, _weights(model, run, settings, options)),
-        minutes=options.minutes,
         log_steps=LOG_STEPS,
-        resume=options.resume,
         must_match=_circumstances(model, videos, settings),
         extra={"collapse": watch},
         remedy="lower --lr",
     ) as run:
         pairs = TrainingPairs(videos, settings.sampling, settings.batch * fabric.world_size, settings.seed)
-        batches = read_batches(
-            pairs, fabric, first=run.step, steps=settings.steps, batch=settings.batch, workers=options.workers
-        )
-        for batch in run.over(batches):
+        for batch in run.batches(pairs, settings.batch):
             rate = rates.rate(run.step, settings.steps)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
+            set_rate(optimiser, rate)
             images = batch.float() / 255  # [B, 2, 3, S, S]
             losses: Losses = objective(images)
             optimiser.zero_grad()
@@ -167,8 +142,7 @@ def test_side(settings: TrainingSettings) -> int:
 
 def _circumstances(model: AMD, videos: Sequence[Video], settings: TrainingSettings) -> dict[str, object]:
     """What must be the same when a run goes on."""
-    fixed = {name.replace("_", " "): value for name, value in asdict(settings).items() if name != "picture_steps"}
-    return fixed | {
+    return unchanged(settings, {"picture_steps"}) | {
         "network": model.architecture,
         "number of videos": len(videos),
         "videos (hash of their names)": fingerprint([video.name for video in videos]),

@@ -40,7 +40,7 @@ class TrainArguments(RunArguments):
             The exit code.
         """
         from dense_ulearn.data import ClipDataset
-        from dense_ulearn.training import RunOptions, train
+        from dense_ulearn.training import train
         from vos_shared.training.agreement import together
 
         settings = self.settings
@@ -49,8 +49,8 @@ class TrainArguments(RunArguments):
         fabric = self.launch()
         videos = together(find_videos, fabric)  # The first process decodes video files, others find the frames.
         clips = ClipDataset(videos, settings.sampling, settings.augmentation, settings.seed)
-        options = RunOptions(self.output, self.resume, self.minutes, self.workers, self.keep, data)
-        last = train(settings, clips, options, fabric, validation=validation, weights=weights)
+        options = self.run_options(data)
+        last = train(settings, clips, options, fabric, validation=validation, weights=weights, keep=self.keep)
         return self.ended(last, fabric)
 
     def check(self) -> None:

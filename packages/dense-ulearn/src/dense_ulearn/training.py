@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,33 +19,12 @@ from dense_ulearn.sources import video_names
 from dense_ulearn.validation import Validation
 from vos_shared.checkpoints import safetensors_io
 from vos_shared.results import fingerprint
-from vos_shared.training.batches import read_batches
-from vos_shared.training.run import TrainingRun
+from vos_shared.training.arguments import RunOptions
+from vos_shared.training.run import TrainingRun, unchanged
 from vos_shared.training.snapshots import BestSnapshots
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """Where a run writes, and how often.
-
-    Attributes:
-        folder: of the run: `resume.pt`, `last.safetensors`, `best/`, `log.jsonl`, `tensorboard/`.
-        resume: go on from `resume.pt`.
-        minutes: wall time between two saves.
-        workers: processes that prepare clips.
-        keep: how many improved snapshots stay in `best/`.
-        data: describes the training data, for the snapshots' metadata.
-    """
-
-    folder: Path
-    resume: bool = False
-    minutes: float = 5.0
-    workers: int = 2
-    keep: int = 3
-    data: str = ""
 
 
 def train(
@@ -56,6 +35,7 @@ def train(
     *,
     validation: Validation | None = None,
     weights: dict[str, Tensor] | None = None,
+    keep: int = 3,
 ) -> Path | None:
     """Train to the end, or until the first SIGTERM or Ctrl-C.
 
@@ -66,6 +46,7 @@ def train(
         fabric: launched; every process calls this function.
         validation: what to measure after epochs.
         weights: state dict to start from.
+        keep: how many improved snapshots stay in `best/`.
 
     Returns:
         The last snapshot, or None where the run was asked to stop early (it can be resumed).
@@ -77,17 +58,15 @@ def train(
     """
     objective = Objective(settings, fabric, weights)
     epoch_steps = steps_per_epoch(settings, len(clips), fabric.world_size)
-    best = BestSnapshots(options.folder / "best", options.keep)
+    best = BestSnapshots(options.folder / "best", keep)
     with TrainingRun(
-        options.folder,
+        options,
         fabric,
         objective.network,
         objective.optimiser,
         steps=(settings.epochs + 1) * epoch_steps,
         seed=settings.seed,
         write_weights=lambda path: snapshot(path, max(run.step - 1, 0) // epoch_steps, {}),
-        minutes=options.minutes,
-        resume=options.resume,
         must_match=_circumstances(settings, clips, validation),
         extra={"best": best} if fabric.is_global_zero else {},
         remedy="with a lower --lr or a higher --temperature",
@@ -95,7 +74,7 @@ def train(
 
         def snapshot(path: Path, epoch: int, more: Mapping[str, object]) -> None:
             facts = {
-                "description": f"trained on {options.data or 'videos'}, {run.step} steps",
+                "description": f"trained on {options.data}, {run.step} steps",
                 "step": run.step,
                 "epoch": epoch,
                 "hours": f"{run.seconds / 3600:.2f}",
@@ -117,10 +96,7 @@ def train(
             best.offer(found.score, name, lambda path: snapshot(path, epoch, more))
 
         samples = TrainingClips(clips, settings, fabric.world_size)
-        batches = read_batches(
-            samples, fabric, first=run.step, steps=run.steps, batch=settings.batch, workers=options.workers
-        )
-        for views in run.over(batches):
+        for views in run.batches(samples, settings.batch):
             epoch, position = divmod(run.step, epoch_steps)
             last = position == epoch_steps - 1
             _step(objective, views, run, epoch, last=last)
@@ -144,8 +120,7 @@ def _step(objective: Objective, views: Views[Tensor], run: TrainingRun, epoch: i
 
 def _circumstances(settings: TrainingSettings, clips: ClipDataset, validation: Validation | None) -> dict[str, object]:
     """What must be the same when a run goes on: all but its length."""
-    fixed = {name.replace("_", " "): value for name, value in asdict(settings).items() if name != "epochs"}
-    return fixed | {
+    return unchanged(settings, {"epochs"}) | {
         "number of videos": len(clips),
         "videos (hash of their names)": fingerprint(video_names(clips.videos)),
         "validation on": validation.names if validation else "nothing",

@@ -57,20 +57,8 @@ class TrainArguments(RunArguments):
         model, scale_value = self._model()
         masktrack = model.architecture.base_model == "masktrack"
         samples = replace(self.samples, scale_value=scale_value, mask_guide=masktrack)
-        description = f"osmn {model.architecture.base_model}, trained on {data}"
-        last = train(
-            model,
-            source,
-            samples,
-            self.settings,
-            self.output,
-            fabric,
-            resume=self.resume,
-            minutes=self.minutes,
-            workers=self.workers,
-            notes={"description": description, "shorter_side": self._shorter_side(model)},
-        )
-        return self.ended(last, fabric)
+        side, options = self._shorter_side(model), self.run_options(data)
+        return self.ended(train(model, source, samples, self.settings, options, fabric, shorter_side=side), fabric)
 
     def _model(self) -> tuple[Any, float]:
         """The network with its start values, and the factor of the normalised pixels that fits it.
@@ -91,9 +79,9 @@ class TrainArguments(RunArguments):
         scale_value = LITE_SCALE if self.variant == "lite" else 1.0
         return starting_model(architecture, self.weights, scale_value), scale_value
 
-    def _shorter_side(self, model: Any) -> str:
+    def _shorter_side(self, model: Any) -> int | None:
         """Frames' shorter side at test time; after photographs it is given for lite only, which sees small frames."""
-        return str(min(self.samples.size)) if model.architecture.base_model == "lite" else ""
+        return min(self.samples.size) if model.architecture.base_model == "lite" else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,9 +154,9 @@ class TrainOnVideos(TrainArguments):
 
         return self.start_training(find, self.dataset)
 
-    def _shorter_side(self, model: Any) -> str:
+    def _shorter_side(self, model: Any) -> int:
         """That of the training frames, so that objects are as large as in training."""
-        return str(min(self.samples.size))
+        return min(self.samples.size)
 
 
 _VIDEOS: dict[str, Any] = {"output": tyro.MISSING, "root": tyro.MISSING}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +15,9 @@ from osmn.networks import OSMN
 from osmn.networks.lite import MobileNet
 from osmn.presets import SampleSettings, TrainingSettings
 from vos_shared.layers.losses import balanced_cross_entropy
-from vos_shared.training.batches import read_batches
-from vos_shared.training.optimisers import TensorFlowAdam
-from vos_shared.training.run import TrainingRun
+from vos_shared.training.arguments import RunOptions
+from vos_shared.training.optimisers import TensorFlowAdam, set_rate
+from vos_shared.training.run import TrainingRun, unchanged
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -67,13 +65,10 @@ def train(
     source: Source,
     samples: SampleSettings,
     settings: TrainingSettings,
-    folder: Path,
+    options: RunOptions,
     fabric: Fabric,
     *,
-    resume: bool = False,
-    minutes: float = 5.0,
-    workers: int = 0,
-    notes: Mapping[str, str] | None = None,
+    shorter_side: int | None = None,
 ) -> Path | None:
     """Train to the last step, or until it is asked to stop.
 
@@ -82,12 +77,9 @@ def train(
         source: of the examples.
         samples: how they become input.
         settings: of the run.
-        folder: gets snapshots, the resume file and logs.
+        options: the output folder and how often it is written.
         fabric: launched; decides device, precision and ranks.
-        resume: go on from the folder's resume file.
-        minutes: wall time between two saves.
-        workers: processes that read and augment samples.
-        notes: goes into the snapshots' metadata.
+        shorter_side: length that frames' shorter side is scaled to at test time, for the weights' metadata.
 
     Returns:
         The last snapshot, or None where the run was asked to stop early (it can be resumed).
@@ -99,48 +91,38 @@ def train(
     set_training_mode(model.to(memory_format=torch.channels_last), settings)
     optimiser = TensorFlowAdam([p for p in model.parameters() if p.requires_grad], lr=settings.learning_rate)
     objective, optimiser = fabric.setup(Objective(model), optimiser)
-    words = dict(notes or {})
+    description = f"osmn {model.architecture.base_model}, trained on {options.data}"
 
     def write_weights(path: Path) -> None:
-        facts = {"description": f"osmn, {run.step} steps", **words, "steps": str(run.step)}
+        facts = {"description": description, "shorter_side": str(shorter_side or ""), "steps": str(run.step)}
         save_weights(path, model, samples.scale_value, facts)
 
     with TrainingRun(
-        folder,
+        options,
         fabric,
         model,
         optimiser,
         steps=settings.steps,
         seed=settings.seed,
         write_weights=write_weights,
-        minutes=minutes,
         save_steps=settings.save_steps,
         log_steps=LOG_STEPS,
-        resume=resume,
-        must_match=_circumstances(model, source, samples, settings) | {"data": repr(words.get("description"))},
+        must_match=unchanged(settings, MAY_CHANGE)
+        | {
+            "network": model.architecture,
+            "samples": samples,
+            "examples": len(source),
+            "data": repr(description),
+        },
         remedy="lower --learning-rate",
     ) as run:
         stream = TrainingSamples(source, samples, settings.batch_size * fabric.world_size, settings.seed)
-        batches = read_batches(
-            stream, fabric, first=run.step, steps=settings.steps, batch=settings.batch_size, workers=workers
-        )
-        for batch in run.over(batches):
+        for batch in run.batches(stream, settings.batch_size):
             rate = settings.rate(run.step)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
+            set_rate(optimiser, rate)
             main, regulariser = objective(batch)
             optimiser.zero_grad()
             fabric.backward(main + regulariser)
             optimiser.step()
             run.finished({"train/main": main, "train/regulariser": regulariser}, {"train/lr": rate})
     return run.result
-
-
-def _circumstances(model: OSMN, source: Source, samples: SampleSettings, settings: TrainingSettings) -> dict[str, str]:
-    """What must be the same when a run goes on."""
-    fixed = {name.replace("_", " "): repr(value) for name, value in asdict(settings).items() if name not in MAY_CHANGE}
-    return fixed | {
-        "network": repr(model.architecture),
-        "samples": repr(samples),
-        "examples": repr(len(source)),
-    }

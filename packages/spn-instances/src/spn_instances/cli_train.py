@@ -95,22 +95,9 @@ class TrainParent(SolverArguments):
         seed_everything(settings.seed)
         model = self._model()
         where = self.pairs.name if self.pairs else f"{self.root.resolve().name} {self.split}"
-        notes = {
-            "description": f"spn-instances {model.architecture.trunk}, parent net trained on {where}",
-            "shorter_side": str(min(self.samples.size)) if self.samples.size else "",
-        }
-        last = train(
-            model,
-            TrainingSamples(source, self.samples, settings.seed),
-            settings,
-            self.output,
-            fabric,
-            resume=self.resume,
-            minutes=self.minutes,
-            workers=self.workers,
-            notes=notes,
-        )
-        return self.ended(last, fabric)
+        samples = TrainingSamples(source, self.samples, settings.seed)
+        options = self.run_options(f"parent net trained on {where}")
+        return self.ended(train(model, samples, settings, options, fabric), fabric)
 
     def _source(self) -> Source:
         from spn_instances.data import AnnotatedFrames, Pairs
@@ -184,17 +171,10 @@ class FineTuneArguments(SolverArguments, InputArguments):
         from spn_instances.networks import ResNetF
         from spn_instances.training import train
 
-        return train(
-            load_weights(self.weights, ResNetF).model,
-            TrainingSamples(FirstFrame(frame, label.astype(np.uint8)), self.samples, settings.seed),
-            settings,
-            folder,
-            fabric,
-            resume=(folder / RESUME).is_file(),
-            minutes=self.minutes,
-            workers=self.workers,
-            notes={"description": f"spn-instances, fine-tuned on the first frame of {folder.parent.name}"},
-        )
+        samples = TrainingSamples(FirstFrame(frame, label.astype(np.uint8)), self.samples, settings.seed)
+        options = self.run_options(f"fine-tuned on the first frame of {folder.parent.name}")
+        options = replace(options, folder=folder, resume=(folder / RESUME).is_file())
+        return train(load_weights(self.weights, ResNetF).model, samples, settings, options, fabric)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,18 +230,8 @@ class TrainRefinement(RunArguments):
         seed_everything(self.settings.seed)
         model = self._model()
         names = ", ".join(folder.resolve().name for folder in self.images)
-        last = train_refinement(
-            model,
-            RefinementSamples(source, self.settings.crop, self.settings.seed),
-            self.settings,
-            self.output,
-            fabric,
-            resume=self.resume,
-            minutes=self.minutes,
-            workers=self.workers,
-            notes={"description": f"spn-instances refinement, width {model.architecture.width}, trained on {names}"},
-        )
-        return self.ended(last, fabric)
+        samples = RefinementSamples(source, self.settings.crop, self.settings.seed)
+        return self.ended(train_refinement(model, samples, self.settings, self.run_options(names), fabric), fabric)
 
     def _model(self) -> RefinementNet:
         from spn_instances.checkpoints import load_weights

@@ -18,10 +18,11 @@ from spn_instances.losses import balanced_loss
 from spn_instances.networks import ResNetF
 from spn_instances.networks.trunks import Features
 from spn_instances.settings import OnlineSettings, SampleSettings, SolverSettings
-from spn_instances.training import Objective, optimiser_of, set_rate
+from spn_instances.training import Objective, optimiser_of, rate_for
 from vos_shared.errors import UserError
 from vos_shared.method import Frame, ObjectMask
 from vos_shared.runtime.device import autocast
+from vos_shared.training.optimisers import set_rate
 
 _SAMPLES = SampleSettings(size=None)
 
@@ -63,7 +64,7 @@ def fine_tune(model: ResNetF, examples: Examples, settings: OnlineSettings) -> R
         optimiser, objective = optimiser_of(tuned, solver), Objective(tuned)
         for step in range(solver.steps):
             batch = {name: value[None].to(device) for name, value in samples[step, 0].items()}
-            set_rate(optimiser, solver.rate(step), batch["image"])
+            set_rate(optimiser, rate_for(batch["image"], solver, step))
             _take_step(objective(batch)[0], optimiser, step)
     return _finished(tuned, settings.steps)
 
@@ -110,7 +111,7 @@ def _fine_tuned_head(
         for step in range(solver.steps):
             which = step % len(labels)
             label = labels[which]
-            set_rate(optimiser, solver.rate(step), label)
+            set_rate(optimiser, rate_for(label, solver, step))
             scores = tuned.head(features[which], (label.shape[1], label.shape[2]))
             _take_step(balanced_loss(scores.float(), label)[0], optimiser, step)
     return _finished(tuned, solver.steps)

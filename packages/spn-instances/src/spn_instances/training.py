@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +13,9 @@ from spn_instances.data import Sample, TrainingSamples
 from spn_instances.losses import balanced_loss
 from spn_instances.networks import ResNetF
 from spn_instances.settings import OFFICIAL_SIZE, SolverSettings
-from vos_shared.training.batches import read_batches
-from vos_shared.training.run import TrainingRun
+from vos_shared.training.arguments import RunOptions
+from vos_shared.training.optimisers import set_rate
+from vos_shared.training.run import TrainingRun, unchanged
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -51,25 +50,17 @@ def optimiser_of(model: ResNetF, settings: SolverSettings) -> SGD:
     return SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
 
 
-def set_rate(optimiser: Any, rate: float, image: Tensor) -> float:
-    """Set the learning rate for a batch of images [B, 3, H, W]; returns it."""
-    rate *= OFFICIAL_SIZE[0] * OFFICIAL_SIZE[1] / (image.shape[-2] * image.shape[-1])
-    for group in optimiser.param_groups:
-        group["lr"] = rate * group["multiplier"]
-    return rate
+def rate_for(image: Tensor, settings: SolverSettings, step: int) -> float:
+    """Learning rate for images [.., H, W]: the loss is a sum over pixels, and the solver's rate is for 480x854."""
+    return settings.rate(step) * (OFFICIAL_SIZE[0] * OFFICIAL_SIZE[1] / (image.shape[-2] * image.shape[-1]))
 
 
 def train(
     model: ResNetF,
     samples: TrainingSamples,
     settings: SolverSettings,
-    folder: Path,
+    options: RunOptions,
     fabric: Fabric,
-    *,
-    resume: bool = False,
-    minutes: float = 5.0,
-    workers: int = 0,
-    notes: Mapping[str, str] | None = None,
 ) -> Path | None:
     """Train to the last step, or until it is asked to stop.
 
@@ -77,12 +68,8 @@ def train(
         model: holds the start values.
         samples: to train on.
         settings: of the run.
-        folder: gets snapshots, the resume file and logs.
+        options: the output folder and how often it is written.
         fabric: launched; decides device, precision and ranks.
-        resume: go on from the folder's resume file.
-        minutes: wall time between two saves.
-        workers: processes that read and augment samples.
-        notes: goes into the snapshots' metadata.
 
     Returns:
         The last snapshot, or None where the run was asked to stop early (it can be resumed).
@@ -90,46 +77,39 @@ def train(
     Raises:
         UserError: as `TrainingRun`; samples that cannot be read (what was computed is saved).
     """
-    words = dict(notes or {})
+    description = f"spn-instances {model.architecture.trunk}, {options.data}"
+    size = samples.settings.size
     objective, optimiser = fabric.setup(Objective(model.train()), optimiser_of(model, settings))
 
     def write_weights(path: Path) -> None:
-        facts = {"description": f"spn-instances foreground, {run.step} steps", **words, "steps": str(run.step)}
+        facts = {"description": description, "shorter_side": str(min(size)) if size else "", "steps": str(run.step)}
         save_weights(path, model, facts)
 
     with TrainingRun(
-        folder,
+        options,
         fabric,
         model,
         optimiser,
         steps=settings.steps,
         seed=settings.seed,
         write_weights=write_weights,
-        minutes=minutes,
         save_steps=settings.save_steps,
         log_steps=LOG_STEPS,
-        resume=resume,
-        must_match=_circumstances(model, samples, settings) | {"data": repr(words.get("description"))},
+        must_match=unchanged(settings, MAY_CHANGE)
+        | {
+            "network": model.architecture,
+            "samples": samples.settings,
+            "examples": len(samples.source),
+            "data": repr(description),
+        },
         remedy="lower --learning-rate",
     ) as run:
-        batches = read_batches(
-            samples, fabric, first=run.step, steps=settings.steps, batch=settings.batch_size, workers=workers
-        )
-        for batch in run.over(batches):
-            rate = set_rate(optimiser, settings.rate(run.step), batch["image"])
+        for batch in run.batches(samples, settings.batch_size):
+            rate = rate_for(batch["image"], settings, run.step)
+            set_rate(optimiser, rate)
             balanced, plain = objective(batch)
             optimiser.zero_grad()
             fabric.backward(balanced)
             optimiser.step()
             run.finished({"train/balanced": balanced, "train/loss": plain}, {"train/lr": rate})
     return run.result
-
-
-def _circumstances(model: ResNetF, samples: TrainingSamples, settings: SolverSettings) -> dict[str, str]:
-    """What must be the same when a run goes on."""
-    fixed = {name.replace("_", " "): repr(value) for name, value in asdict(settings).items() if name not in MAY_CHANGE}
-    return fixed | {
-        "network": repr(model.architecture),
-        "samples": repr(samples.settings),
-        "examples": repr(len(samples.source)),
-    }

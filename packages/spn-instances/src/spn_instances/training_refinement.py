@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +14,9 @@ from spn_instances.networks import RefinementNet
 from spn_instances.refinement_data import RefinementSamples, Sample
 from spn_instances.settings import RefinementSettings
 from vos_shared.masks import VOID
-from vos_shared.training.batches import read_batches
-from vos_shared.training.run import TrainingRun
+from vos_shared.training.arguments import RunOptions
+from vos_shared.training.optimisers import set_rate
+from vos_shared.training.run import TrainingRun, unchanged
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -58,44 +57,33 @@ def train_refinement(
     model: RefinementNet,
     samples: RefinementSamples,
     settings: RefinementSettings,
-    folder: Path,
+    options: RunOptions,
     fabric: Fabric,
-    *,
-    resume: bool = False,
-    minutes: float = 5.0,
-    workers: int = 0,
-    notes: Mapping[str, str] | None = None,
 ) -> Path | None:
     """Train to the last step, or until it is asked to stop; arguments as of `spn_instances.training.train`."""
-    words = dict(notes or {})
+    description = f"spn-instances refinement, width {model.architecture.width}, trained on {options.data}"
     objective, optimiser = fabric.setup(Objective(model.train()), optimiser_of(model, settings))
 
     def write_weights(path: Path) -> None:
-        facts = {"description": f"spn-instances refinement, {run.step} steps", **words, "steps": str(run.step)}
-        save_weights(path, model, facts)
+        save_weights(path, model, {"description": description, "steps": str(run.step)})
 
     with TrainingRun(
-        folder,
+        options,
         fabric,
         model,
         optimiser,
         steps=settings.steps,
         seed=settings.seed,
         write_weights=write_weights,
-        minutes=minutes,
         save_steps=settings.save_steps,
         log_steps=LOG_STEPS,
-        resume=resume,
-        must_match=_circumstances(model, samples, settings) | {"data": repr(words.get("description"))},
+        must_match=unchanged(settings, MAY_CHANGE)
+        | {"network": model.architecture, "examples": len(samples.source), "data": repr(description)},
         remedy="lower --learning-rate",
     ) as run:
-        batches = read_batches(
-            samples, fabric, first=run.step, steps=settings.steps, batch=settings.batch_size, workers=workers
-        )
-        for batch in run.over(batches):
+        for batch in run.batches(samples, settings.batch_size):
             rate = settings.rate(run.step)
-            for group in optimiser.param_groups:
-                group["lr"] = rate * group["multiplier"]
+            set_rate(optimiser, rate)
             loss = objective(batch)
             optimiser.zero_grad()
             fabric.backward(loss)
@@ -103,11 +91,3 @@ def train_refinement(
             optimiser.step()
             run.finished({"train/loss": loss}, {"train/lr": rate})
     return run.result
-
-
-def _circumstances(
-    model: RefinementNet, samples: RefinementSamples, settings: RefinementSettings
-) -> dict[str, str]:  # fmt: skip
-    """What must be the same when a run goes on."""
-    fixed = {name.replace("_", " "): repr(value) for name, value in asdict(settings).items() if name not in MAY_CHANGE}
-    return fixed | {"network": repr(model.architecture), "examples": repr(len(samples.source))}

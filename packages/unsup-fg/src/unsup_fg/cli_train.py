@@ -36,18 +36,8 @@ class TrainNetwork(RunArguments):
         self.check()
         records = Records(*self.records)
         fabric = self.launch()
-        last = train(
-            architecture,
-            records,
-            self.settings,
-            self.output,
-            fabric,
-            resume=self.resume,
-            minutes=self.minutes,
-            workers=self.workers,
-            notes={"records": f"{len(records)} in {', '.join(folder.resolve().name for folder in self.records)}"},
-        )
-        return self.ended(last, fabric)
+        options = self.run_options(f"{len(records)} in {', '.join(folder.resolve().name for folder in self.records)}")
+        return self.ended(train(architecture, records, self.settings, options, fabric), fabric)
 
 
 if TYPE_CHECKING:

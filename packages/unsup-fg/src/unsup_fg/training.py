@@ -5,8 +5,6 @@ The loss is the mean squared error, and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,9 +20,9 @@ from unsup_fg.records import Records
 from unsup_fg.settings import Architecture
 from vos_shared.errors import UserError
 from vos_shared.runtime.seeding import seed_everything
-from vos_shared.training.batches import read_batches
-from vos_shared.training.optimisers import TensorFlowAdam
-from vos_shared.training.run import TrainingRun
+from vos_shared.training.arguments import RunOptions
+from vos_shared.training.optimisers import TensorFlowAdam, set_rate
+from vos_shared.training.run import TrainingRun, unchanged
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -69,13 +67,8 @@ def train(
     architecture: Architecture,
     records: Records,
     settings: TrainingSettings,
-    folder: Path,
+    options: RunOptions,
     fabric: Fabric,
-    *,
-    resume: bool = False,
-    minutes: float = 5.0,
-    workers: int = 0,
-    notes: Mapping[str, str] | None = None,
 ) -> Path | None:
     """Train a student or EvalSeg-Net to the last step, or until it is asked to stop.
 
@@ -83,12 +76,8 @@ def train(
         architecture: of the network, which starts from random values.
         records: frames and soft masks, and for EvalSeg-Net their labels.
         settings: of the run.
-        folder: gets weights, the resume file and logs.
+        options: the output folder and how often it is written.
         fabric: launched; decides device, precision and ranks.
-        resume: go on from the folder's resume file.
-        minutes: wall time between two saves.
-        workers: processes that read records.
-        notes: goes into the weights' metadata.
 
     Returns:
         The weights, or None where the run was asked to stop early (it can be resumed).
@@ -107,36 +96,30 @@ def train(
     objective, optimiser = fabric.setup(kind(network), optimiser)
 
     def write_weights(path: Path) -> None:
-        facts = {"description": f"{name}, {run.step} steps", **(notes or {}), "steps": str(run.step)}
+        facts = {"description": f"{name}, {run.step} steps", "records": options.data, "steps": str(run.step)}
         save_weights(path, network, architecture, facts)
 
     with TrainingRun(
-        folder,
+        options,
         fabric,
         network,
         optimiser,
         steps=settings.steps,
         seed=settings.seed,
         write_weights=write_weights,
-        minutes=minutes,
         save_steps=settings.save_steps,
         log_steps=LOG_STEPS,
-        resume=resume,
-        must_match=_circumstances(architecture, records, settings),
+        must_match=unchanged(settings, MAY_CHANGE) | {"network": architecture, "number of records": len(records)},
         remedy="lower --learning-rate",
     ) as run:
         samples = _samples(records, architecture, settings, settings.batch * fabric.world_size)
-        batches = read_batches(
-            samples, fabric, first=run.step, steps=settings.steps, batch=settings.batch, workers=workers
-        )
-        for batch in run.over(batches):
-            for group in optimiser.param_groups:
-                group["lr"] = settings.learning_rate
+        for batch in run.batches(samples, settings.batch):
+            set_rate(optimiser, settings.learning_rate)
             loss, mean = objective(batch)
             optimiser.zero_grad()
             fabric.backward(loss)
             optimiser.step()
-            run.finished({"loss": loss, "mean": mean})
+            run.finished({"train/loss": loss, "train/mean": mean}, {"train/lr": settings.learning_rate})
     return run.result
 
 
@@ -146,9 +129,3 @@ def _samples(
     if architecture.network == "evalseg":
         return EvalSegSamples(records, settings, per_step)
     return StudentSamples(records, architecture.network, settings, per_step)
-
-
-def _circumstances(architecture: Architecture, records: Records, settings: TrainingSettings) -> dict[str, str]:
-    """What must be the same when a run goes on."""
-    fixed = {name.replace("_", " "): repr(value) for name, value in asdict(settings).items() if name not in MAY_CHANGE}
-    return fixed | {"network": repr(architecture), "number of records": repr(len(records))}

@@ -19,6 +19,25 @@ RESUME: Final = "resume.pt"
 """The file in a run's folder from which it goes on."""
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """Where a run writes, how often, and how it reads.
+
+    Attributes:
+        folder: of the run: `RESUME`, last.safetensors, log.jsonl, tensorboard/.
+        resume: go on from `RESUME`.
+        minutes: wall time between two writes of `RESUME` and last.safetensors.
+        workers: processes that read samples; 0 reads in the training process.
+        data: describes the training data, for the metadata of the weights.
+    """
+
+    folder: Path
+    resume: bool = False
+    minutes: float = 5.0
+    workers: int = 0
+    data: str = "unnamed data"
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunArguments:
     """Where a run writes, and on which devices it runs."""
@@ -83,6 +102,10 @@ class RunArguments:
             raise UserError(f"training: {self.output} holds no run to go on with ({RESUME}); leave out --resume")
         if there and not self.resume:
             raise UserError(f"training: {self.output} already holds a run; choose another --output, or add --resume")
+
+    def run_options(self, data: str) -> RunOptions:
+        """Of this run; `data` describes the training data."""
+        return RunOptions(self.output, self.resume, self.minutes, self.workers, data)
 
     def ended(self, last: Path | None, fabric: Fabric) -> int:
         """Say how the run ended.

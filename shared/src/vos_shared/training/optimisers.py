@@ -47,6 +47,12 @@ class TensorFlowAdam(torch.optim.Optimizer):
         parameter.addcdiv_(state["mean"], state["square"].sqrt().add_(group["eps"]), value=-rate)
 
 
+def set_rate(optimiser: Any, rate: float) -> None:
+    """Set the learning rate of all parameter groups; a group's entry `multiplier` is a factor of its own."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group.get("multiplier", 1.0)
+
+
 def power_decay(step: int, steps: int, power: float = 1.0) -> float:
     """(1 - step / steps) ** power: from 1 to 0, and 0 after the last step ("poly" with 0.9, linear with 1)."""
     return float(max(1 - step / max(steps, 1), 0.0) ** power)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, nullcontext
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, Self, TypeVar
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from vos_shared.errors import BadWeights, UserError
@@ -28,13 +30,14 @@ from vos_shared.training.agreement import (
     own_or_other,
     require_no_run,
 )
-from vos_shared.training.arguments import RESUME
-from vos_shared.training.batches import lost_workers_told
+from vos_shared.training.arguments import RESUME, RunOptions
+from vos_shared.training.batches import lost_workers_told, read_batches
 from vos_shared.training.log import TrainingLog
 from vos_shared.training.resume import ResumeFile
 from vos_shared.training.stop import StopRequest
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from lightning_fabric import Fabric
 
 T = TypeVar("T")
@@ -60,31 +63,30 @@ class TrainingRun:
 
     All processes that train together take part. The loop of a method reads::
 
-        with TrainingRun(folder, fabric, network, optimiser, steps=1000, write_weights=write) as run:
-            for batch in run.over(read_batches(samples, fabric, first=run.step, steps=1000, batch=8, workers=2)):
+        with TrainingRun(options, fabric, network, optimiser, steps=1000, write_weights=write) as run:
+            for batch in run.batches(samples, 8):
                 loss = objective(batch)
                 optimiser.zero_grad()
                 fabric.backward(loss)
                 optimiser.step()
-                run.finished({"loss": loss})
+                run.finished({"train/loss": loss}, {"train/lr": rate})
         return run.result
 
     The global random generators are seeded by (seed, step, rank) before each step. So a run that is killed and resumed
     computes what an uninterrupted one does, dropout included.
 
     Args:
-        folder: of the run; holds `RESUME`, `LAST`, ``log.jsonl`` and ``tensorboard/``. Created if missing.
+        options: of the folder, which holds `RESUME`, `LAST`, ``log.jsonl`` and ``tensorboard/`` and is created if
+            missing, and of how often it is written.
         fabric: launched.
         network: holds the start values; as it was before `Fabric.setup`.
         optimiser: as `Fabric.setup` gave it.
         steps: of the whole run.
         write_weights: writes the snapshot; called with its path in the first process.
         seed: of the random numbers.
-        minutes: wall time between two saves; each rewrites `RESUME` and `LAST`.
         save_steps: also save after every so many steps.
         log_steps: steps over which logged losses are averaged.
-        resume: go on from `RESUME`.
-        must_match: text by name; a resumed run must have the same.
+        must_match: values by name; a resumed run must have the same.
         extra: what else is part of the state, by name.
         remedy: what helps against losses that are not finite.
 
@@ -96,7 +98,7 @@ class TrainingRun:
 
     def __init__(
         self,
-        folder: Path,
+        options: RunOptions,
         fabric: Fabric,
         network: nn.Module,
         optimiser: Any,
@@ -104,24 +106,22 @@ class TrainingRun:
         steps: int,
         write_weights: Callable[[Path], object],
         seed: int = 0,
-        minutes: float = 5.0,
         save_steps: int | None = None,
         log_steps: int = 10,
-        resume: bool = False,
         must_match: Mapping[str, object] | None = None,
         extra: Mapping[str, Stateful] | None = None,
         remedy: str = "lower the learning rate",
     ) -> None:
-        self.folder, self.fabric, self.network, self.optimiser = folder, fabric, network, optimiser
+        self.folder, self.fabric, self.network, self.optimiser = options.folder, fabric, network, optimiser
         self.steps, self.step, self.seconds = steps, 0, 0.0
         self._write_weights, self._seed, self._save_steps, self._log_steps = write_weights, seed, save_steps, log_steps
-        self._resume, self._remedy = resume, remedy
+        self._options, self._remedy = options, remedy
         self._must_match = {name: str(value) for name, value in (must_match or {}).items()} | {
             "number of processes": str(fabric.world_size),
             "precision": str(fabric.strategy.precision.precision),
         }
         self._extra = dict(extra or {})
-        self._file = ResumeFile(folder / RESUME, minutes)
+        self._file = ResumeFile(self.folder / RESUME, options.minutes)
         self._sums: dict[str, Tensor] = {}
         self._summed = 0
         self._stack = ExitStack()
@@ -144,7 +144,7 @@ class TrainingRun:
         with ExitStack() as stack:
             stack.enter_context(only_run(self.folder, self.fabric))
             stack.enter_context(leaving_others(self.folder, self.fabric))
-            if self._resume:
+            if self._options.resume:
                 self._restore()
             else:
                 require_no_run(self.folder, (RESUME, LAST, "log.jsonl", "best"), self.fabric)
@@ -155,7 +155,7 @@ class TrainingRun:
             full = self.fabric.strategy.precision.precision == "32-true"
             stack.enter_context(autocast(self.fabric.device, torch.float32) if full else nullcontext())
             stack.enter_context(lost_workers_told())
-            if not self._resume:  # A folder without the file holds no run.
+            if not self._options.resume:  # A folder without the file holds no run.
                 self.agree(self._save_state)
             self._stack = stack.pop_all()
         return self
@@ -164,6 +164,22 @@ class TrainingRun:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:  # fmt: skip
         return self._stack.__exit__(kind, error, trace)
+
+    def batches(self, samples: Dataset[Any], size: int) -> Iterator[Any]:
+        """The batches of the steps that remain, on the device of this process; see `over`.
+
+        Args:
+            samples: items by (step, slot), see `read_batches`.
+            size: samples a step and process.
+
+        Raises:
+            UserError: as `samples` raised it, in all processes.
+            OSError: the same.
+        """
+        workers = self._options.workers
+        return self.over(
+            read_batches(samples, self.fabric, first=self.step, steps=self.steps, batch=size, workers=workers)
+        )
 
     def over(self, batches: Iterable[T]) -> Iterator[T]:
         """The batches of the steps that remain, until the end or until any process is asked to stop.
@@ -325,6 +341,12 @@ class TrainingRun:
             f"training: the {what} at step {self.step}; start another run: {self._remedy}. "
             f"What {self.folder} holds is from before"
         )
+
+
+def unchanged(settings: DataclassInstance, may_change: Collection[str] = ()) -> dict[str, object]:
+    """The settings for `must_match`, by name in words, without those that a resumed run may change."""
+    names = [field.name for field in fields(settings) if field.name not in may_change]
+    return {name.replace("_", " "): getattr(settings, name) for name in names}
 
 
 def _seed_of(seed: int, step: int, rank: int) -> int:
