@@ -57,6 +57,19 @@ def test_quantised_davis_colours(tmp_path: Path, quantised: Image.Quantize) -> N
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), MASK)
 
 
+def test_white_converted_by_pillow(tmp_path: Path) -> None:
+    Image.fromarray(255 * ONE).convert("RGB").convert("P").save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), ONE)
+
+
+def test_colours_that_are_nobodys_say_nothing(tmp_path: Path) -> None:
+    """Few dots as well: what a network left of an object."""
+    mask = MASK.copy()
+    mask[::20, ::20] = 3
+    path = indexed(tmp_path / "mask.png", mask, [BLACK, GREEN, (255, 0, 0), (130, 140, 10)])
+    np.testing.assert_array_equal(read_mask(path), mask)
+
+
 def test_white_before_black(tmp_path: Path) -> None:
     path = indexed(tmp_path / "mask.png", 1 - ONE, [WHITE, BLACK])
     np.testing.assert_array_equal(read_mask(path), ONE)
@@ -111,8 +124,25 @@ def test_painted_masks_whose_meaning_is_certain(tmp_path: Path, make: Callable[[
     np.testing.assert_array_equal(read_prompt(path), expected)
 
 
+def converted(path: Path, dither: Image.Dither) -> None:
+    Image.fromarray(DAVIS_PALETTE[MASK]).convert("P", dither=dither).save(path)
+
+
 def dithered_palette(path: Path) -> None:
-    Image.fromarray(DAVIS_PALETTE[MASK]).convert("P").save(path)
+    other = Image.new("P", (1, 1))
+    other.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255])
+    Image.fromarray(DAVIS_PALETTE[MASK]).quantize(palette=other).save(path)
+
+
+def blended_octree(path: Path, colours: int) -> None:
+    """Of rising ids 2, 3 and 1, so that the most frequent colours come in another order."""
+    mask = np.zeros((90, 130), np.uint8)
+    for k, (left, right) in {2: (5, 50), 3: (60, 90), 1: (100, 115)}.items():
+        mask[20 : 20 + right - left, left:right] = k
+    y, x = np.ogrid[:90, :130]
+    mask[(x + 3 * y) % 130 < 25] = 0
+    small = Image.fromarray(DAVIS_PALETTE[mask]).resize((83, 57), Image.Resampling.BICUBIC)
+    small.quantize(colours, method=Image.Quantize.FASTOCTREE).save(path)
 
 
 def dithered_black_and_white(path: Path) -> None:
@@ -173,6 +203,10 @@ def transparent_object(path: Path) -> None:
     ("make", "says"),
     [
         (dithered_palette, r"mask\.png is dithered or blended.* without dithering and smooth edges"),
+        (lambda path: converted(path, Image.Dither.FLOYDSTEINBERG), r"colours of its palette contradict its numbers"),
+        (lambda path: converted(path, Image.Dither.NONE), r"contradict its numbers .*28 \(0, 153, 0\)\); paint each"),
+        (lambda path: blended_octree(path, 8), r"dithered or blended|contradict its numbers"),
+        (lambda path: blended_octree(path, 4), r"contradict its numbers"),
         (dithered_black_and_white, r"mask\.png is dithered or blended.* without dithering and smooth edges"),
         (red_before_black, r"colours of its palette contradict its numbers \(0 \(255, 0, 0\), 1 black\); paint each"),
         (blended_before_black, r"colours of its palette contradict its numbers .*; paint each"),

@@ -39,8 +39,8 @@ Colour = tuple[int, ...]
 def ids_in_palette(values: ObjectMask, colours: Colours) -> ObjectMask:
     """The ids of an indexed mask: its numbers, or what its colours say where those contradict the numbers.
 
-    They do if background, black or transparent, has another number than 0 and 0 is something else, and if the colours
-    are DAVIS' in another order. A palette of other colours alone says nothing.
+    They do if background, black or transparent, has another number than 0 and 0 is something else; if the colours are
+    DAVIS', or nearly, in another order; and if the palette is Pillow's for any picture. Other colours say nothing.
 
     Args:
         values: the numbers, uint8 [H, W].
@@ -61,7 +61,8 @@ def ids_in_palette(values: ObjectMask, colours: Colours) -> ObjectMask:
     ids = _ids_shown(list(shown.values()))
     background = set(shown.values()) & {_BLACK, ()}
     moved = _colour(colours, 0) not in background and any(shown[k] in background for k in shown if k > 0)
-    if not moved and (ids is None or not _in_another_order(shown)):
+    contradicts = moved or _is_pillows(palette) or _in_another_order(shown, nearly=ids is None)
+    if not contradicts:
         return values
     if ids is None or len(shown) < len(used):
         listed = ", ".join(f"{k} {_described(colour)}" for k, colour in list(shown.items())[:4])
@@ -99,10 +100,10 @@ def ids_in_colours(pixels: npt.NDArray[np.uint8]) -> ObjectMask | None:
 
 
 def is_dithered(ids: ObjectMask) -> bool:
-    """Whether objects are made of dots, as programs make them that convert colours to a palette which lacks them.
+    """Whether objects are dots or fine lines, as programs make them that convert colours to a palette without these.
 
-    Ids fill regions: of a region's pixels nearly all have a neighbour with the same id to the right or below. Of
-    dithered ones hardly any have, of most ids.
+    Ids fill regions: nearly all pixels of a region have a neighbour with the same id to the right or below. In
+    dithered and blended pictures many have not, of most ids.
     """
     ids = ids[ids.any(axis=1)]
     if np.count_nonzero(ids) < _FEW_PIXELS:
@@ -112,12 +113,12 @@ def is_dithered(ids: ObjectMask) -> bool:
     flat[:-1] |= ids[:-1] == ids[1:]
     pixels = np.bincount(ids.ravel(), minlength=256)[1:]
     flat_pixels = np.bincount(ids[flat], minlength=256)[1:]
-    there = pixels > 0
-    return float(np.median(flat_pixels[there] / pixels[there])) < 0.5
+    judged = pixels >= _FEW_PIXELS // 4
+    return bool(judged.any()) and float(np.median(flat_pixels[judged] / pixels[judged])) < 0.75
 
 
 _FEW_PIXELS: Final = 64
-"""Objects of so few pixels may be thin; nothing is told from them."""
+"""Nothing is told from fewer in a mask, nor from a quarter of them in an object, which may be thin."""
 
 
 def _colour(colours: Colours, number: int) -> Colour:
@@ -147,9 +148,23 @@ def _ids_shown(shown: list[Colour]) -> list[int] | None:
     return known if len(known) == len(ids) else None
 
 
-def _in_another_order(shown: dict[int, Colour]) -> bool:
-    """Whether a number shows the colour of another id. Greys do not count: many a palette has them."""
-    return any(_ID_OF_COLOUR.get(colour, k) != k for k, colour in shown.items() if len(set(colour)) > 1)
+def _is_pillows(palette: npt.NDArray[np.uint8]) -> bool:
+    """Whether it is the palette to which Pillow converts pictures by default: 6 steps of each channel, after 10."""
+    return np.array_equal(palette[10:226], np.indices((6, 6, 6)).reshape(3, -1).T[:, ::-1] * 51)
+
+
+def _in_another_order(shown: dict[int, Colour], *, nearly: bool) -> bool:
+    """Whether a number shows the colour of another id. Greys do not count: many a palette has them.
+
+    Args:
+        shown: colours by their numbers.
+        nearly: count only what is nearly the colour of a low id, and not the same: a mean of blended pixels.
+    """
+    coloured = {k: np.array(colour) for k, colour in shown.items() if len(set(colour)) > 1}
+    if not nearly:
+        return any(_ID_OF_COLOUR[shown[k]] != k for k in coloured)
+    distances = {k: np.abs(DAVIS_PALETTE[:21] - colour).max(axis=1) for k, colour in coloured.items()}
+    return any(0 < distance.min() <= 3 and distance.argmin() != k for k, distance in distances.items())
 
 
 def _described(colour: Colour) -> str:
