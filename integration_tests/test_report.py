@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -23,7 +27,9 @@ from comparison.report import Contents, render_report
 from comparison.report import pictures as report_pictures
 from comparison.report.pictures import take_pictures
 from comparison.statistics import bootstrap_interval
-from vos_shared.datasets import davis2017
+from vos_shared.datasets import VideoSequence, davis2017
+from vos_shared.masks import write_mask
+from vos_shared.video import Video, VideoWriter
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&"
 NAMES = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
@@ -122,6 +128,20 @@ def test_pictures_keep_to_their_budget(davis_root: Path, monkeypatch: pytest.Mon
     half = take_pictures(sequences, {"copy": masks}, show_truth=True)
     assert 0 < sum(pictures.size for pictures in half) <= budget
     assert all(len(pictures.shown) == len(pictures.masks["copy"]) < 6 for pictures in half)
+
+
+def test_pictures_are_shown_with_the_pixels_of_their_source(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "a.mp4", 10, pixel_aspect=Fraction(2)) as writer:
+        for value in (50, 100):
+            writer.write(np.full((40, 60, 3), value, np.uint8))
+    (tmp_path / "masks/a").mkdir(parents=True)
+    write_mask(tmp_path / "masks/a/00001.png", np.ones((40, 60), np.uint8))
+    sequence = VideoSequence("a", Video.open(tmp_path / "a.mp4"), {})
+    (pictures,) = take_pictures([sequence], {"copy": tmp_path / "masks"}, show_truth=False)
+    for uri in (*pictures.pictures, pictures.masks["copy"][1]):
+        assert uri is not None
+        with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as image:
+            assert image.size == (120, 40)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -89,15 +90,15 @@ def take_pictures(
 def _take(sequence: datasets.VideoSequence, rows: Mapping[str, Path], frames: int, show_truth: bool) -> Pictures:
     names = sequence.frame_names
     shown = sorted({round(i) for i in np.linspace(0, len(names) - 1, min(frames, len(names)))})
-    wanted = set(shown)
+    wanted, aspect = set(shown), sequence.video.pixel_aspect
     return Pictures(
         sequence.name,
         len(names),
         shown,
-        [_frame_uri(frame) for i, frame in enumerate(sequence.video) if i in wanted],
-        [_mask_uri(sequence.annotation(names[i])) for i in shown] if show_truth else None,
+        [_frame_uri(frame, aspect) for i, frame in enumerate(sequence.video) if i in wanted],
+        [_mask_uri(sequence.annotation(names[i]), aspect) for i in shown] if show_truth else None,
         {
-            label: [_mask_uri(_result(masks.get(names[i]), sequence.binary)) for i in shown]
+            label: [_mask_uri(_result(masks.get(names[i]), sequence.binary), aspect) for i in shown]
             for label, masks in ((label, mask_files(folder / sequence.name)) for label, folder in rows.items())
         },
     )
@@ -107,24 +108,25 @@ def _result(path: Path | None, binary: bool) -> ObjectMask | None:
     return None if path is None else read_mask(path, binary=binary)
 
 
-def _small(size: tuple[int, int]) -> tuple[int, int]:
-    width, height = size
-    factor = min(1.0, WIDTH / width)
-    return round(width * factor), max(1, round(height * factor))
+def _shown_size(size: tuple[int, int], aspect: Fraction) -> tuple[int, int]:
+    """Width and height with square pixels, of pixels whose width divided by height is `aspect`."""
+    width, height = size[0] * aspect, size[1]
+    factor = min(1, WIDTH / width)
+    return max(1, round(width * factor)), max(1, round(height * factor))
 
 
-def _frame_uri(frame: Frame) -> str:
+def _frame_uri(frame: Frame, aspect: Fraction) -> str:
     image = Image.fromarray(frame)
-    small = image.resize(_small(image.size), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    small = image.resize(_shown_size(image.size, aspect), Image.Resampling.LANCZOS, reducing_gap=2.0)
     return _uri(small, "jpeg", quality=JPEG_QUALITY)
 
 
-def _mask_uri(mask: ObjectMask | None) -> str | None:
+def _mask_uri(mask: ObjectMask | None, aspect: Fraction) -> str | None:
     """Grey PNG: a browser gives grey values back exactly, and they are the ids."""
     if mask is None:
         return None
     image = Image.fromarray(mask)
-    return _uri(image.resize(_small(image.size), Image.Resampling.NEAREST), "png", optimize=True)
+    return _uri(image.resize(_shown_size(image.size, aspect), Image.Resampling.NEAREST), "png", optimize=True)
 
 
 def _uri(image: Image.Image, kind: str, **options: int | bool) -> str:
