@@ -110,8 +110,8 @@ def _result(path: Path | None, binary: bool) -> ObjectMask | None:
 
 def _shown_size(size: tuple[int, int], aspect: Fraction) -> tuple[int, int]:
     """Width and height with square pixels, of pixels whose width divided by height is `aspect`."""
-    width, height = size[0] * aspect, size[1]
-    factor = min(1, WIDTH / width)
+    width, height = float(size[0] * aspect), size[1]
+    factor = min(1.0, WIDTH / width)
     return max(1, round(width * factor)), max(1, round(height * factor))
 
 
