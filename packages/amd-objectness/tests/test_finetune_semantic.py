@@ -155,6 +155,6 @@ def test_settings_that_cannot_be_used_are_refused(wrong: dict[str, object]) -> N
 
 def test_a_file_of_another_network_is_refused(tmp_path: Path, weights: Weights) -> None:
     save_weights(tmp_path / "amd.safetensors", weights)
-    with pytest.raises(UserError, match="weights of amd-objectness, not amd-objectness-fcn"):
+    with pytest.raises(UserError, match="weights of amd-objectness, not of amd-objectness-fcn"):
         load_fcn(tmp_path / "amd.safetensors")
     assert isinstance(FCN("resnet18"), torch.nn.Module)

@@ -203,7 +203,7 @@ def test_weights_go_to_caffe_and_back(run_command: RunCommand, tmp_path: Path, f
     assert wrong.code == 2
     refused = run_command(main, "spn-instances", "import-weights", caffe, ours, "--network", "refinement")
     assert refused.code == 2
-    assert "here spn-instances refinement is needed" in refused.stderr
+    assert "not of spn-instances refinement" in refused.stderr
 
 
 def test_frames_may_be_smaller_for_the_networks(foreground_weights: Path, refinement_weights: Path) -> None:

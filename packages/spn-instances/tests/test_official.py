@@ -45,7 +45,7 @@ def test_our_own_files_know_their_network(tmp_path: Path, tiny: ResNetF, tiny_re
         save_weights(tmp_path / f"{name}.safetensors", model, {"description": "a test"})
     assert load_weights(tmp_path / "fg.safetensors", ResNetF).model.architecture == tiny.architecture
     assert load_weights(tmp_path / "spn.safetensors", RefinementNet).description == "a test"
-    with pytest.raises(BadWeights, match="refinement; here spn-instances foreground is needed"):
+    with pytest.raises(BadWeights, match="refinement, not of spn-instances foreground"):
         load_weights(tmp_path / "spn.safetensors", ResNetF)
 
 

@@ -115,15 +115,10 @@ def read_weights(path: Path) -> Weights:
     """
     if path.suffix != OURS:
         return read_official(path)[0]
-    state, metadata = safetensors_io.load(path)
-    if metadata.get("network") != NETWORK:
-        found = metadata.get("network", "an unknown network")
-        raise BadWeights(f"{path}: these are weights of {found}, not of {NETWORK}")
-    try:
+    state, metadata = safetensors_io.load_network(path, NETWORK)
+    with safetensors_io.other_versions_refused(path, NETWORK):
         fields = json.loads(metadata["architecture"])
         architecture = Architecture(**{**fields, "motion_size": tuple(fields["motion_size"])})
-    except (KeyError, TypeError, ValueError) as reason:
-        raise BadWeights(f"{path}: its metadata do not say which network it holds ({reason})") from reason
     expected = _expected(architecture)
     require_same_shapes(state, expected, path)
     typed = {name: state[name].to(value.dtype) for name, value in expected.items()}

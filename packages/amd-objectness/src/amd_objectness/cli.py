@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 
@@ -13,17 +14,14 @@ from amd_objectness.cli_semantic import FinetuneSemantic
 from amd_objectness.cli_train import Train
 from amd_objectness.method import AMD_OBJECTNESS
 from amd_objectness.settings import AdaptationSettings, InferenceSettings
+from amd_objectness.weights import UNTRAINED, WEIGHTS
 from vos_shared.cli import Evaluate, run_commands
 from vos_shared.errors import UserError
 from vos_shared.options import changed_settings
 from vos_shared.segment import SegmentArguments, run_segment
-from vos_shared.weights_command import WeightsCommand, refuse_same_file
+from vos_shared.weights_command import ConvertArguments, WeightsCommand
 
 PROGRAM = "amd-objectness"
-
-
-if TYPE_CHECKING:
-    from vos_shared.checkpoints.published import WeightsTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,15 +68,9 @@ class Adapt(SegmentArguments):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportWeights:
+class ImportWeights(ConvertArguments):
     """Turn an official checkpoint into a safetensors file, or a file of ours into an official checkpoint."""
 
-    source: Annotated[str, tyro.conf.Positional]
-    """The file, or the name of published weights."""
-    output: Annotated[Path, tyro.conf.Positional]
-    """The file to write: .safetensors for ours, .pth for the official format."""
-    half: bool = False
-    """Ours only: store float16, half the size."""
     keys: bool = False
     """Print what became of every key of an official checkpoint."""
     backbone: bool = False
@@ -94,13 +86,10 @@ class ImportWeights:
             save_weights,
             write_official,
         )
-        from amd_objectness.weights import UNTRAINED, WEIGHTS
 
-        if self.output.suffix not in {OURS, ".pth"}:
-            raise UserError(f"{self.output} has neither the suffix {OURS} (ours) nor .pth (official)")
-        if self.half and (self.output.suffix != OURS or self.backbone):
-            raise UserError("--half is for our own format; official checkpoints and backbones are in single precision")
-        refuse_same_file(self.source, self.output)
+        to_ours = self.to_ours(".pth")
+        if self.half and self.backbone:
+            raise UserError("--half is for whole networks; a backbone is in single precision")
         path = None if self.source == UNTRAINED else WEIGHTS.locate(self.source)
         if path is None or path.suffix == OURS:
             weights = load_weights(self.source)
@@ -109,23 +98,11 @@ class ImportWeights:
             print("\n".join(report.lines()) if self.keys else report.summary())
         if self.backbone:
             save_backbone(self.output, weights)
-        elif self.output.suffix == OURS:
+        elif to_ours:
             save_weights(self.output, weights, half=self.half)
         else:
             write_official(self.output, weights)
         print(f"{weights.description}: {self.output}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weights(WeightsCommand):
-    """List the weights that there are, or say more of those with a NAME."""
-
-    @property
-    def table(self) -> WeightsTable:
-        """Published and shipped."""
-        from amd_objectness.weights import WEIGHTS
-
-        return WEIGHTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +133,7 @@ def main() -> None:
         "finetune-semantic": FinetuneSemantic,
         "evaluate": Evaluate,
         "import-weights": ImportWeights,
-        "weights": Weights,
+        "weights": partial(WeightsCommand, table=WEIGHTS),
         "export": Export,
     }
     run_commands(PROGRAM, f"{AMD_OBJECTNESS.title} ({AMD_OBJECTNESS.paper}).", commands)

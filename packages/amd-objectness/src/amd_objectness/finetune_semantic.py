@@ -27,7 +27,7 @@ from amd_objectness.presets import SemanticSettings
 from amd_objectness.settings import BackboneName
 from vos_shared.checkpoints import safetensors_io
 from vos_shared.datasets.voc import VOC_CLASSES
-from vos_shared.errors import BadDataset, UserError
+from vos_shared.errors import BadDataset
 from vos_shared.layers.imagenet import normalise_images
 from vos_shared.layers.sync_batch_norm import synchronise_batch_norms
 from vos_shared.masks import VOID, describe_size
@@ -225,14 +225,12 @@ def load_fcn(path: Path) -> FCN:
     """Read what `save_fcn` wrote, in evaluation mode.
 
     Raises:
-        BadWeights: it cannot be read.
-        UserError: weights of another network.
+        BadWeights: it cannot be read, or holds another network.
     """
-    state, metadata = safetensors_io.load(path)
-    if metadata.get("network") != NETWORK or metadata.get("backbone") not in ("resnet50", "resnet18"):
-        raise UserError(f"{path}: these are weights of {metadata.get('network', 'an unknown network')}, not {NETWORK}")
-    model = FCN("resnet50" if metadata["backbone"] == "resnet50" else "resnet18")
-    model.load_state_dict(state)
+    state, metadata = safetensors_io.load_network(path, NETWORK)
+    with safetensors_io.other_versions_refused(path, NETWORK):
+        model = FCN("resnet50" if metadata["backbone"] == "resnet50" else "resnet18")
+        model.load_state_dict(state)
     return model.eval()
 
 

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 
 from dense_ulearn.cli_train import Train
 from dense_ulearn.method import DENSE_ULEARN
 from dense_ulearn.settings import InferenceSettings, Layer
+from dense_ulearn.weights import WEIGHTS
 from vos_shared.cli import Evaluate, run_commands
 from vos_shared.errors import UserError
 from vos_shared.options import changed_settings
 from vos_shared.segment import SegmentArguments, run_segment
-from vos_shared.weights_command import WeightsCommand, refuse_same_file
+from vos_shared.weights_command import ConvertArguments, WeightsCommand
 
 PROGRAM = "dense-ulearn"
-
-
-if TYPE_CHECKING:
-    from vos_shared.checkpoints.published import WeightsTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,43 +57,20 @@ class Segment(SegmentArguments):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportWeights:
+class ImportWeights(ConvertArguments):
     """Turn an official snapshot into a safetensors file, or a file of ours into an official snapshot."""
-
-    source: Annotated[str, tyro.conf.Positional]
-    """The file, or the name of published weights."""
-    output: Annotated[Path, tyro.conf.Positional]
-    """The file to write: .safetensors for ours, .pth for the official format."""
-    half: bool = False
-    """Ours only: store float16, half the size."""
 
     def run(self) -> None:
         """Convert."""
-        from dense_ulearn.checkpoints import OURS, load_weights, numbers_of, save_weights, write_official
+        from dense_ulearn.checkpoints import load_weights, numbers_of, save_weights, write_official
 
+        to_ours = self.to_ours(".pth")
         weights = load_weights(self.source)
-        refuse_same_file(self.source, self.output)
-        if self.output.suffix == OURS:
+        if to_ours:
             save_weights(self.output, weights, half=self.half)
-        elif self.half:
-            raise UserError("--half is for our own format; official snapshots are in single precision")
-        elif self.output.suffix == ".pth":
-            write_official(self.output, weights.state, **numbers_of(weights.metadata), trained=weights.trained)
         else:
-            raise UserError(f"{self.output} has neither the suffix {OURS} (ours) nor .pth (official)")
+            write_official(self.output, weights.state, **numbers_of(weights.metadata), trained=weights.trained)
         print(f"{weights.description}: {self.output}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weights(WeightsCommand):
-    """List the weights that there are, or say more of those with a NAME."""
-
-    @property
-    def table(self) -> WeightsTable:
-        """Published and shipped."""
-        from dense_ulearn.weights import WEIGHTS
-
-        return WEIGHTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +101,7 @@ def main() -> None:
         "train": Train,
         "evaluate": Evaluate,
         "import-weights": ImportWeights,
-        "weights": Weights,
+        "weights": partial(WeightsCommand, table=WEIGHTS),
         "export": Export,
     }
 

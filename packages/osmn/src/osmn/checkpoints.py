@@ -87,18 +87,11 @@ def read_weights(path: Path) -> Snapshot:
     Raises:
         BadWeights: damaged, or made for another network.
     """
-    state, metadata = safetensors_io.load(path)
-    if metadata.get("network") != "osmn":
-        found = metadata.get("network", "an unknown network")
-        raise BadWeights(
-            f"{path}: these are weights of {found}, not of osmn; import official ones with osmn import-weights"
-        )
-    try:
+    state, metadata = safetensors_io.load_network(path, "osmn")
+    with safetensors_io.other_versions_refused(path, "osmn"):
         model = OSMN.unfilled(Architecture(**json.loads(metadata["architecture"])))
         model.load_state_dict({current_name(key): value for key, value in state.items()})
         scale_value = float(metadata["scale_value"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as reason:
-        raise BadWeights(f"{path}: written by another version of osmn ({str(reason).splitlines()[0]})") from reason
     return Snapshot(model.eval(), scale_value, metadata)
 
 

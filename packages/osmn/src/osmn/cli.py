@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from osmn.cli_train import Train
 from osmn.method import OSMN_METHOD
 from osmn.settings import InferenceSettings, OnlineSettings
+from osmn.weights import WEIGHTS
 from vos_shared.cli import Evaluate, run_commands
 from vos_shared.errors import UserError
 from vos_shared.inputs import InputArguments
 from vos_shared.options import changed_settings
 from vos_shared.segment import SegmentArguments, run_segment
-from vos_shared.weights_command import WeightsCommand, refuse_same_file
+from vos_shared.weights_command import ConvertArguments, WeightsCommand
 
 PROGRAM = "osmn"
-
-
-if TYPE_CHECKING:
-    from vos_shared.checkpoints.published import WeightsTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,25 +110,16 @@ class Preprocess:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportWeights:
+class ImportWeights(ConvertArguments):
     """Turn an official TensorFlow checkpoint into a safetensors file, or a file of ours into an official one."""
-
-    source: Annotated[str, tyro.conf.Positional]
-    """Prefix of the checkpoint (without .index), a safetensors file, or the name of published weights."""
-    output: Annotated[Path, tyro.conf.Positional]
-    """The file to write: .safetensors for ours, any other name is the prefix of a TensorFlow checkpoint."""
-    half: bool = False
-    """Ours only: store float16, half the size."""
 
     def run(self) -> None:
         """Convert."""
         from osmn.checkpoints import load_weights, save_weights
 
-        if self.half and self.output.suffix != ".safetensors":
-            raise UserError("osmn: --half is for our own format; TensorFlow checkpoints are in single precision")
-        refuse_same_file(self.source, self.output)
+        to_ours = self.to_ours(None)
         snapshot = load_weights(self.source)
-        if self.output.suffix == ".safetensors":
+        if to_ours:
             save_weights(self.output, snapshot.model, snapshot.scale_value, snapshot.metadata, half=self.half)
         else:
             from osmn.official import to_official
@@ -143,18 +132,6 @@ class ImportWeights:
                     f"give osmn segment --shorter-side {snapshot.shorter_side}"
                 )
         print(f"{snapshot.description}: {self.output}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weights(WeightsCommand):
-    """List the weights that there are, or say more of those with a NAME."""
-
-    @property
-    def table(self) -> WeightsTable:
-        """Published and shipped."""
-        from osmn.weights import WEIGHTS
-
-        return WEIGHTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +164,7 @@ def main() -> None:
         "evaluate": Evaluate,
         "preprocess": Preprocess,
         "import-weights": ImportWeights,
-        "weights": Weights,
+        "weights": partial(WeightsCommand, table=WEIGHTS),
         "export": Export,
     }
 

@@ -79,22 +79,16 @@ def load_weights(path: str | Path, kind: type[Network]) -> Snapshot[Network]:
         return _read(path, kind)
     model = read_official(path)
     if not isinstance(model, kind):
-        raise BadWeights(f"{path}: these are weights of {_NAMES[type(model)]}; here {_NAMES[kind]} is needed")
+        raise BadWeights(f"{path}: these are weights of {_NAMES[type(model)]}, not of {_NAMES[kind]}")
     return Snapshot(model, {"description": f"official {path.name}"})
 
 
 def _read(path: Path, kind: type[Network]) -> Snapshot[Network]:
-    state, metadata = safetensors_io.load(path)
-    if metadata.get("network") != _NAMES[kind]:
-        found = metadata.get("network", "an unknown network")
-        raise BadWeights(f"{path}: these are weights of {found}; here {_NAMES[kind]} is needed")
-    try:
+    state, metadata = safetensors_io.load_network(path, _NAMES[kind])
+    with safetensors_io.other_versions_refused(path, "spn-instances"):
         description = json.loads(metadata["architecture"])
         model = _built(description, kind)
         model.load_state_dict(state)
-    except (KeyError, TypeError, ValueError, RuntimeError) as reason:
-        words = str(reason).splitlines()[0]
-        raise BadWeights(f"{path}: written by another version of spn-instances ({words})") from reason
     return Snapshot(model.eval(), metadata)
 
 

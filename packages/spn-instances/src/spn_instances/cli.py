@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
@@ -12,14 +12,14 @@ import tyro
 from spn_instances.cli_train import Train
 from spn_instances.method import SPN_INSTANCES
 from spn_instances.settings import InferenceSettings, OnlineSettings
+from spn_instances.weights import WEIGHTS
 from vos_shared.cli import Evaluate, run_commands
 from vos_shared.errors import UserError
 from vos_shared.options import changed_settings
 from vos_shared.segment import SegmentArguments, run_segment
-from vos_shared.weights_command import WeightsCommand, refuse_same_file
+from vos_shared.weights_command import ConvertArguments, WeightsCommand
 
 if TYPE_CHECKING:
-    from vos_shared.checkpoints.published import WeightsTable
     from vos_shared.metrics.scores import Scores
 
 PROGRAM = "spn-instances"
@@ -82,17 +82,11 @@ class Ablation(SegmentArguments):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportWeights:
+class ImportWeights(ConvertArguments):
     """Turn an official .caffemodel into a safetensors file, or a file of ours into a .caffemodel."""
 
-    source: Annotated[str, tyro.conf.Positional]
-    """A file, or the name of published weights."""
-    output: Annotated[Path, tyro.conf.Positional]
-    """The file to write: .safetensors for ours, .caffemodel for Caffe's."""
     network: Literal["foreground", "refinement"] = "foreground"
     """Which network it is."""
-    half: bool = False
-    """Ours only: store float16, half the size."""
     upsamplers: bool = False
     """Caffe's only: also write the frozen upsamplers (872 MB for ResNet-101), which pycaffe's inference needs."""
 
@@ -101,33 +95,17 @@ class ImportWeights:
         from spn_instances.checkpoints import Snapshot, load_weights, save_weights
         from spn_instances.networks import RefinementNet, ResNetF
         from spn_instances.official import write_official
-        from spn_instances.weights import WEIGHTS
 
-        to_caffe = self.output.suffix == ".caffemodel"
-        if not to_caffe and self.output.suffix != ".safetensors":
-            raise UserError(f"spn-instances: {self.output} should end in .safetensors or .caffemodel")
-        if (self.half and to_caffe) or (self.upsamplers and not to_caffe):
-            raise UserError("spn-instances: --half is for .safetensors only, --upsamplers for .caffemodel only")
-        refuse_same_file(self.source, self.output)
+        to_ours = self.to_ours(".caffemodel")
+        if self.upsamplers and to_ours:
+            raise UserError("--upsamplers is for a .caffemodel only")
         path = WEIGHTS.locate(self.source)
         snapshot: Snapshot[Any] = load_weights(path, ResNetF if self.network == "foreground" else RefinementNet)
-        if to_caffe:
-            write_official(self.output, snapshot.model, upsamplers=self.upsamplers)
-        else:
+        if to_ours:
             save_weights(self.output, snapshot.model, snapshot.metadata, half=self.half)
+        else:
+            write_official(self.output, snapshot.model, upsamplers=self.upsamplers)
         print(f"{snapshot.description}: {self.output}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weights(WeightsCommand):
-    """List the weights that there are, or say more of those with a NAME."""
-
-    @property
-    def table(self) -> WeightsTable:
-        """Published and shipped."""
-        from spn_instances.weights import WEIGHTS
-
-        return WEIGHTS
 
 
 def main() -> None:
@@ -139,6 +117,6 @@ def main() -> None:
         "train": Train,
         "evaluate": Evaluate,
         "import-weights": ImportWeights,
-        "weights": Weights,
+        "weights": partial(WeightsCommand, table=WEIGHTS),
     }
     run_commands(PROGRAM, f"{SPN_INSTANCES.title} ({SPN_INSTANCES.paper}).", commands)

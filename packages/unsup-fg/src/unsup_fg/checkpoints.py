@@ -77,12 +77,10 @@ def _read_ours(path: Path) -> Snapshot:
         raise BadWeights(
             f"{path}: these are not weights of unsup-fg; import official ones with unsup-fg import-weights"
         )
-    try:
+    with safetensors_io.other_versions_refused(path, "unsup-fg"):
         architecture = Architecture(**json.loads(metadata["architecture"]))
         network = build(architecture)
         network.load_state_dict(state)
-    except (KeyError, TypeError, ValueError, RuntimeError) as reason:
-        raise BadWeights(f"{path}: written by another version of unsup-fg ({str(reason).splitlines()[0]})") from reason
     return Snapshot(network.eval(), architecture, metadata)
 
 

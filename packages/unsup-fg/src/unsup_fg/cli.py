@@ -17,6 +17,7 @@ from vos_shared.errors import UserError
 from vos_shared.inputs import InputArguments
 from vos_shared.options import changed_settings
 from vos_shared.segment import SegmentArguments, run_segment
+from vos_shared.weights_command import ConvertArguments
 
 if TYPE_CHECKING:
     from unsup_fg.selection import SelectedSet
@@ -170,27 +171,17 @@ class Segment(SegmentArguments):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportWeights:
+class ImportWeights(ConvertArguments):
     """Turn an official TensorFlow checkpoint into a safetensors file, or a file of ours into an official one."""
-
-    source: Annotated[Path, tyro.conf.Positional]
-    """Prefix of the checkpoint (without .index), or a safetensors file."""
-    output: Annotated[Path, tyro.conf.Positional]
-    """The file to write: .safetensors for ours, any other name is the prefix of a TensorFlow checkpoint."""
-    half: bool = False
-    """Ours only: store float16, half the size."""
 
     def run(self) -> None:
         """Convert."""
         from unsup_fg.checkpoints import load_weights, save_weights
         from unsup_fg.official import to_official
-        from vos_shared.weights_command import refuse_same_file
 
-        if self.half and self.output.suffix != ".safetensors":
-            raise UserError("unsup-fg: --half is for our own format; TensorFlow checkpoints are in single precision")
-        refuse_same_file(str(self.source), self.output)
+        to_ours = self.to_ours(None)
         snapshot = load_weights(self.source)
-        if self.output.suffix == ".safetensors":
+        if to_ours:
             save_weights(self.output, snapshot.network, snapshot.architecture, snapshot.metadata, half=self.half)
         else:
             from vos_shared.checkpoints.tensorflow import write_checkpoint

@@ -58,6 +58,31 @@ def load(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         return require_weights(state, path), dict(file.metadata() or {})
 
 
+def load_network(path: str | Path, network: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Read weights of a network that their metadata name, see `load`.
+
+    Raises:
+        BadWeights: as `load`; weights of another network.
+    """
+    state, metadata = load(path)
+    if (found := metadata.get("network", "an unknown network")) != network:
+        raise BadWeights(f"{path}: these are weights of {found}, not of {network}")
+    return state, metadata
+
+
+@contextmanager
+def other_versions_refused(path: str | Path, method: str) -> Iterator[None]:
+    """Turn what fails while a network is built from metadata and filled into one line.
+
+    Raises:
+        BadWeights: the file does not fit; another version of the method may have written it.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError) as reason:
+        raise BadWeights(f"{path}: written by another version of {method} ({str(reason).splitlines()[0]})") from reason
+
+
 def read_metadata(path: str | Path) -> dict[str, str]:
     """The metadata of a file.
 
