@@ -159,10 +159,10 @@ def test_improvements_after_the_resume_file_are_made_again(tmp_path: Path) -> No
     best = BestSnapshots(tmp_path / "best")
     for score in (0.3, 0.6):
         offer(best, score)
-    best.drop_beyond(0.3)
+    best.load_state_dict({"best": 0.3})
     assert best.best == 0.3
     assert offer(best, 0.6)
-    best.drop_beyond(None)
+    best.load_state_dict({"best": None})
     assert best.best is None
 
 
@@ -171,7 +171,7 @@ def test_a_resumed_run_knows_the_best_score_whose_file_is_gone(tmp_path: Path) -
     for score in (0.5, 0.6, 0.7, 0.8):
         offer(best, score)
     resumed = BestSnapshots(tmp_path / "best", keep=3)
-    resumed.drop_beyond(0.5)
+    resumed.load_state_dict({"best": 0.5})
     assert resumed.entries() == []
     assert resumed.best == 0.5
     assert [offer(resumed, score) for score in (0.2, 0.5, 0.6)] == [False, False, True]

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Writing files atomically."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from vos_shared.errors import UserError
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; it takes the place of `path` on success and is removed otherwise.
+    """Yield a temporary path in the same folder; on success it replaces `path`, after an error it is removed.
 
-    A link stays one, to the new file. A pipe or a device such as /dev/stdout is written to when all is there. A killed
-    process leaves at most a hidden file that ends in ``.partial``.
+    If `path` is a symbolic link, its target is replaced. For a pipe or a device such as /dev/stdout, the content is
+    copied to it at the end. A killed process leaves at most a hidden file that ends in ``.partial``.
     """
     if path.exists() and not path.is_file() and not path.is_dir():
         with _passed_on_to(path) as temporary:
             yield temporary
         return
     path = path.resolve() if path.is_symlink() else path
-    # Short, whatever the name: file systems limit its length.
+    # A short name, since file systems limit the length.
     temporary = path.with_name(f".{secrets.token_hex(8)}.partial")
-    # Made here, and not by `tempfile`, so that the file gets the permissions which the user's umask grants.
+    # Not made by `tempfile`, so that the permissions follow the user's umask.
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary
         temporary.replace(path)
-    except OSError as error:  # For a full disk the error has no name, or that of the temporary file.
+    except OSError as error:  # Let the error name the file, not the temporary one.
         if error.errno is not None and error.filename in (None, str(temporary)):
             error.filename, error.filename2 = str(path), None
         raise
@@ -60,20 +60,19 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, indented, keys in the order given; creates missing folders.
+    """Write an indented JSON file; creates missing folders.
 
     Raises:
-        ValueError: a number that JSON does not have (NaN, infinity).
-
+        ValueError: a number is NaN or infinite, which JSON does not have.
     """
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def require_json(path: Path | None) -> None:
-    """Refuse, before any work, to overwrite a file that is not JSON, for example the input.
+    """Check that `path` does not exist or holds JSON, before any work, so that no other file is overwritten.
 
     Raises:
-        UserError: naming the file.
+        UserError: the file is something else, for example the input.
     """
     if path is None or not path.is_file():
         return

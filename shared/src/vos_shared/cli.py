@@ -41,7 +41,6 @@ def run_cli(command: Callable[[], object], *, prog: str | None = None) -> int:
     Returns:
         The exit code: 0, 2 after such an error, 130 after Ctrl-C, 141 if nobody reads the output, or what the
         command returns if that is an int.
-
     """
     prog = prog or Path(sys.argv[0]).name
     for stream in (sys.stdout, sys.stderr):

@@ -33,7 +33,6 @@ def clip(frames: int = 5, size: tuple[int, int] = SIZE, seed: int = 0, leaves: b
 
     Returns:
         Frames uint8 [T, H, W, 3] and masks uint8 [T, H, W].
-
     """
     random = np.random.default_rng(seed)
     height, width = size

@@ -44,7 +44,6 @@ class MethodContract:
 
     Attributes:
         MEMORY: frames after which a method keeps nothing more; override it where the paper's memory is longer.
-
     """
 
     MEMORY: ClassVar[int] = 25

@@ -24,7 +24,6 @@ class CRFSettings:
         colour_std: standard deviation of the bilateral kernel's colour in grey levels.
         appearance_weight: its compatibility.
         iterations: mean-field steps.
-
     """
 
     confidence: float = 0.9
@@ -49,7 +48,6 @@ def refine_labels(frame: Frame, labels: ObjectMask, settings: CRFSettings | None
 
     Raises:
         MissingExtra: pydensecrf is not installed.
-
     """
     settings = settings or CRFSettings()
     ids = np.unique(labels)  # An id that is nowhere must have no share in the probability.
@@ -68,7 +66,6 @@ def refine_probabilities(
 
     Raises:
         MissingExtra: pydensecrf is not installed.
-
     """
     settings = settings or CRFSettings()
     densecrf = require_densecrf()
@@ -93,7 +90,6 @@ def require_densecrf() -> ModuleType:
 
     Raises:
         MissingExtra: pydensecrf is not installed.
-
     """
     try:
         from pydensecrf import densecrf

@@ -56,7 +56,6 @@ class InputArguments:
 
         Raises:
             UserError: the source or the prompt cannot be used.
-
         """
         from vos_shared.datasets import require_known
 
@@ -85,7 +84,6 @@ def require_prompts(sequences: list[VideoSequence], supervision: Supervision) ->
 
     Raises:
         UserError: a mask is needed and there is none, or the other way round.
-
     """
     if not _is_prompted(supervision):
         return
@@ -142,7 +140,6 @@ def _are_black_and_white(masks: list[Path]) -> bool:
 
     Raises:
         BadMask: some are and some are not, so that ids would be lost.
-
     """
     from vos_shared.masks import ids_of, is_black_and_white, is_palette, read_mask
 

@@ -1,4 +1,4 @@
-"""Networks that were fine-tuned on one video: kept under its name, and used again while nothing changes."""
+"""Files of networks that were fine-tuned on one video, reused while their inputs and settings are the same."""
 
 from __future__ import annotations
 
@@ -11,18 +11,15 @@ from vos_shared.checkpoints import safetensors_io
 from vos_shared.errors import BadWeights
 
 ORIGIN = "origin"
-"""The entry of a kept file's metadata that holds the fingerprint of what it was made from."""
+"""Metadata entry of a kept file: the `fingerprint` of what it was made from."""
 
 
 def fingerprint(*made_from: nn.Module | bytes | object) -> str:
-    """SHA-256 of everything that a fine-tuned network depends on.
+    """Hexadecimal SHA-256 of everything that a fine-tuned network depends on.
 
     Args:
-        made_from: networks (names and values of their tensors), bytes (a frame's pixels), and anything whose `repr`
-            tells its value (settings, numbers, text).
-
-    Returns:
-        64 hexadecimal digits.
+        made_from: networks (hashed by the names and values of their tensors), bytes (pixels of a frame), and objects
+            that are identified by their `repr` (settings, numbers, text).
     """
     digest = hashlib.sha256()
     for part in made_from:
@@ -36,18 +33,15 @@ def fingerprint(*made_from: nn.Module | bytes | object) -> str:
 
 
 def kept_path(folder: Path, video: str, name: str, origin: str) -> Path:
-    """Where a network is kept: ``folder/video/name-<start of origin>.safetensors``.
-
-    Other start weights, settings or frames give another file, so they never overwrite each other.
-    """
+    """Path of a kept network, ``folder/video/name-<start of origin>.safetensors``; other origins give other files."""
     return folder / video / f"{name}-{origin[:8]}.safetensors"
 
 
 def is_kept(path: Path, origin: str) -> bool:
-    """Whether the network that was made from `origin` lies there; write it with `origin` as metadata `ORIGIN`.
+    """Whether the file exists and its metadata `ORIGIN` is `origin`.
 
     Raises:
-        BadWeights: the file is damaged, or holds another network.
+        BadWeights: the file is damaged or holds another network.
     """
     if not path.exists():
         return False

@@ -1,4 +1,4 @@
-"""Locks between processes, and machines, that share a folder; without effect where files cannot be locked."""
+"""Locks between processes and machines that share a folder; without effect on file systems without locks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 from filelock import FileLock, Timeout
 
 _NO_LOCKS: Final = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
-"""What file systems without locks answer."""
+"""Errors of file systems without locks."""
 
 
 @contextmanager
@@ -19,11 +19,11 @@ def locked(path: Path, *, seconds: float) -> Iterator[bool | None]:
     """Hold a lock while the block runs.
 
     Args:
-        path: of the lock file; its folder must exist. The file stays.
-        seconds: longest time to wait for others.
+        path: path of the lock file; its folder must exist. The file is not removed.
+        seconds: longest time to wait for the lock.
 
     Yields:
-        True where the lock is held, False where somebody else holds it, None on a file system without locks.
+        True if the lock is held, False if another process holds it, None on a file system without locks.
     """
     lock = FileLock(path)
     held: bool | None = True
@@ -31,7 +31,7 @@ def locked(path: Path, *, seconds: float) -> Iterator[bool | None]:
         lock.acquire(timeout=seconds)
     except Timeout:
         held = False
-    except NotImplementedError:  # filelock before version 4 says ENOSYS so.
+    except NotImplementedError:  # How filelock before version 4 reports ENOSYS.
         held = None
     except OSError as error:
         if error.errno not in _NO_LOCKS:

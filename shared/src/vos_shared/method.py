@@ -51,7 +51,6 @@ class Segmentation:
     Attributes:
         mask: object ids, uint8 [H, W].
         soft_masks: soft masks float32 [K, H, W] in 0..1, only when they were asked for.
-
     """
 
     mask: ObjectMask
@@ -66,7 +65,6 @@ class ModelInfo:
         parameters: number of learned values in the networks; 0 for a method without a network.
         weights: describes the weights ("official ytvos_e060_res4", "untrained, seed 0", "none needed").
         trained: False where no training of any kind stands behind the result.
-
     """
 
     parameters: int
@@ -104,7 +102,6 @@ class Segmenter(ABC):
 
         Raises:
             UserError: the frame or the prompt cannot be used (its size, its type).
-
         """
 
 
@@ -119,7 +116,6 @@ class Method:
         supervision: what the method is told about the objects.
         loader: ``module:function`` of ``load(weights, device, precision, **options) -> Segmenter``; imported on use.
         variants: variant name to the options that make it; the method's own name is the plain variant.
-
     """
 
     name: str
@@ -154,7 +150,6 @@ class Method:
 
         Raises:
             UserError: unknown variant, unusable weights, device or precision.
-
         """
         if variant is not None and variant not in self.variant_names:
             raise UserError(f"{self.name}: no variant {variant!r}; there is {', '.join(self.variant_names)}")
@@ -169,7 +164,6 @@ def discover() -> tuple[dict[str, Method], dict[str, str]]:
 
     Returns:
         Methods by name in alphabetical order, and for entry points that could not be used the reason by their name.
-
     """
     methods: dict[str, Method] = {}
     broken: dict[str, str] = {}
@@ -193,7 +187,6 @@ def find_variant(name: str, methods: Iterable[Method]) -> tuple[Method, str]:
 
     Raises:
         UserError: no installed method has it.
-
     """
     available = list(methods)
     for method in available:

@@ -1,4 +1,4 @@
-"""Options of a method, on their way from keyword arguments or a command line into its settings dataclass."""
+"""Conversion of a method's options into its settings dataclass."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 def settings_from(kind: type[Settings], options: Mapping[str, Any], method: str) -> Settings:
-    """The settings with these values; the other fields keep their defaults.
+    """Make settings from options; the other fields keep their defaults.
 
     Args:
-        kind: a dataclass.
-        options: values by name of field.
-        method: its name, for the error.
+        kind: the dataclass of settings.
+        options: values by field name.
+        method: name of the method, for messages.
 
     Raises:
-        UserError: an option that is not a field.
+        UserError: an option is not a field.
     """
     known = [field.name for field in fields(kind)]
     if unknown := sorted(options.keys() - set(known)):

@@ -52,7 +52,6 @@ def write_overlay(
     Raises:
         BadResults: frames without a mask, all of them listed; at `path` there is something else than an overlay video.
         UserError: a frame or a mask cannot be read or does not fit.
-
     """
     require_overlay(path)
     missing_frames(masks.parent, {masks.name: video.frame_names}, check=True)
@@ -94,7 +93,6 @@ def draw_sequences(
 
     Raises:
         UserError: as in `write_overlay`; no masks given and none known.
-
     """
     folder = output if many else output.parent
     folder.mkdir(parents=True, exist_ok=True)

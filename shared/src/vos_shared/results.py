@@ -56,7 +56,6 @@ class SequenceWriter:
         Raises:
             BadResults: the sequence has no such frame.
             BadMask: not uint8 [H, W].
-
         """
         if frame_name not in self._frame_names:
             raise BadResults(f"{self.folder.name}: there is no frame {frame_name} in this sequence")
@@ -74,7 +73,6 @@ class ResultsTree:
         root: its folder, made when something is written.
         settings: what the masks depend on beside the inputs: method, weights, options, as JSON values.
         kind: what a sequence's folder holds, `MASKS` or `SOFT_MASKS`; one never replaces the other.
-
     """
 
     def __init__(self, root: str | Path, *, settings: Mapping[str, Any] | None = None, kind: str = MASKS) -> None:
@@ -114,7 +112,6 @@ class ResultsTree:
             BadResults: not a folder name; the sequence is there already, but from somebody else, such as frames or
                 true masks, or another video of this name, or somebody has changed its masks since; at the end, frames
                 without a mask.
-
         """
         self._require_same_source(sequence_name, inputs, source)
         self._require_unedited(sequence_name)
@@ -144,7 +141,6 @@ class ResultsTree:
 
         Raises:
             BadResults: as `require_ours`.
-
         """
         self.require_ours(sequence_name)
         target, record = self.folder(sequence_name), self._record(sequence_name, inputs)
@@ -175,7 +171,6 @@ class ResultsTree:
 
         Raises:
             BadResults: the name would lead out of the tree, or is hidden.
-
         """
         if not sequence_name or sequence_name.startswith(".") or ".." in sequence_name:
             raise BadResults(f"{sequence_name!r} cannot name a sequence; a sequence is a folder name")
@@ -190,7 +185,6 @@ class ResultsTree:
 
         Raises:
             BadResults: it is there, from somebody else, such as frames or true masks; or the name is not a folder name.
-
         """
         target = self.folder(sequence_name)
         if not target.exists():
@@ -341,7 +335,6 @@ def missing_frames(
 
     Raises:
         BadResults: no such folder; with `check`, a list of everything that is missing.
-
     """
     root = Path(root)
     if not root.is_dir():

@@ -66,7 +66,6 @@ def run_segment(method: Method, arguments: SegmentArguments, **options: Any) -> 
 
     Raises:
         UserError: with whatever is wrong, before or at the sequence it concerns; finished sequences stay.
-
     """
     from vos_shared.processing import check_outputs, draw, mask_output, process, soft_mask_output, write_timing
     from vos_shared.results import SOFT_MASKS, ResultsTree

@@ -44,7 +44,6 @@ class SequenceTiming:
         decode_seconds: time that frames were waited for; they are decoded ahead on a thread.
         encode_seconds: time the thread that writes masks was busy, beside the segmenter.
         peak_memory_bytes: tensors on a GPU, else the whole process.
-
     """
 
     seconds: float
@@ -120,7 +119,6 @@ def segment_sequence(
 
     Raises:
         UserError: from the video, its masks, the segmenter, or `write`.
-
     """
     from vos_shared.readahead import read_ahead
     from vos_shared.runtime.background import BackgroundThread

@@ -1,4 +1,4 @@
-"""What every `Segmenter.step` does with its input and its output."""
+"""Checks and conversions that every `Segmenter.step` needs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def check_step(frame: Frame, prompt: ObjectMask | None, size: tuple[int, int] | 
     """Check the arguments of `Segmenter.step`.
 
     Args:
-        frame: should be uint8 RGB [H, W, 3].
-        prompt: should be uint8 [H, W], or None.
-        size: (H, W) of the video's earlier frames; None for its first frame.
+        frame: the frame, which should be uint8 RGB [H, W, 3].
+        prompt: the prompt, which should be uint8 [H, W] or None.
+        size: (H, W) of the earlier frames; None for the first frame.
 
     Returns:
         The size of the frame, (H, W).
@@ -44,12 +44,7 @@ def check_step(frame: Frame, prompt: ObjectMask | None, size: tuple[int, int] | 
 
 
 def stack_soft_masks(soft_masks: Mapping[int, npt.NDArray[np.float32]], size: tuple[int, int]) -> SoftMasks:
-    """Soft masks by object id as one array, float32 [K, H, W]; row k belongs to id k + 1, missing ids are zero.
-
-    Args:
-        soft_masks: float32 [H, W] in 0..1 of each object.
-        size: (H, W).
-    """
+    """Stack soft masks, float32 [H, W] by object id, to float32 [K, H, W]; row k is object k + 1, missing ids are 0."""
     stacked = np.zeros((max(soft_masks, default=0), *size), np.float32)
     for object_id, soft_mask in soft_masks.items():
         stacked[object_id - 1] = soft_mask

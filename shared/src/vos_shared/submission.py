@@ -85,7 +85,6 @@ def wanted_masks(benchmark: Benchmark, root: str | Path, split: str | None = Non
 
     Raises:
         BadDataset: with everything that is missing in the folder.
-
     """
     if benchmark == "youtube-vos":
         split = split or "valid"
@@ -117,7 +116,6 @@ def write_submission(
 
     Raises:
         BadResults: with everything that is wrong; no file is written then.
-
     """
     results, output = Path(results), Path(output)
     if not results.is_dir():
@@ -149,7 +147,6 @@ def validate_submission(benchmark: Benchmark, wanted: Sequence[WantedMasks], pat
 
     Raises:
         BadResults: with everything that is wrong.
-
     """
     path = Path(path)
     try:

@@ -1,7 +1,7 @@
 """Caffe's ``.caffemodel`` files, read and written without Caffe or protobuf.
 
-Such a file is one NetParameter message in protobuf's wire format: a list of layers with their names and blobs. Both
-kinds of layers are read, ``layer`` (field 100) and the legacy ``layers`` (field 2), and both forms of a blob's shape.
+A file is one NetParameter message in protobuf's wire format: a list of layers with names and blobs. Layers may be
+``layer`` (field 100) or the legacy ``layers`` (field 2), and both forms of a blob's shape are read.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from vos_shared.errors import BadWeights
 
 Blob = npt.NDArray[np.float32]
 Blobs = Mapping[str, Sequence[Blob]]
-"""The blobs of each layer that has any, by its name."""
+"""Blobs by the name of their layer."""
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _LAYERS: Final = {100: (1, 7), 2: (4, 6)}
-"""Fields of a layer's name and of its blobs, for both kinds of layers."""
+"""Field numbers of name and blobs, for both kinds of layers."""
 _NAME, _TYPE = 1, 2
 _DATA, _SHAPE, _DOUBLE_DATA = 5, 7, 8
 
@@ -34,13 +34,13 @@ class _Damaged(Exception):
 
 
 def read_caffemodel(path: str | Path) -> dict[str, list[Blob]]:
-    """Read the blobs of all layers, without loading the file: blobs are read-only views of it until they are used.
+    """Read the blobs of all layers; the arrays are read-only views of the memory-mapped file.
 
     Returns:
-        float32 arrays of each layer with blobs, by its name.
+        float32 arrays by the name of their layer; layers without blobs are left out.
 
     Raises:
-        BadWeights: no such file, damaged, truncated, or not a ``.caffemodel``.
+        BadWeights: the file is missing, damaged, truncated, or not a ``.caffemodel``.
     """
     path = Path(path)
     if not path.is_file():
@@ -101,7 +101,7 @@ def _blob(content: memoryview, what: str) -> Blob:
 
 
 def _sizes(part: int | memoryview) -> list[int]:
-    """The sizes of a shape, packed or not."""
+    """The sizes of a shape, stored as a packed or a plain field."""
     if isinstance(part, int):
         return [part]
     sizes, place = [], 0
@@ -112,7 +112,7 @@ def _sizes(part: int | memoryview) -> list[int]:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Number and value of each field: an int, or the bytes that it holds."""
+    """Number and value of each field; the value is an int or bytes."""
     place = 0
     while place < len(message):
         key, place = _varint(message, place)
@@ -134,7 +134,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
 
 def _varint(message: memoryview, place: int) -> tuple[int, int]:
-    """A number of up to 64 bits, seven to a byte, and the place after it."""
+    """A varint (up to 64 bits, seven per byte) and the position after it."""
     number = 0
     for shift in range(0, 70, 7):
         if place >= len(message):
@@ -148,11 +148,11 @@ def _varint(message: memoryview, place: int) -> tuple[int, int]:
 
 
 def write_caffemodel(path: str | Path, layers: Iterable[tuple[str, str, Sequence[Blob]]]) -> None:
-    """Write layers, atomically, one after the other: no second copy of the blobs is made.
+    """Write layers one after another, atomically, without copying all blobs; creates missing folders.
 
     Args:
-        path: of the file; its folder is created if missing.
-        layers: name, type in Caffe's words, and blobs of each.
+        path: path of the file.
+        layers: name, Caffe's type, and blobs of each layer.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

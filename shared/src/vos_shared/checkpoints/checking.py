@@ -1,4 +1,4 @@
-"""What every file of weights must hold, whatever its format and its network."""
+"""Checks of weights that apply to all file formats and networks."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from vos_shared.errors import BadWeights
 
 _WEIGHTS: Final = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 _COUNTERS: Final = {torch.int32, torch.int64}
-"""Of single values, such as the number of batches that a batch norm has seen."""
+"""Types of single numbers, such as the number of batches that a batch norm has seen."""
 
 
 def require_weights(state: Mapping[str, Any], source: str | Path) -> dict[str, Tensor]:
-    """Tensors that can be weights: floating point of 16 to 64 bits and finite, or single whole numbers.
+    """Check that all values are tensors of finite floating-point numbers (16 to 64 bits) or single integers.
 
     Args:
-        state: by name.
-        source: the file, for the message.
+        state: values by name.
+        source: the file, for messages.
 
     Returns:
-        The tensors, floating point as float32.
+        The tensors, with floating point converted to float32.
 
     Raises:
-        BadWeights: naming the first that cannot.
+        BadWeights: names the first value that cannot be a weight.
     """
     weights = {}
     for name, value in state.items():
@@ -45,10 +45,10 @@ def require_weights(state: Mapping[str, Any], source: str | Path) -> dict[str, T
 
 
 def require_finite(arrays: Mapping[str, npt.NDArray[Any]], source: str | Path) -> None:
-    """The same check for NumPy's arrays: no floating point value may be NaN or infinity.
+    """Check NumPy arrays for NaN and infinity.
 
     Raises:
-        BadWeights: naming the first array that holds one.
+        BadWeights: names the first array that contains one.
     """
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -56,15 +56,15 @@ def require_finite(arrays: Mapping[str, npt.NDArray[Any]], source: str | Path) -
 
 
 def require_same_shapes(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str | Path) -> None:
-    """Refuse weights of another network.
+    """Check that weights fit a network.
 
     Args:
-        state: as read.
+        state: the weights.
         expected: the state of the network.
-        source: the file, for the message.
+        source: the file, for messages.
 
     Raises:
-        BadWeights: tensors that are missing, too many, or of another shape.
+        BadWeights: tensors are missing, unknown, or have another shape.
     """
     wrong = [name for name, value in expected.items() if name not in state or state[name].shape != value.shape]
     surplus = [name for name in state if name not in expected]
@@ -77,10 +77,10 @@ def require_same_shapes(state: Mapping[str, Tensor], expected: Mapping[str, Tens
 
 
 def in_half_precision(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Floating point tensors as float16.
+    """Convert floating-point tensors to float16.
 
     Raises:
-        BadWeights: a value is too large.
+        BadWeights: a value is too large for float16.
     """
     halves = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     if not all(bool(value.isfinite().all()) for value in halves.values()):

@@ -1,4 +1,4 @@
-"""Networks as files that run without this project: programs of `torch.export`."""
+"""Export of networks with `torch.export`, to run without this project."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from vos_shared.atomic import atomic_path
 
 
 def write_program(path: Path, module: nn.Module, example: tuple[Any, ...]) -> Path:
-    """Write a module as ``.pt2``, which `torch.export.load` reads.
+    """Write a module as a ``.pt2`` file, which `torch.export.load` reads; creates missing folders.
 
     Args:
-        path: of the file; its folder is created if missing.
-        module: in evaluation mode.
-        example: its arguments; the program takes tensors of these shapes.
+        path: path of the file.
+        module: module in evaluation mode.
+        example: arguments of the module; the exported program takes tensors of the same shapes.
 
     Returns:
-        The file.
+        `path`.
     """
     exported = torch.export.export(module, example)
     path.parent.mkdir(parents=True, exist_ok=True)

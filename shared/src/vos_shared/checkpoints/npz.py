@@ -1,4 +1,4 @@
-"""Weights in NumPy's ``.npz`` files, such as Keras' models are converted to."""
+"""Weights in NumPy's ``.npz`` files, to which Keras models can be converted."""
 
 from __future__ import annotations
 
@@ -21,19 +21,15 @@ _DAMAGE: Final = (
     *(OSError, ValueError, EOFError, TypeError, AttributeError, KeyError, BadZipFile, zlib.error),
     *(RuntimeError, SyntaxError, TokenError),
 )
-"""What reading a damaged file raises: RuntimeError of unknown kinds of compression, the last two of array headers."""
+"""Errors from damaged files: RuntimeError for unknown compression, the last two for array headers."""
 
 
 @contextmanager
 def fitting(path: str | Path) -> Iterator[None]:
-    """Around giving arrays of a file to a network: where their shapes differ, that is the file's fault.
-
-    Raises:
-        BadWeights: naming the file and what differs.
-    """
+    """Turn shape errors while arrays of a file are copied into a network into a `BadWeights` that names the file."""
     try:
         yield
-    except (RuntimeError, ValueError) as reason:  # PyTorch's first line says only which class.
+    except (RuntimeError, ValueError) as reason:  # The first line of PyTorch's message only names the class.
         lines = [line.strip() for line in str(reason).splitlines()]
         raise BadWeights(f"{path} does not fit the network: {lines[min(1, len(lines) - 1)]}") from reason
 
@@ -42,7 +38,7 @@ def read_npz(path: str | Path) -> dict[str, npt.NDArray[Any]]:
     """The arrays of a file, by name.
 
     Raises:
-        BadWeights: missing, damaged, another format, or with arrays that are not finite floating-point numbers.
+        BadWeights: the file is missing, damaged or of another format, or values are not finite floating-point numbers.
     """
     try:
         with open_file(path) as file, np.load(file, allow_pickle=False) as arrays:

@@ -1,4 +1,4 @@
-"""Published weights: what there is, where, under which licence, and how good; downloaded and checked."""
+"""Tables of published weights: address, licence, scores, hash; download with a check of the hash."""
 
 from __future__ import annotations
 
@@ -20,27 +20,26 @@ from vos_shared.errors import BadWeights
 from vos_shared.files import open_file
 
 _CHUNK: Final = 1 << 20
-_TIMEOUT: Final = 30  # seconds without an answer
+_TIMEOUT: Final = 30  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedWeights:
-    """One entry of a method's table of weights.
+    """An entry of a method's table of weights.
 
     Attributes:
-        name: what users call it.
-        url: where the file is; empty where only a page that links it is known (`source`).
-        file: its name in the cache; by default the one that it has on the web, else `name`. Of a TensorFlow checkpoint
-            the start of its prefix.
-        bytes: size of the file, where known.
-        sha256: of the file, where published or known.
-        md5: of the file, where only that is published.
-        md5_ends: first and last digits of its MD5, where no more is printed.
-        licence: of the weights, in a word.
-        source: who trained them and where that is written.
-        scores: published figures by name, such as ``{"DAVIS-2017 val J&F": 69.3}``.
-        note: what else a user should know.
-
+        name: name of the weights on command lines.
+        url: address of the file; empty if only a page with a link to it is known (`source`).
+        file: file name in the cache; by default the last part of `url`, else `name`. For a TensorFlow checkpoint, the
+            beginning of its prefix.
+        bytes: size of the file, if known.
+        sha256: hash of the file, if known.
+        md5: hash of the file, if only the MD5 is published.
+        md5_ends: first and last digits of the MD5, if no more is published.
+        licence: short name of the licence.
+        source: who trained the weights, with the page.
+        scores: published scores by name, such as ``{"DAVIS-2017 val J&F": 69.3}``.
+        note: further information for users.
     """
 
     name: str
@@ -62,7 +61,7 @@ class PublishedWeights:
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: torch hub's folder, ``~/.cache/torch/hub/checkpoints`` unless ``TORCH_HOME`` is set."""
+    """Folder of downloads, as for torch hub: ``~/.cache/torch/hub/checkpoints`` unless ``TORCH_HOME`` is set."""
     # As torch.hub.get_dir, without importing torch.
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = os.environ.get("TORCH_HOME") or str(Path(cache, "torch"))
@@ -74,10 +73,10 @@ class WeightsTable:
     """The weights that a method knows by name.
 
     Attributes:
-        published: those of the paper's authors, by name.
-        shipped: the file that comes with the package; what runs by default. None where none does.
-        shipped_note: describes it.
-        made: names and descriptions of weights that are computed and not stored (``untrained``).
+        published: weights of the paper's authors, by name.
+        shipped: weights file that comes with the package and is used by default; None if there is none.
+        shipped_note: description of `shipped`.
+        made: descriptions, by name, of weights that are computed and not stored (``untrained``).
     """
 
     published: Mapping[str, PublishedWeights]
@@ -86,33 +85,29 @@ class WeightsTable:
     made: Mapping[str, str] = field(default_factory=dict)
 
     def locate(self, weights: str | Path | None) -> Path:
-        """The file behind what a user gave as weights.
+        """Find the file of some weights.
 
         Args:
-            weights: a file, the prefix of a TensorFlow checkpoint, the name of published weights, which are downloaded
-                once, or None for the shipped ones.
+            weights: a file, the prefix of a TensorFlow checkpoint, the name of published weights (downloaded once), or
+                None for the shipped weights.
 
         Raises:
-            BadWeights: none of these, or the download fails or has the wrong hash.
+            BadWeights: none of these; the download fails or has the wrong hash.
         """
         if self.shipped is not None and (weights is None or str(weights) == self.shipped.stem):
             return self.shipped
+        names = ", ".join(row[0] for row in self.rows())
         if weights is None:
-            raise BadWeights(f"no weights come with this method; give a file or a name: {', '.join(self._names())}")
+            raise BadWeights(f"no weights come with this method; give a file or a name: {names}")
         path = Path(weights)
         if path.is_file() or (path.name and path.with_name(f"{path.name}.index").is_file()):
             return path
         if entry := self.published.get(str(weights)):
             return fetch(entry)
-        names = ", ".join(self._names())
         raise BadWeights(f"no weights file {weights}; known names are {names}")
 
-    def _names(self) -> list[str]:
-        shipped = [] if self.shipped is None else [self.shipped.stem]
-        return [*shipped, *self.published, *self.made]
-
     def rows(self) -> list[list[str]]:
-        """Name, published figures and a note of each, for a table."""
+        """Name, published scores and note of all weights, for a table."""
         shipped = [] if self.shipped is None else [[self.shipped.stem, "-", self.shipped_note]]
         published = [
             [name, ", ".join(f"{score} {value:.1f}" for score, value in entry.scores.items()), entry.note]
@@ -121,7 +116,7 @@ class WeightsTable:
         return [*shipped, *published, *([name, "-", note] for name, note in self.made.items())]
 
     def facts(self, name: str) -> dict[str, str]:
-        """What is known of weights, by what it is.
+        """All that is known about the weights of this name: licence, address, hash, scores.
 
         Raises:
             BadWeights: no weights have this name.
@@ -150,18 +145,13 @@ class WeightsTable:
         return {what: value for what, value in facts.items() if value}
 
 
-def fetch(entry: PublishedWeights, folder: Path | None = None) -> Path:
-    """The file of an entry, downloaded if it is not in the cache; its hash is checked either way.
-
-    Args:
-        entry: what to fetch.
-        folder: instead of the cache.
+def fetch(entry: PublishedWeights) -> Path:
+    """The file of an entry, downloaded if it is not in the cache; its hash is checked in both cases.
 
     Raises:
-        BadWeights: no connection, or not the published file. Nothing is left behind.
-
+        BadWeights: the download fails, or the file is not the published one.
     """
-    path = (folder or cache_folder()) / entry.file_name
+    path = cache_folder() / entry.file_name
     if path.exists():
         _check(path, path, entry, "delete it, and it is downloaded again")
         return path
@@ -177,7 +167,7 @@ def fetch(entry: PublishedWeights, folder: Path | None = None) -> Path:
         try:
             _download(entry, temporary)
         except (OSError, HTTPException, ValueError) as reason:
-            why = " ".join(str(reason).split())  # What a server answered wrongly has its line break in it.
+            why = " ".join(str(reason).split())  # An invalid answer of a server is quoted with its line break.
             raise BadWeights(
                 f"weights {entry.name} cannot be downloaded ({why}); fetch {entry.url} by other means "
                 f"and store it as {path}"
@@ -187,7 +177,7 @@ def fetch(entry: PublishedWeights, folder: Path | None = None) -> Path:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
+    """Hexadecimal SHA-256 of a file."""
     return _digest(path, "sha256")
 
 
@@ -200,7 +190,7 @@ def _download(entry: PublishedWeights, path: Path) -> None:
             while chunk := answer.read(_CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))
-        if promised and file.tell() != promised:  # A lost connection looks like the end of the file.
+        if promised and file.tell() != promised:  # `read` does not tell a lost connection from the end.
             raise ConnectionError(f"{file.tell():,} of {promised:,} bytes came")
 
 

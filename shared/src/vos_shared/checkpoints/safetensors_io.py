@@ -1,4 +1,4 @@
-"""Our weight files: safetensors with text metadata."""
+"""Our weights files: safetensors with text metadata."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def save(
     """Write weights, atomically; creates missing folders.
 
     Args:
-        path: where to; usually ``.safetensors``.
-        state_dict: tensors by name. Tensors that share memory are stored each by itself.
-        metadata: what the weights are: method, training data, command, licence, ..
-        half: store floating point values with 16 bits.
+        path: path of the file, usually ``.safetensors``.
+        state_dict: tensors by name; those that share memory are stored separately.
+        metadata: text entries such as method, training data, command, licence.
+        half: store floating-point values as float16.
 
     Raises:
-        BadWeights: values that are too large for 16 bits.
+        BadWeights: a value is too large for float16.
         OSError: the file cannot be written.
     """
     path = Path(path)
@@ -39,7 +39,7 @@ def save(
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state_dict.items()
     }
     with atomic_path(path) as temporary:
-        # Not `save_file`, which leaves the file to its owner alone whatever the umask says.
+        # `save_file` would ignore the umask and make the file readable by its owner only.
         temporary.write_bytes(serialise(tensors, metadata=dict(metadata)))
 
 
@@ -47,11 +47,10 @@ def load(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Read weights, to the CPU.
 
     Returns:
-        Tensors by name, floating point as float32, and the metadata.
+        Tensors by name, with floating point converted to float32, and the metadata.
 
     Raises:
-        BadWeights: missing, damaged, no safetensors file, or not weights, see `require_weights`.
-
+        BadWeights: the file is missing, damaged or not safetensors, or `require_weights` refuses a tensor.
     """
     with _opened(Path(path)) as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
@@ -87,7 +86,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     """The metadata of a file.
 
     Raises:
-        BadWeights: missing, damaged, or no safetensors file.
+        BadWeights: the file is missing, damaged or not safetensors.
     """
     with _opened(Path(path)) as file:
         return dict(file.metadata() or {})

@@ -26,16 +26,15 @@ def read_checkpoint(path: str | Path) -> dict[str, npt.NDArray[Any]]:
     """Read every variable of a checkpoint.
 
     Args:
-        path: a V2 prefix or any of its files, or a single-file V1 checkpoint.
+        path: prefix of a V2 checkpoint, any of its files, or a V1 checkpoint of one file.
 
     Returns:
         Variables by name, in TensorFlow's layout (kernels HWIO).
 
     Raises:
-        BadWeights: no such checkpoint; it is damaged or incomplete; values are NaN or infinity.
+        BadWeights: the checkpoint is missing, damaged or incomplete, or contains NaN or infinity.
         MissingExtra: TensorFlow is not installed.
         OSError: a file of it is a pipe.
-
     """
     prefix = _prefix(Path(path))
     for file in prefix.parent.glob(f"{glob.escape(prefix.name)}.data-*"):
@@ -55,11 +54,10 @@ def read_checkpoint(path: str | Path) -> dict[str, npt.NDArray[Any]]:
 
 
 def write_checkpoint(path: str | Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Write variables as a V2 checkpoint with this prefix (``.index`` and ``.data-00000-of-00001``).
+    """Write a V2 checkpoint (`path` is its prefix of ``.index`` and ``.data-00000-of-00001``).
 
     Raises:
         MissingExtra: TensorFlow is not installed.
-
     """
     tensorflow = _tensorflow()
     prefix = Path(path)
@@ -71,7 +69,7 @@ def write_checkpoint(path: str | Path, arrays: Mapping[str, npt.NDArray[Any]]) -
         tensorflow.raw_ops.SaveV2(
             prefix=str(staging), tensor_names=names, shape_and_slices=[""] * len(names), tensors=tensors
         )
-    # An old index goes first and the new one comes last: a checkpoint without it does not exist for TensorFlow.
+    # The old index is removed first and the new one moved last: without an index TensorFlow sees no checkpoint.
     prefix.with_name(f"{prefix.name}.index").unlink(missing_ok=True)
     for suffix in (".data-00000-of-00001", ".index"):
         staging.with_name(staging.name + suffix).replace(prefix.with_name(prefix.name + suffix))
@@ -89,10 +87,10 @@ def _prefix(path: Path) -> Path:
 
 
 def _tensorflow() -> ModuleType:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Its start-up notes are not for users of this package.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Hides its start-up messages.
     with suppress(ImportError):
-        # Both bring an LLVM of their own. PyTorch imports triton when it first needs it, and the process aborts if
-        # TensorFlow has come before.
+        # Triton and TensorFlow both contain LLVM. If TensorFlow comes first, the process aborts as soon as PyTorch
+        # imports triton.
         import_module("triton")
     try:
         import tensorflow

@@ -1,4 +1,4 @@
-"""Files that ``torch.save`` wrote, read without running code from them."""
+"""Reading files of ``torch.save`` without running code from them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from vos_shared.errors import BadWeights
 
 
 def load_torch(path: str | Path) -> Any:
-    """Read a file of ``torch.save``, tensors to the CPU.
+    """Read a file of ``torch.save``, with all tensors on the CPU.
 
-    Tensors, plain containers and numbers are allowed, and NumPy scalars, under the module names of NumPy 1 and 2:
-    official training code stores its best score as one.
+    Allowed are tensors, plain containers, numbers, and NumPy scalars of NumPy 1 and 2 (official training code stores
+    its best score as one).
 
     Raises:
-        BadWeights: missing, damaged, or with anything else in it, such as code, which is not run.
-
+        BadWeights: the file is missing, damaged, or contains anything else, such as code, which is not run.
     """
     path = Path(path)
     if not path.is_file():
@@ -32,25 +31,21 @@ def load_torch(path: str | Path) -> Any:
     _require_size(path)
     try:
         with torch.serialization.safe_globals(_allowed()), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Detected pickle protocol")  # What cannot be read is an error below.
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # Unreadable files raise an error below.
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as reason:
         raise BadWeights(_refusal(path, str(reason))) from reason
-    except Exception as reason:  # What damage leads to depends on where it is; pickle promises no list of errors.
+    except Exception as reason:  # Damage can raise any error; pickle documents no list.
         raise BadWeights(f"weights {path} cannot be read: damaged, cut short, or no file of torch.save") from reason
 
 
 def _require_size(path: Path) -> None:
-    """Refuse an archive that unpacks to far more than it is; PyTorch's own are not compressed.
-
-    Raises:
-        BadWeights: naming it.
-    """
+    """Raise `BadWeights` for an archive that unpacks to far more than its size; PyTorch does not compress."""
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return  # The old format, which is not an archive, or damage, which is found later.
+        return  # The old format is not an archive; damage is found later.
     if unpacked > 2 * path.stat().st_size + 2**20:
         raise BadWeights(f"weights {path} unpack to {unpacked:,} bytes from {path.stat().st_size:,}; not loaded")
 
@@ -62,7 +57,7 @@ def _allowed() -> list[Any]:
 
 
 def _refusal(path: Path, reason: str) -> str:
-    """What torch says over many lines, in one."""
+    """Torch's message of many lines in one line."""
     name = re.search(r"GLOBAL (\S+)", reason) or re.search(r"(?:class|type|function) ([\w.]+)", reason)
     what = (
         f"more than tensors and numbers ({name[1].rstrip('.')})" if name else "more than tensors and numbers, or damage"

@@ -58,7 +58,6 @@ def require_known(name: str) -> None:
 
     Raises:
         BadDataset: saying which there are.
-
     """
     if name not in DATASETS:
         raise BadDataset(f"no data set is called {name!r}; known are {', '.join(DATASETS)}")
@@ -85,7 +84,6 @@ def load_dataset(
 
     Raises:
         BadDataset: unknown name, or with everything that is missing in the folder.
-
     """
     require_known(name)
     chosen = () if split is None else (split,)

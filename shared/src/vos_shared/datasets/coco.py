@@ -46,7 +46,6 @@ class CocoObjects:
         Raises:
             MissingExtra: pycocotools is not installed.
             BadDataset: a file is missing or of another form or size, or no object is left.
-
         """
         codec = _codec()
         self._folder = Path(root, split)

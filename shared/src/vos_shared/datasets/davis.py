@@ -48,7 +48,6 @@ def davis2016(
 
     Raises:
         BadDataset: with everything that is missing.
-
     """
     layout = _layout(root, "semi-supervised", resolution, masks_required)
     names = _sequence_names(layout, split, ("2016", layout.resolution, "2017"), sequences)
@@ -76,7 +75,6 @@ def davis2017(
 
     Raises:
         BadDataset: with everything that is missing.
-
     """
     layout = _layout(root, task, resolution, masks_required)
     return _load(layout, _sequence_names(layout, split, ("2017", ""), sequences), binary=False)

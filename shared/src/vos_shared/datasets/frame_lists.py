@@ -28,7 +28,6 @@ def read_video_list(path: str | Path, root: str | Path) -> list[list[Path]]:
 
     Raises:
         BadDataset: no such list, an empty one, or one that names files which are not there.
-
     """
     files = [Path(root) / entry for entry in _entries(Path(path))]
     _require(files, Path(path), "frames", Path.is_file)
@@ -40,7 +39,6 @@ def read_folder_list(path: str | Path, root: str | Path) -> list[Path]:
 
     Raises:
         BadDataset: as in `read_video_list`.
-
     """
     folders = [Path(root) / entry for entry in _entries(Path(path))]
     _require(folders, Path(path), "folders", Path.is_dir)
@@ -61,7 +59,6 @@ def read_clip_list(path: str | Path, root: str | Path) -> list[list[Path]]:
 
     Raises:
         BadDataset: no such list, an empty one, a line without a frame, or frames that are not there.
-
     """
     videos = []
     for line in _lines(Path(path)):
@@ -82,7 +79,6 @@ class ListedSequence:
     Attributes:
         sequence: all its frames, and the masks that exist.
         wanted: names of the frames whose masks are to be written.
-
     """
 
     sequence: VideoSequence
@@ -102,7 +98,6 @@ def read_inference_list(path: str | Path, root: str | Path) -> list[ListedSequen
     Raises:
         BadDataset: no such list, an empty one, a line of another form, images that are not there, or two sequences of
             one name.
-
     """
     path, root = Path(path), Path(root)
     rows = [_inference_row(line, path) for line in _lines(path)]

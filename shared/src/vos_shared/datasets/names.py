@@ -23,7 +23,6 @@ def read_lines(path: Path) -> list[str]:
 
     Raises:
         BadDataset: it cannot be read as text.
-
     """
     try:
         lines = read_text(path, "utf-8-sig").splitlines()
@@ -44,7 +43,6 @@ def choose(names: Iterable[str], where: str, wanted: Iterable[str] | None) -> li
 
     Raises:
         BadDataset: there is no name, one that is not a folder name, or one is wanted that is not there.
-
     """
     names = list(dict.fromkeys(names))
     if not names:
@@ -66,7 +64,6 @@ def refuse_paths(names: Iterable[str], where: str, what: str = "a sequence is a 
 
     Raises:
         BadDataset: with all that would.
-
     """
     marks = ("/", "\\", "\0", "..")
     every = list(names)

@@ -28,7 +28,6 @@ class VideoSequence:
         read: reads a mask file where its data set stores ids in a way of its own; by default `read_mask`.
         objects: ids of the objects, each with the frame from which on its mask counts (YouTube-VOS); by default the
             masks tell.
-
     """
 
     name: str
@@ -48,7 +47,6 @@ class VideoSequence:
 
         Raises:
             BadMask: the file holds no ids, or is not of the frames' size.
-
         """
         path = self.annotations.get(frame_name)
         if path is None:
@@ -70,7 +68,6 @@ class VideoSequence:
         Raises:
             BadMask: as `annotation`.
             BadDataset: at the end, no mask has held one of the `objects`.
-
         """
         known: set[int] = {0, VOID}
         hidden = set() if self.objects is None else set(range(1, VOID))
@@ -118,7 +115,6 @@ class VideoSequence:
 
         Raises:
             BadMask: as `annotation`.
-
         """
         if self.objects is not None:
             return sorted(self.objects)

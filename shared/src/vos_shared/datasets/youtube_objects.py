@@ -48,7 +48,6 @@ def youtube_objects(
 
     Raises:
         BadDataset: with everything that is missing.
-
     """
     root = Path(root)
     if resolution is not None:
@@ -74,7 +73,6 @@ def prepare_youtube_objects(root: str | Path, output: str | Path) -> list[str]:
 
     Raises:
         BadDataset: nothing there of this layout, videos without images or labels, or a label that cannot be read.
-
     """
     root, output = Path(root), Path(output)
     shots = {f"{path.parents[3].name}_{path.parents[1].name}": path for path in sorted(root.glob("*/data/*/shots/001"))}

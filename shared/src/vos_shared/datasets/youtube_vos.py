@@ -43,7 +43,6 @@ def youtube_vos(
 
     Raises:
         BadDataset: with everything that is missing.
-
     """
     if resolution is not None:
         raise BadDataset(f"YouTube-VOS has no resolution folders; leave out resolution {resolution}")
@@ -60,7 +59,6 @@ def read_meta(root: str | Path, split: str | Path = "valid") -> dict[str, Object
 
     Raises:
         BadDataset: no such file, or one of another form.
-
     """
     path = Path(root, split, "meta.json")
     try:

@@ -1,1 +1,1 @@
-"""Layers and losses that official checkpoints of several methods need and PyTorch lacks."""
+"""Layers and losses of several methods that PyTorch lacks."""

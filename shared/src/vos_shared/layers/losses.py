@@ -7,9 +7,9 @@ from torch.nn import functional as F
 
 
 def balanced_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Class-balanced cross entropy: either class weighs what the other one's share is; summed, not averaged.
+    """Class-balanced cross entropy, summed over pixels: each class is weighted by the share of the other.
 
-    Xie, Tu, "Holistically-Nested Edge Detection", ICCV 2015, equation 2.
+    Xie and Tu, "Holistically-Nested Edge Detection", ICCV 2015, equation 2.
 
     Args:
         logits: [B, 1, H, W].

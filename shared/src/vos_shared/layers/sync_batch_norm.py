@@ -1,4 +1,4 @@
-"""Batch norm over the batches of all processes, on any device; PyTorch's own needs CUDA."""
+"""Batch norm with the statistics of all processes, on any device; PyTorch's own requires CUDA."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def _processes() -> int:
 
 @torch.no_grad()
 def shared_mean(values: Tensor) -> Tensor:
-    """Mean of a tensor over all processes, without gradient; all of them must call it."""
+    """Mean of a tensor over all processes, without gradient; all processes must call it."""
     processes = _processes()
     if processes == 1:
         return values
@@ -23,9 +23,9 @@ def shared_mean(values: Tensor) -> Tensor:
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """`torch.nn.BatchNorm2d` with the statistics of all processes together while it trains.
+    """`torch.nn.BatchNorm2d` whose training statistics are taken over all processes.
 
-    All processes have maps of one size. Alone it is `torch.nn.BatchNorm2d`.
+    The maps of all processes must have the same size. In a single process it equals `torch.nn.BatchNorm2d`.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         mean, square = (all_reduce(moments) / processes).chunk(2)
         variance = (square - mean.square()).clamp_min(0)
         self._remember(mean.detach(), variance.detach(), processes * input.numel() // input.shape[1])
-        # With given statistics, but their gradient reaches every process.
+        # Not F.batch_norm: the gradient of the statistics must reach every process.
         scale = self.weight * (variance + self.eps).rsqrt()
         normalised = torch.addcmul((self.bias - mean * scale).view(1, -1, 1, 1), values, scale.view(1, -1, 1, 1))
         return normalised.to(input.dtype)
@@ -54,7 +54,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
 
 def synchronise_batch_norms(module: nn.Module) -> None:
-    """Turn each `torch.nn.BatchNorm2d` inside a module into a `SyncBatchNorm2d`, in place; state and names stay."""
+    """Turn all `torch.nn.BatchNorm2d` of a module into `SyncBatchNorm2d`, in place; the state stays."""
     for layer in module.modules():
         if type(layer) is nn.BatchNorm2d:
             layer.__class__ = SyncBatchNorm2d

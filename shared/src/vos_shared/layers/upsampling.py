@@ -8,15 +8,15 @@ from torch.nn import functional as F
 
 
 def bilinear_kernel(size: int) -> Tensor:
-    """The bilinear kernel of a transposed convolution of stride size / 2, [size, size] for even sizes."""
+    """Bilinear kernel [size, size] of a transposed convolution with stride size / 2; `size` is even."""
     taps = 1 - (torch.arange(size, dtype=torch.float64) - (size / 2 - 0.5)).abs() / (size / 2)
     return torch.outer(taps, taps).float()
 
 
 class BilinearUpsampling(nn.Module):
-    """VALID transposed convolution with a frozen bilinear kernel, then a centre crop to the frame.
+    """Transposed convolution without padding, with a frozen bilinear kernel, then a centre crop.
 
-    The official kernel is a full [k, k, C, C] tensor that is diagonal over channels; one depthwise kernel says as much.
+    The official kernel [k, k, C, C] is diagonal over channels and thus equals one depthwise kernel.
     """
 
     kernel: Tensor

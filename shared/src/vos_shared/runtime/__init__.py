@@ -1,1 +1,1 @@
-"""What every run needs: device, precision, seeds, timing, memory, several processes."""
+"""Device, precision, seeds, timing, memory and processes."""

@@ -1,4 +1,4 @@
-"""Work on a thread of its own, in order, with bounded memory."""
+"""Work on a background thread, in order, with bounded memory."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import ParamSpec, Self
 
 P = ParamSpec("P")
 
 
 class BackgroundThread:
-    """Runs calls one after another while the caller goes on; at the end of the block all are done.
+    """Runs calls one after another on a thread; the ``with`` block ends when all are done.
 
-    What a call raises is raised from the next `submit`, or at the end of the block. If the block itself raises, calls
-    that wait are dropped.
+    An error in a call is raised by the next `submit`, or at the end of the block. If the block itself raises, waiting
+    calls are dropped.
+
+    Args:
+        depth: largest number of waiting calls.
 
     Attributes:
-        busy_seconds: time the thread has worked.
-
+        busy_seconds: time that the thread has worked.
     """
 
     def __init__(self, depth: int = 8) -> None:
-        """Let at most `depth` calls wait."""
         self.busy_seconds = 0.0
         self._depth = depth
         self._waiting: deque[Future[None]] = deque()
@@ -45,11 +45,9 @@ class BackgroundThread:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         try:
-            while kind is None and self._waiting:
+            while raised[0] is None and self._waiting:
                 self._waiting.popleft().result()
         finally:
             self._executor.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Where networks run, and in which precision."""
+"""Choice of device and precision."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ def choose_device(name: str = "auto") -> torch.device:
 
     Raises:
         UserError: no such device here.
-
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -55,7 +54,6 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
     Raises:
         UserError: unknown, or the device cannot compute in it.
-
     """
     if name not in PRECISIONS:
         raise UserError(f"no precision is called {name!r}; choose {', '.join(PRECISIONS)}")
@@ -65,7 +63,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
-    """Context in which matrix products and convolutions run in `dtype`; float32 is float32 on all devices."""
+    """Context in which matrix products and convolutions run in `dtype`; for float32, TF32 is off."""
     if dtype != torch.float32:
         return torch.autocast(device.type, dtype)
     return _without_tf32() if device.type == "cuda" else nullcontext()
@@ -73,7 +71,7 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
 
 @contextmanager
 def _without_tf32() -> Iterator[None]:
-    """By default cuDNN rounds what goes into a convolution to 10 bits, which costs the fourth digit of features."""
+    """By default cuDNN rounds the inputs of a convolution to 10 bits, which changes the fourth digit of features."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -83,7 +81,7 @@ def _without_tf32() -> Iterator[None]:
 
 
 def describe_device(device: torch.device) -> str:
-    """Model of the device, for reports: ``NVIDIA H200``, ``cpu (2 threads)``."""
+    """Name of the device for reports: ``NVIDIA H200``, ``cpu (2 threads)``."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Several processes: shares of the work under torchrun, and Lightning Fabric for training."""
+"""Several processes: sharding under torchrun, and Lightning Fabric for training."""
 
 from __future__ import annotations
 
@@ -17,57 +17,48 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PATIENCE: Final = timedelta(days=1)
-"""How long processes wait for each other; torch's half hour is short for the one that decodes videos or validates."""
+"""Time that processes wait for each other; decoding videos or validating may exceed torch's half hour."""
 
 _FABRIC_PRECISION: Final = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 def rank() -> int:
-    """Number of this process among those that torchrun started, 0 without torchrun."""
+    """Rank of this process under torchrun; 0 without torchrun."""
     return _environment("RANK", 0)
 
 
 def world_size() -> int:
-    """How many processes torchrun started, on all machines together; 1 without torchrun."""
+    """Number of processes under torchrun, on all machines; 1 without torchrun."""
     return _environment("WORLD_SIZE", 1)
 
 
 def local_rank() -> int:
-    """Number of this process on its machine, which is the number of its GPU."""
+    """Rank of this process on its machine, which is the index of its GPU."""
     return _environment("LOCAL_RANK", 0)
 
 
 def shard(items: Sequence[T]) -> list[T]:
-    """The share of this process: every `world_size`-th item. All shares together are the whole, without overlap."""
+    """The share of this process: every `world_size`-th item from `rank` on."""
     return list(items[rank() :: world_size()])
 
 
 def own_file(path: Path) -> Path:
-    """The file of this process: under torchrun its number is part of the name."""
+    """The path for this process: under torchrun its rank is appended to the name."""
     return path.with_name(f"{path.stem}-rank{rank()}{path.suffix}") if world_size() > 1 else path
 
 
-def fabric(
-    device: str = "auto",
-    precision: str = "fp32",
-    *,
-    devices: int = 1,
-    nodes: int = 1,
-) -> Fabric:
-    """Lightning Fabric in this project's words; the caller calls ``launch()``.
-
-    Several processes share gradients by DDP and wait for each other as long as `PATIENCE`.
+def fabric(device: str = "auto", precision: str = "fp32", *, devices: int = 1, nodes: int = 1) -> Fabric:
+    """Make a Lightning Fabric; the caller calls ``launch()``. Several processes train with DDP.
 
     Args:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         precision: ``fp32``, ``bf16`` or ``fp16``; the weights stay in fp32.
-        devices: how many on each machine, one where the device has a number; under torchrun its own count holds.
-        nodes: machines; the same.
+        devices: devices on each machine; 1 if the device has an index. Under torchrun its number is used.
+        nodes: number of machines. Under torchrun its number is used.
 
     Raises:
         MissingExtra: Lightning Fabric is not installed.
         UserError: unknown device or precision, or more devices than there are.
-
     """
     try:
         from lightning_fabric import Fabric
@@ -81,7 +72,7 @@ def fabric(
     if precision == "fp16" and place.type == "cpu":
         raise UserError("training in fp16 needs a GPU; choose bf16 or fp32")
     accelerator, _, index = device.partition(":")
-    rank()  # Checks what torchrun has set.
+    rank()  # Raises if torchrun's variable is not a number.
     local = _environment("LOCAL_WORLD_SIZE", 0)
     if local:
         devices, nodes = local, world_size() // local
@@ -99,14 +90,14 @@ def fabric(
 
 
 def _leave_group() -> None:
-    """Fabric leaves NCCL's groups by itself, but not Gloo's, whose threads can abort a process at its end."""
+    """Destroy the process group. Fabric does so for NCCL only; Gloo's threads could abort the process at exit."""
     import torch
     from torch import distributed
 
     if not (distributed.is_available() and distributed.is_initialized()):
         return
-    # A thread of Gloo may be waiting for the GIL, to let go of a tensor. The group's end would wait for that thread and
-    # keep the GIL, so for ever; the end of the back end itself lets go of the GIL, so that must come last.
+    # A thread of Gloo may wait for the GIL to release a tensor. Destroying the group would hold the GIL and wait for
+    # that thread: a deadlock. Destroying the back end releases the GIL, so the reference here must be dropped last.
     group = distributed.group.WORLD
     backend = group._get_backend(torch.device("cpu")) if group and distributed.get_backend() == "gloo" else None
     distributed.destroy_process_group()

@@ -11,12 +11,12 @@ import torch
 
 
 def peak_memory_bytes(device: torch.device | str = "cpu") -> int:
-    """Highest memory since `reset_peak`: tensors on a CUDA device, else the resident set; 0 on Windows, unknown."""
+    """Peak memory since `reset_peak`: tensors on a CUDA device, else the resident set; 0 on Windows."""
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
-    # Not getrusage, where there is another way: its maximum is inherited from the process that started this one.
+    # Preferred to getrusage, whose maximum is inherited from the parent process.
     if status.exists() and (high_water := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
         return int(high_water[1]) * 1024
     try:
@@ -28,10 +28,10 @@ def peak_memory_bytes(device: torch.device | str = "cpu") -> int:
 
 
 def reset_peak(device: torch.device | str = "cpu") -> None:
-    """Start measuring anew. Where the system forbids that (macOS, some containers), the peak is since the start."""
+    """Reset the peak. On systems that do not allow it (macOS, some containers) the peak is since the start."""
     device = torch.device(device)
     if device.type == "cuda":
-        torch.cuda.init()  # Before its first use, CUDA has no peak and refuses to reset it.
+        torch.cuda.init()  # Resetting the peak fails before CUDA's first use.
         torch.cuda.reset_peak_memory_stats(device)
         return
     with suppress(OSError):

@@ -9,7 +9,7 @@ from multiprocessing import parent_process
 
 
 def end_with_parent(*, group: bool = False) -> None:
-    """In a worker: end as soon as the parent is gone, however it went.
+    """In a worker: end as soon as the parent process has ended for any reason.
 
     Args:
         group: end the whole process group of the worker, its children included; it must lead a group of its own.

@@ -1,16 +1,15 @@
-"""Wall-clock time of work that may run on a device."""
+"""Wall-clock time of work on any device."""
 
 from __future__ import annotations
 
 import time
-from types import TracebackType
 from typing import Self
 
 import torch
 
 
 class Stopwatch:
-    """Adds up the time spent inside its ``with`` blocks, work queued on the device included.
+    """Adds up the time spent in its ``with`` blocks, including the work that they queue on the device.
 
     Example:
         watch = Stopwatch(device)
@@ -20,8 +19,7 @@ class Stopwatch:
         print(watch.seconds, watch.laps)
 
     Attributes:
-        laps: seconds of each block, in order.
-
+        laps: time of each block in seconds, in order.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
@@ -30,7 +28,7 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """All blocks together."""
+        """Time of all blocks in seconds."""
         return sum(self.laps)
 
     def __enter__(self) -> Self:
@@ -38,15 +36,13 @@ class Stopwatch:
         self._start = time.perf_counter()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         synchronise(self._device)
         self.laps.append(time.perf_counter() - self._start)
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has done all that was queued."""
+    """Wait until the device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

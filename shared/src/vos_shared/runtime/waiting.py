@@ -1,4 +1,4 @@
-"""Time that is spent waiting; without torch, which scoring masks does not load."""
+"""Time spent waiting for input; does not import torch."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ T = TypeVar("T")
 
 
 class WaitingTime:
-    """Adds up how long somebody waits for what others make.
+    """Adds up the time spent waiting for items.
 
     Attributes:
-        seconds: so far.
+        seconds: total so far.
     """
 
     def __init__(self) -> None:
         self.seconds = 0.0
 
     def call(self, read: Callable[[], T]) -> T:
-        """What `read` returns."""
+        """Call `read` and add its time."""
         started = time.perf_counter()
         try:
             return read()
@@ -28,7 +28,7 @@ class WaitingTime:
             self.seconds += time.perf_counter() - started
 
     def each(self, items: Iterator[T]) -> Iterator[T]:
-        """The items; only the time until the next one is there counts."""
+        """Yield the items; the time until each is available counts."""
         end = object()
         while (item := self.call(lambda: next(items, end))) is not end:
             yield item  # type: ignore[misc]  # It is not the end.

@@ -1,4 +1,4 @@
-"""Pieces of an array on the cores of the machine."""
+"""Threads that each work on pieces of an array."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import Self, TypeVar
 
 import torch
@@ -16,11 +15,11 @@ Result = TypeVar("Result")
 
 
 class Workers:
-    """As many threads as torch uses, each with its own piece of the work; on a GPU none, pieces run one by one.
+    """As many threads as torch uses, each working on a piece of its own; on a GPU, pieces run one after another.
 
-    Many small operations gain little when torch divides each among its threads, which then wait for one another
-    hundreds of times a frame, longer the busier the machine is. Here each thread does all operations of a piece, and
-    results do not depend on the number of threads.
+    Torch's own threads divide every operation and then wait for one another, hundreds of times per frame. Here one
+    thread runs all operations of a piece, which is faster for small operations. Results do not depend on the number of
+    threads.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -29,7 +28,7 @@ class Workers:
         self._executor = _serial_threads(threads) if threads > 1 else None
 
     def map(self, function: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterator[Result]:
-        """Yield the results in the order of the pieces, with few of them ahead of the consumer."""
+        """Yield the results in the order of the pieces; only a few are computed ahead of the consumer."""
         if self._executor is None:
             yield from map(function, pieces)
             return
@@ -49,15 +48,13 @@ class Workers:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         if self._executor is not None:
             self._executor.shutdown(cancel_futures=True)
 
 
 def _serial_threads(count: int) -> ThreadPoolExecutor:
-    """Threads in which torch uses no threads of its own; elsewhere it keeps them."""
+    """An executor in whose threads torch uses a single thread; other threads keep torch's setting."""
     executor = ThreadPoolExecutor(count, thread_name_prefix="vos-worker")
     everyone = threading.Barrier(count + 1)
 

@@ -1,4 +1,4 @@
-"""Processes that train together act as one: they agree to go on, to leave, and on whose folder it is."""
+"""Agreement between processes that train together: to continue, to stop, and on the folder of the run."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FAILURES: Final = (UserError, OSError, MemoryError, torch.OutOfMemoryError)
-"""What can fail in one process alone: input, files that cannot be read or written, lack of memory."""
+"""Errors that may occur in a single process: bad input, files that cannot be read or written, lack of memory."""
 _ELSEWHERE: Final = "training: another process cannot go on; it says why"
 _BROKEN: Final = ".broken"
-"""In the folder of a run: a process has ended without telling the others."""
+"""File in the folder of a run: a process has ended without telling the others."""
 
 
 def most_urgent(code: int, fabric: Fabric) -> int:
-    """The largest code of all processes; the device is not waited for."""
+    """The largest code of all processes; does not wait for the device."""
     if fabric.world_size == 1:
         return code
     largest = torch.tensor(code)
@@ -37,33 +37,28 @@ def most_urgent(code: int, fabric: Fabric) -> int:
 
 @cache
 def _cpu_group() -> Any:
-    """A group that does not need the GPU, which would have to finish its work first."""
+    """A process group on the CPU: one on the GPU would wait until the GPU has finished its work."""
     if torch.distributed.get_backend() == "gloo":
         return None
     return torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
 
 
-def on_any_process(wish: bool, fabric: Fabric) -> bool:
-    """Whether any process asks, for example, to stop: all must leave a loop at the same step, or wait forever."""
-    return most_urgent(int(wish), fabric) > 0
-
-
 def together(work: Callable[[], T], fabric: Fabric) -> T:
-    """Do some work in every process, in the first of each machine before the others; all succeed, or none goes on.
+    """Do some work in every process, on each machine first in one of them; if it fails in one, all raise.
 
     Raises:
-        UserError: as `work` raised it; in processes where it succeeded, one that says that another failed.
+        UserError: an error from `work`, or one that says that another process failed.
         OSError: the same.
     """
     with fabric.rank_zero_first(local=True):
         result = attempt(work)
-    if on_any_process(isinstance(result, FAILURES), fabric):
+    if most_urgent(int(isinstance(result, FAILURES)), fabric):
         raise own_or_other(result)
     return result  # type: ignore[return-value]  # It is not a failure.
 
 
 def attempt(work: Callable[[], T]) -> T | Exception:
-    """What `work` returns, or the failure that it raises."""
+    """The result of `work`, or the error of `FAILURES` that it raised."""
     try:
         return work()
     except FAILURES as error:
@@ -71,13 +66,13 @@ def attempt(work: Callable[[], T]) -> T | Exception:
 
 
 def own_or_other(result: object) -> Exception:
-    """The failure that `attempt` gave, or one that says that another process has failed."""
+    """The error that `attempt` returned, or one that says that another process failed."""
     return result if isinstance(result, FAILURES) else UserError(_ELSEWHERE)
 
 
 @contextmanager
 def only_run(folder: Path, fabric: Fabric) -> Iterator[None]:
-    """Keep other runs out of a folder while the block runs; creates the folder if it is missing.
+    """Lock the folder of a run while the block runs; creates the folder if it is missing.
 
     Raises:
         UserError: another run uses the folder.
@@ -91,7 +86,7 @@ def only_run(folder: Path, fabric: Fabric) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
             if stack.enter_context(locked(folder / ".lock", seconds=0)) is False:
                 raise UserError(f"training: another run uses {folder}; wait for its end, or choose another folder")
-            for rest in folder.glob(".*.partial"):  # Of a run that was killed while it saved.
+            for rest in folder.glob(".*.partial"):  # Left by a run that was killed while it saved.
                 rest.unlink(missing_ok=True)
             (folder / _BROKEN).unlink(missing_ok=True)
 
@@ -100,15 +95,10 @@ def only_run(folder: Path, fabric: Fabric) -> Iterator[None]:
 
 
 def require_no_run(folder: Path, names: Sequence[str], fabric: Fabric) -> None:
-    """Refuse a folder in which a run has written; all processes look before any of them writes.
-
-    Args:
-        folder: of the run to begin.
-        names: what runs write.
-        fabric: launched.
+    """Refuse a folder that holds files of a run; all processes check before any of them writes.
 
     Raises:
-        UserError: naming what is there.
+        UserError: the folder holds some of the files `names`.
     """
     found = [name for name in names if (folder / name).exists()]
     fabric.barrier()
@@ -123,19 +113,19 @@ def require_no_run(folder: Path, names: Sequence[str], fabric: Fabric) -> None:
 def leaving_others(folder: Path, fabric: Fabric) -> Iterator[None]:
     """If the block raises an error that the other processes do not know of, end them, too.
 
-    A process that runs out of memory breaks the connection, and what the others exchange next fails.
+    This process (which may be out of memory) breaks the connection, and the next exchange of the others fails.
 
     Args:
-        folder: of the run, which all processes see.
-        fabric: launched.
+        folder: folder of the run, visible to all processes.
+        fabric: a launched Fabric.
 
     Raises:
-        UserError: another process has left, so an exchange failed.
+        UserError: an exchange failed because another process has ended.
     """
     try:
         yield
     except (UserError, OSError, KeyboardInterrupt):
-        raise  # Agreed upon, or sent to all.
+        raise  # All processes raise the first two; Ctrl-C reaches all.
     except BaseException as error:
         if fabric.world_size == 1:
             raise

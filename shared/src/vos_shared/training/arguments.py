@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 RESUME: Final = "resume.pt"
-"""The file in a run's folder from which it goes on."""
+"""The file in a run's folder from which it is resumed."""
 
 
 @dataclass(frozen=True)
@@ -40,22 +40,22 @@ class RunOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RunArguments:
-    """Where a run writes, and on which devices it runs."""
+    """Output folder and devices of a training run."""
 
     output: Path
-    """Folder of the run: resume.pt, last.safetensors, log.jsonl, tensorboard/."""
+    """Output folder of the run: resume.pt, last.safetensors, log.jsonl, tensorboard/."""
     resume: bool = False
-    """Go on with the run in OUTPUT, exactly where its resume.pt was written."""
+    """Resume the run in OUTPUT exactly where its resume.pt was written."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     precision: str = "fp32"
     """fp32, or mixed precision with bf16 or fp16."""
     devices: int = 1
-    """Processes (GPUs) on each machine, each with a batch of its own; torchrun's own number has precedence."""
+    """Processes (GPUs) on each machine, each with its own batch; under torchrun, torchrun sets the number."""
     nodes: int = 1
-    """Machines; the same."""
+    """Number of machines; under torchrun, torchrun sets it."""
     workers: int = 4
-    """Processes that read data, for each GPU; 0 reads in the training process."""
+    """Processes that read data for each GPU; with 0 the training process reads them itself."""
     minutes: float = 5.0
     """Wall time between two writes of resume.pt and last.safetensors; 0 writes after every step."""
 
@@ -63,7 +63,7 @@ class RunArguments:
         """Check the options and start the processes.
 
         Raises:
-            UserError: an option that cannot be used, a folder that does not fit --resume, no such device.
+            UserError: an invalid option, a folder that does not fit --resume, or no such device.
             MissingExtra: Lightning Fabric is not installed.
         """
         from torch.distributed import DistError
@@ -75,7 +75,7 @@ class RunArguments:
         try:
             launched.launch()
         except RuntimeError as error:
-            # torch 2.6 tells a taken port by a plain RuntimeError.
+            # For a port in use, torch 2.6 raises a plain RuntimeError.
             if not isinstance(error, DistError) and "EADDRINUSE" not in str(error):
                 raise
             where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
@@ -86,10 +86,10 @@ class RunArguments:
         return launched
 
     def check(self) -> None:
-        """Refuse, before any work, options that cannot be used.
+        """Check the options before any work.
 
         Raises:
-            UserError: naming the option.
+            UserError: an invalid option, or a folder that does not fit --resume.
         """
         if self.workers < 0:
             raise UserError(f"training: --workers is {self.workers}; give 0 or more")
@@ -108,11 +108,7 @@ class RunArguments:
         return RunOptions(self.output, self.resume, self.minutes, self.workers, data)
 
     def ended(self, last: Path | None, fabric: Fabric) -> int:
-        """Say how the run ended.
-
-        Args:
-            last: its weights, or None where it was asked to stop early.
-            fabric: of the run.
+        """Print how the run ended: the path of its weights, or, for None, how to resume it.
 
         Returns:
             The exit code.

@@ -1,4 +1,4 @@
-"""Batches that depend on (seed, step, slot) alone: a run can stop and go on anywhere, and be split over processes."""
+"""Batches that depend on (seed, step, slot) only, so that a run can be resumed and split over processes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ T = TypeVar("T")
 
 
 class EpochOrder:
-    """Which item stands at which place of an epoch; each epoch has an order of its own.
+    """The order of the items in each epoch; every epoch has a different random order.
 
     Args:
         size: number of items.
-        seed: of the orders; the epoch is added to it.
+        seed: seed of the orders; the number of the epoch is appended to it.
     """
 
     def __init__(self, size: int, *seed: int) -> None:
@@ -32,21 +32,21 @@ class EpochOrder:
         self._epoch = -1
 
     def __call__(self, epoch: int, place: int) -> int:
-        """The item, 0 to size - 1."""
+        """The item at a place of an epoch, 0 to size - 1."""
         if epoch != self._epoch:
             order = np.random.default_rng([*self._seed, epoch]).permutation(self.size)
-            self._order, self._epoch = order.astype(np.uint32), epoch  # [size]; sets of data have millions.
+            self._order, self._epoch = order.astype(np.uint32), epoch  # [size]; data sets have millions of items.
         return int(self._order[place])
 
 
 class StepSlots(Sampler[list[tuple[int, int]]]):
-    """Keys (step, slot) of the batches of one process, from a step on.
+    """Keys (step, slot) of the batches of one process.
 
     Args:
         first: the first step.
-        steps: the number of steps of the whole run.
-        batch: samples a step and process.
-        rank: of the process; it takes the slots from rank * batch on.
+        steps: total number of steps of the run.
+        batch: samples per step and process.
+        rank: rank of the process; its slots begin at rank * batch.
     """
 
     def __init__(self, first: int, steps: int, batch: int, rank: int) -> None:
@@ -63,18 +63,18 @@ class StepSlots(Sampler[list[tuple[int, int]]]):
 def read_batches(
     samples: Dataset[T], fabric: Fabric, *, first: int, steps: int, batch: int, workers: int
 ) -> Iterator[Any]:
-    """Batches on the device of this process, read ahead by other processes.
+    """Batches on the device of this process, read ahead by worker processes.
 
     Args:
-        samples: items by (step, slot); slots of all processes together count from 0 to batch * world size - 1.
-        fabric: launched.
+        samples: samples by (step, slot); the slots of all processes are 0 to batch * world size - 1.
+        fabric: a launched Fabric.
         first: the first step.
-        steps: the number of steps of the whole run.
-        batch: samples a step and process.
-        workers: processes that read; 0 reads in this one.
+        steps: total number of steps of the run.
+        batch: samples per step and process.
+        workers: number of reading processes; with 0 this process reads.
 
     Raises:
-        UserError: as `samples` raised it, or a reading process was killed.
+        UserError: an error from `samples`, or a reading process was killed.
     """
     keys = StepSlots(first, steps, batch, fabric.global_rank)
     for item in load(samples, keys, workers=workers, pin_memory=fabric.device.type == "cuda"):
@@ -87,7 +87,7 @@ def load(
     """Batches of samples, one for each list of keys.
 
     Raises:
-        UserError: as `samples` raised it; a file cannot be read; a reading process was killed.
+        UserError: an error from `samples`; a file cannot be read; a reading process was killed.
     """
     loader: DataLoader[T] = DataLoader(
         samples,
@@ -100,10 +100,10 @@ def load(
 
 
 def worker_items(loader: Iterable[T]) -> Iterator[T]:
-    """The items of a data loader; errors of the user that its processes meet stay one line.
+    """The items of a data loader; a `UserError` from one of its processes stays a message of one line.
 
     Raises:
-        UserError: as the data set raised it; a file cannot be read; a reading process was killed while waited for.
+        UserError: an error from the data set; a file cannot be read; a reading process was killed.
     """
     try:
         with lost_workers_told():
@@ -117,17 +117,13 @@ def worker_items(loader: Iterable[T]) -> Iterator[T]:
 
 
 def _said_by_worker(error: Exception, kind: str) -> str:
-    """A reading process sends its traceback as text; the last line is its message."""
+    """The message of an error in a reading process, which sends its traceback as text: the last line."""
     return str(error).strip().splitlines()[-1].removeprefix(f"{kind}: ")
 
 
 @contextmanager
 def lost_workers_told() -> Iterator[None]:
-    """Turn PyTorch's error about a data loader process that died, which can come at any time, into one line.
-
-    Raises:
-        UserError: with the remedy.
-    """
+    """Turn PyTorch's error about a killed data loader process, which can come at any time, into a `UserError`."""
     try:
         yield
     except RuntimeError as error:
@@ -140,13 +136,13 @@ def lost_workers_told() -> Iterator[None]:
 
 
 def _is_about_workers(error: RuntimeError) -> bool:
-    """Whether a data loader says so: its errors have no type of their own, and versions differ in their words."""
+    """Whether the error is about a data loader process: only its text says so, which depends on torch's version."""
     said = str(error)
     shared_memory = any(words in said for words in ("shared memory", "torch_shm", "No space left on device"))
     return said.startswith("DataLoader worker") or (shared_memory and ("Caught" in said or "DataLoader" in said))
 
 
 def _leave_process_group(worker: int) -> None:
-    """A signal to the whole process group must act on the main process only, which saves and ends its readers."""
+    """Let a signal to the process group reach only the main process, which saves and then ends its readers."""
     if hasattr(os, "setpgrp"):
         os.setpgrp()

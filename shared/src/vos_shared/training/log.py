@@ -1,4 +1,4 @@
-"""Numbers and pictures of a run."""
+"""The log of a training run: numbers and pictures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,18 +21,17 @@ if TYPE_CHECKING:
 
 
 class TrainingLog:
-    """Numbers and pictures of a run: TensorBoard files and `log.jsonl` in one folder.
+    """Writes TensorBoard files and ``log.jsonl`` to the folder of a run; use it as a context manager.
 
-    On resume, what was logged at or after the first step to come is dropped, so that the log reads as if the run had
-    never stopped. Use it as a context manager.
+    On resume, entries at or after the first step are dropped, so that the log reads as if the run had never stopped.
 
-    One process of several writes the log. `check` raises the error that stopped it from doing so; call it where all
-    processes ask each other for errors. After an error nothing more is logged.
+    Only one process writes the log. After an error it logs nothing more; `check` raises the error, at a point where all
+    processes exchange their errors.
 
     Args:
-        folder: of the run; created if missing.
+        folder: folder of the run; created if missing.
         first_step: the first step that will be logged.
-        enabled: False for the ranks that keep quiet.
+        enabled: False in the processes that do not write.
 
     Raises:
         MissingExtra: TensorBoard is not installed.
@@ -42,7 +41,7 @@ class TrainingLog:
         self.path = folder / "log.jsonl"
         self._writer: SummaryWriter | None = None
         self._error: OSError | None = None
-        make_writer = _summary_writer()  # In all processes, so that all of them find out if it is not installed.
+        make_writer = _summary_writer()  # In all processes, so that all raise MissingExtra.
         if not enabled:
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +49,7 @@ class TrainingLog:
         _drop_lines_from(self.path, first_step)
 
     def scalars(self, step: int, values: Mapping[str, float], **context: float | str) -> None:
-        """Log numbers by tag ("train/temp"); `context` (epoch, seconds) goes into the JSON line only."""
+        """Log numbers by tag, such as ``train/temp``; `context` (epoch, seconds) is written to ``log.jsonl`` only."""
         if self._writer is None or self._error is not None:
             return
         try:
@@ -82,16 +81,14 @@ class TrainingLog:
     def __enter__(self) -> TrainingLog:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:  # fmt: skip
+    def __exit__(self, *raised: object) -> None:
         if self._writer is not None:
             self._writer.close()
 
 
 def _summary_writer() -> type[SummaryWriter]:
     try:
-        # TensorBoard would import TensorFlow where that is installed: ten seconds for nothing, and see `tensorflow.py`.
+        # Keeps TensorBoard from importing TensorFlow, which takes ten seconds (and see `checkpoints/tensorflow.py`).
         sys.modules.setdefault("tensorboard.compat.notf", ModuleType("notf"))
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
@@ -110,7 +107,7 @@ def _drop_lines_from(path: Path, first_step: int) -> None:
 
 
 def _step_of(line: bytes) -> float:
-    """The step of a JSON line; infinity for a line that is damaged, for example cut short by a kill."""
+    """The step of a JSON line; infinity for a damaged line, for example one that a kill cut short."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError, RecursionError, OverflowError):

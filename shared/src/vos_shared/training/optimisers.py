@@ -1,4 +1,4 @@
-"""Adam as TensorFlow 1 computes it, and the schedule that two methods use."""
+"""Adam as TensorFlow 1 computes it, and polynomial decay of the learning rate."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TensorFlowAdam(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Move all parameters that have a gradient."""
+        """Update all parameters that have a gradient."""
         loss = None if closure is None else closure()
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -54,5 +54,5 @@ def set_rate(optimiser: Any, rate: float) -> None:
 
 
 def power_decay(step: int, steps: int, power: float = 1.0) -> float:
-    """(1 - step / steps) ** power: from 1 to 0, and 0 after the last step ("poly" with 0.9, linear with 1)."""
+    """Factor (1 - step / steps) ** power, from 1 to 0; "poly" with power 0.9, linear with 1. 0 after the last step."""
     return float(max(1 - step / max(steps, 1), 0.0) ** power)

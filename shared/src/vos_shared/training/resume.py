@@ -1,4 +1,4 @@
-"""The file from which a killed run goes on."""
+"""The file from which a stopped run is resumed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from vos_shared.errors import BadWeights
 
 
 class ResumeFile:
-    """The one file from which a killed run goes on, rewritten every few minutes.
+    """The file from which a stopped or killed run is resumed.
 
     Args:
-        path: of the file.
-        minutes: wall time between two writes that `due` asks for; 0 is always due.
+        path: path of the file.
+        minutes: wall time after which the next write is `due`; with 0 it always is.
     """
 
     def __init__(self, path: Path, minutes: float = 5.0) -> None:
@@ -30,25 +30,25 @@ class ResumeFile:
         self._written = time.monotonic()
 
     def due(self) -> bool:
-        """Whether the last write is long enough ago."""
+        """Whether it is time to write the file again."""
         return time.monotonic() - self._written >= 60 * self.minutes
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Replace the file in one step; a kill at any time leaves the old or the new one whole.
+        """Replace the file atomically: after a kill, either the old or the new file is there.
 
         Args:
-            state: tensors, state dicts and plain values only: nothing that needs code to be read back.
+            state: tensors, state dicts and plain values only, so that reading it runs no code.
 
         Raises:
-            OSError: the file cannot be written, for example because the disk is full; the old one stays.
+            OSError: the file cannot be written, for example because the disk is full; the old file stays.
         """
-        # Not to the path: PyTorch's own writer turns a full disk into a RuntimeError of many lines.
+        # To an open file: given a path, PyTorch turns a full disk into a RuntimeError of many lines.
         with atomic_path(self.path) as temporary, temporary.open("wb") as file:
             torch.save({**state, "digest": _digest(state)}, file)
         self._written = time.monotonic()
 
     def load(self) -> dict[str, Any]:
-        """Read the state back.
+        """Read the state.
 
         Raises:
             BadWeights: the file is missing, damaged, changed, or not a resume file.
@@ -62,7 +62,7 @@ class ResumeFile:
 
 
 def _digest(state: Mapping[str, Any]) -> str:
-    """Changes when any value does: training must not go on from damaged or changed values."""
+    """SHA-256 of all names, types, shapes and values: training must not continue from damaged values."""
     digest = hashlib.sha256()
 
     def add(value: object) -> None:

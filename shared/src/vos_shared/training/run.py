@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import fields
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, Self, TypeVar
 
 import numpy as np
@@ -43,25 +42,25 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LAST: Final = "last.safetensors"
-"""The newest weights in a run's folder."""
+"""The file in a run's folder that holds its newest weights."""
 _GO_ON, _STOP, _FAILED = range(3)
 _END: Final = object()
 
 
 class Stateful(Protocol):
-    """What else a run must remember."""
+    """An object whose state is saved and restored with a run."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values."""
+        """The state, as tensors and plain values."""
 
     def load_state_dict(self, state: dict[str, Any]) -> object:
-        """Undo `state_dict`."""
+        """Restore a state that `state_dict` returned."""
 
 
 class TrainingRun:
-    """Owns the folder of a run, its lock, resume file, logs, progress bar and end; use it as a context manager.
+    """Everything about a training run but its step: folder, lock, resume file, log, progress bar, end.
 
-    All processes that train together take part. The loop of a method reads::
+    Use it as a context manager, in all processes that train together::
 
         with TrainingRun(options, fabric, network, optimiser, steps=1000, write_weights=write) as run:
             for batch in run.batches(samples, 8):
@@ -72,28 +71,28 @@ class TrainingRun:
                 run.finished({"train/loss": loss}, {"train/lr": rate})
         return run.result
 
-    The global random generators are seeded by (seed, step, rank) before each step. So a run that is killed and resumed
-    computes what an uninterrupted one does, dropout included.
+    The global random generators are seeded by (seed, step, rank) before each step. A run that is killed and resumed
+    therefore computes the same values as an uninterrupted one, dropout included.
 
     Args:
-        options: of the folder, which holds `RESUME`, `LAST`, ``log.jsonl`` and ``tensorboard/`` and is created if
-            missing, and of how often it is written.
-        fabric: launched.
-        network: holds the start values; as it was before `Fabric.setup`.
-        optimiser: as `Fabric.setup` gave it.
-        steps: of the whole run.
-        write_weights: writes the snapshot; called with its path in the first process.
-        seed: of the random numbers.
-        save_steps: also save after every so many steps.
-        log_steps: steps over which logged losses are averaged.
-        must_match: values by name; a resumed run must have the same.
-        extra: what else is part of the state, by name.
-        remedy: what helps against losses that are not finite.
+        options: output folder, which is created if missing and holds `RESUME`, `LAST`, ``log.jsonl`` and
+            ``tensorboard/``; how often it is written; whether to resume.
+        fabric: a launched Fabric.
+        network: the module with its initial weights, before `Fabric.setup`.
+        optimiser: the optimiser that `Fabric.setup` returned.
+        steps: total number of steps.
+        write_weights: writes the weights to the given path; called in the first process only.
+        seed: seed of the random generators.
+        save_steps: also save every `save_steps` steps.
+        log_steps: number of steps over which logged losses are averaged.
+        must_match: settings by name; a run can only be resumed with the same values.
+        extra: further objects whose state is saved, by name.
+        remedy: advice in the error about losses that are not finite.
 
     Attributes:
         step: number of finished steps.
-        log: for more numbers and pictures.
-        seconds: time in finished steps, of this run and of those that it resumes.
+        log: the log of the run, for further numbers and pictures.
+        seconds: time spent in finished steps, including the runs that this one resumes.
     """
 
     def __init__(
@@ -128,16 +127,16 @@ class TrainingRun:
 
     @property
     def result(self) -> Path | None:
-        """The weights of a run that has done all its steps; None where it was asked to stop early."""
+        """Path of the final weights; None if the run was stopped before its last step."""
         return self.folder / LAST if self.step >= self.steps else None
 
     def __enter__(self) -> Self:
-        """Take the folder, and go on or begin.
+        """Lock the folder, then start the run or restore it.
 
         Raises:
-            UserError: a folder that holds a run while `resume` is off, or that another run uses; a resume
-                file of a run with other circumstances.
-            BadWeights: the resume file is missing, damaged, or of another program.
+            UserError: the folder holds a run and `resume` is off; another run uses it; the resume file was written with
+                other settings.
+            BadWeights: the resume file is missing, damaged, or not one of ours.
             MissingExtra: TensorBoard is not installed.
         """
         leader = self.fabric.is_global_zero
@@ -151,19 +150,20 @@ class TrainingRun:
             first = self.step + 1 if self.step else 0
             self.log = stack.enter_context(TrainingLog(self.folder, first, enabled=leader))
             self._stop = stack.enter_context(StopRequest())
-            self._bar = stack.enter_context(_progress_bar(self.steps, self.step, enabled=leader))
+            bar: tqdm[Any] = tqdm(
+                total=self.steps, initial=self.step, unit="step", disable=not leader, dynamic_ncols=True, smoothing=0.05
+            )
+            self._bar = stack.enter_context(bar)
             full = self.fabric.strategy.precision.precision == "32-true"
             stack.enter_context(autocast(self.fabric.device, torch.float32) if full else nullcontext())
             stack.enter_context(lost_workers_told())
-            if not self._options.resume:  # A folder without the file holds no run.
+            if not self._options.resume:  # From now on the folder holds a run.
                 self.agree(self._save_state)
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:  # fmt: skip
-        return self._stack.__exit__(kind, error, trace)
+    def __exit__(self, *raised: Any) -> bool | None:
+        return self._stack.__exit__(*raised)
 
     def batches(self, samples: Dataset[Any], size: int) -> Iterator[Any]:
         """The batches of the steps that remain, on the device of this process; see `over`.
@@ -182,15 +182,15 @@ class TrainingRun:
         )
 
     def over(self, batches: Iterable[T]) -> Iterator[T]:
-        """The batches of the steps that remain, until the end or until any process is asked to stop.
+        """Yield the batches of the remaining steps; ends early, in all processes, if one of them is asked to stop.
 
-        Saves when it is time to, at the end, and before an error ends the run.
+        Saves the run at regular times, at the end, and before an error ends it.
 
         Args:
-            batches: from step `step` on, as many in every process.
+            batches: one batch for each remaining step; the same number in every process.
 
         Raises:
-            UserError: as `batches` raised it; in processes that could read theirs, one that says that another failed.
+            UserError: an error from `batches`; in the other processes, one that says that another process failed.
             OSError: the same; or a file of the run cannot be written.
         """
         iterator = iter(batches)
@@ -205,7 +205,8 @@ class TrainingRun:
                 raise own_or_other(batch)
             if code == _STOP:
                 break
-            seed_everything(_seed_of(self._seed, self.step, self.fabric.global_rank))
+            key = [self._seed, 4, self.step, self.fabric.global_rank]
+            seed_everything(int(np.random.default_rng(key).integers(2**63)))
             expected, started = self.step + 1, time.monotonic()
             yield batch  # type: ignore[misc]  # It is not an error.
             assert self.step == expected, "call `finished` once after each step"
@@ -213,7 +214,7 @@ class TrainingRun:
         self.agree(self.save)
 
     def _next(self, iterator: Iterator[T]) -> T | object:
-        """The next batch, after saving what is due; whatever fails here is shared with the other processes."""
+        """The next batch, after a save that is due; the caller reports a failure to the other processes."""
         self.log.check()
         if self._file.due() or (self._save_steps and self.step and self.step % self._save_steps == 0):
             self.save()
@@ -227,21 +228,22 @@ class TrainingRun:
         log: bool = False,
         **context: float,
     ) -> None:
-        """Count a step.
+        """Finish a step: count it, and log the mean losses every `log_steps` steps.
 
         Args:
-            losses: of this process, by tag, the same tags in all; scalars on the device, which is not waited for.
-            numbers: more to log with them, by tag, such as the learning rate.
-            log: log the means of the losses now, and not only every `log_steps` steps.
-            context: for ``log.jsonl`` only, such as the epoch.
+            losses: scalar losses of this process by tag, the same tags in all processes. They stay on their device, so
+                that the host need not wait for it.
+            numbers: further numbers to log by tag, such as the learning rate.
+            log: log the means now, too.
+            context: values for ``log.jsonl`` only, such as the epoch.
 
         Raises:
-            UserError: losses that are not finite, in all processes alike.
+            UserError: a loss is NaN or infinite; raised in all processes.
         """
         self.step += 1
         self._summed += 1
         mine = torch.stack([loss.detach().float() for loss in losses.values()])
-        # Over all processes at once, so that the first one's sums are what a resumed run goes on with.
+        # The mean over all processes, since a resumed run continues from the sums of the first process.
         everyone = self.fabric.all_reduce(mine, reduce_op="mean") if self.fabric.world_size > 1 else mine
         assert isinstance(everyone, Tensor)
         for tag, value in zip(losses, everyone, strict=True):
@@ -251,10 +253,10 @@ class TrainingRun:
             self._log_means(numbers or {}, context)
 
     def agree(self, work: Callable[[], T]) -> T:
-        """Do work that may fail in one process alone; then all processes end, after saving.
+        """Do work that may fail in a single process; if it does, all processes save and raise.
 
         Raises:
-            UserError: as `work` raised it, or one that says that another process failed.
+            UserError: an error from `work`, or one that says that another process failed.
             OSError: the same.
         """
         result = attempt(work)
@@ -265,14 +267,14 @@ class TrainingRun:
         return result  # type: ignore[return-value]  # It is not a failure.
 
     def picture(self, tag: str, image: npt.NDArray[np.uint8]) -> None:
-        """Log a picture, uint8 RGB [H, W, 3], with the number of finished steps."""
+        """Log a picture, uint8 RGB [H, W, 3], at the current step."""
         self.log.picture(self.step, tag, image)
 
     def save(self) -> None:
         """Write the resume file and the weights, in the first process.
 
         Raises:
-            UserError: weights or losses that are not finite: what is on disk is worth more.
+            UserError: weights or losses contain NaN or infinity; the files from before stay.
         """
         if not all(bool(parameter.isfinite().all()) for parameter in self.network.parameters()):
             self._refuse("weights contain NaN or infinity")
@@ -326,11 +328,11 @@ class TrainingRun:
         self._sums = {tag: value.to(self.fabric.device) for tag, value in sums.items()}
 
     def _log_means(self, numbers: Mapping[str, float], context: Mapping[str, float]) -> None:
-        """The one place where the host waits for the device."""
+        """Log the means of the losses; only here does the host wait for the device."""
         sums = torch.stack(list(self._sums.values()))
         means = dict(zip(self._sums, (sums / self._summed).tolist(), strict=True))
         for tag, mean in means.items():
-            if not math.isfinite(mean):  # In all processes alike.
+            if not math.isfinite(mean):  # The means, and so the error, are the same in all processes.
                 self._refuse(f"loss {tag} is {mean}")
         self.log.scalars(self.step, {**means, **numbers}, **context, seconds=round(self.seconds, 1))
         self._bar.set_postfix({tag.rpartition("/")[2]: f"{mean:.3g}" for tag, mean in means.items()})
@@ -347,11 +349,3 @@ def unchanged(settings: DataclassInstance, may_change: Collection[str] = ()) -> 
     """The settings for `must_match`, by name in words, without those that a resumed run may change."""
     names = [field.name for field in fields(settings) if field.name not in may_change]
     return {name.replace("_", " "): getattr(settings, name) for name in names}
-
-
-def _seed_of(seed: int, step: int, rank: int) -> int:
-    return int(np.random.default_rng([seed, 4, step, rank]).integers(2**63))
-
-
-def _progress_bar(steps: int, first_step: int, *, enabled: bool) -> tqdm[Any]:
-    return tqdm(total=steps, initial=first_step, unit="step", disable=not enabled, dynamic_ncols=True, smoothing=0.05)

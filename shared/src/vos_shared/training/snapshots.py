@@ -1,4 +1,4 @@
-"""Snapshots that improved a validation score."""
+"""The best snapshots by validation score."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from vos_shared.files import read_json
 
 
 class BestSnapshots:
-    """Keeps the snapshots that improved the score, the last few of them.
+    """Keeps the last few snapshots that improved the validation score.
 
     Args:
-        folder: of the snapshots, with `scores.json` that lists them in order of time.
-        keep: how many; the oldest improvement is removed first.
+        folder: folder of the snapshots; its ``scores.json`` lists them in the order they were written.
+        keep: number of snapshots to keep; the oldest is removed first.
     """
 
     def __init__(self, folder: Path, keep: int = 3) -> None:
@@ -26,7 +26,7 @@ class BestSnapshots:
         self._resumed_best: float | None = None
 
     def entries(self) -> list[tuple[str, float]]:
-        """File names and scores, each better than the one before."""
+        """File names and scores; each score is higher than the one before."""
         if not self._list.is_file():
             return []
         try:
@@ -36,38 +36,34 @@ class BestSnapshots:
 
     @property
     def best(self) -> float | None:
-        """The best score so far, also where its file has been removed."""
+        """The best score so far, even if its file has been removed; None before the first."""
         entries = self.entries()
         return entries[-1][1] if entries else self._resumed_best
 
-    def drop_beyond(self, best: float | None) -> None:
-        """Forget improvements beyond `best`, the best score that a resumed run knows of: it will make them again.
+    def state_dict(self) -> dict[str, float | None]:
+        """The best score, for the resume file of a run."""
+        return {"best": self.best}
 
-        They may have been enough to remove the file of `best`; that score must be beaten all the same.
+    def load_state_dict(self, state: dict[str, float | None]) -> None:
+        """Forget snapshots that are better than the resumed run's best score: the run will make them again.
+
+        They may have replaced the file of that score, which must be beaten all the same.
         """
-        self._resumed_best = best
+        self._resumed_best = best = state["best"]
         kept = [(name, score) for name, score in self.entries() if best is not None and score <= best]
         if self._list.is_file():
             write_json(self._list, kept)
 
-    def state_dict(self) -> dict[str, float | None]:
-        """The best score, for a run that goes on."""
-        return {"best": self.best}
-
-    def load_state_dict(self, state: dict[str, float | None]) -> None:
-        """Forget improvements that the resumed run does not know of, see `drop_beyond`."""
-        self.drop_beyond(state["best"])
-
     def offer(self, score: float, name: str, write: Callable[[Path], None]) -> bool:
-        """Keep a snapshot if it beats the best so far.
+        """Write a snapshot if its score is higher than the best so far.
 
         Args:
-            score: larger is better.
+            score: validation score; higher is better, NaN is never kept.
             name: file name inside the folder.
-            write: writes the file.
+            write: writes the snapshot to the given path.
 
         Returns:
-            Whether it was kept.
+            Whether the snapshot was kept.
         """
         if math.isnan(score) or (self.best is not None and score <= self.best):
             return False

@@ -1,16 +1,16 @@
-"""Signals that ask a run to stop."""
+"""Stopping a run by a signal."""
 
 from __future__ import annotations
 
 import signal
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 
 class StopRequest:
-    """Turns the first SIGTERM or Ctrl-C into a request to stop after the current step; the second one acts as usual.
+    """Turns the first SIGTERM or Ctrl-C into a request to stop after the current step; a second one acts as usual.
 
-    Use it as a context manager in the main thread and look at `wanted` between steps.
+    Use it as a context manager in the main thread and test `wanted` between steps.
     """
 
     def __init__(self) -> None:
@@ -21,9 +21,7 @@ class StopRequest:
         self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:  # fmt: skip
+    def __exit__(self, *raised: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

@@ -1,4 +1,4 @@
-"""Training videos from any folders and video files."""
+"""Training videos from folders and video files."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ JPEG_QUALITY: Final = 95
 
 
 def found_videos(places: Sequence[Path], output: Path, longest: int) -> list[Video]:
-    """All videos at some places; video files are decoded once into frames.
+    """Find all videos; each video file is decoded once into a cache of frames.
 
     Args:
-        places: folders of videos (video files and folders of frames), folders of frames, video files, or patterns. In a
-            folder with video files, single images are not frames.
-        output: folder of the run, which is not a video; the frames of video files go to ``frames`` in it.
-        longest: length that the shorter side of cached frames is cut down to, in pixels; training needs no more.
+        places: folders of videos (video files and folders of frames), folders of frames, video files, or glob patterns.
+            In a folder with video files, single images are ignored.
+        output: folder of the run; the cache is its folder ``frames``, and patterns do not match inside it.
+        longest: largest length of the shorter side of cached frames, in pixels; larger frames are scaled down.
 
     Raises:
         BadDataset: a place does not exist or holds no video.
@@ -41,7 +41,7 @@ def found_videos(places: Sequence[Path], output: Path, longest: int) -> list[Vid
 
 
 def _sources_at(place: Path, output: Path) -> list[Path]:
-    """Video files, folders of frames and patterns of frames at a place, in natural order."""
+    """Video files, folders of frames and patterns of frames, in natural order."""
     if not place.exists():
         return _sources_of_pattern(place, output)
     if place.is_file():
@@ -60,7 +60,7 @@ def _sources_at(place: Path, output: Path) -> list[Path]:
 
 
 def _sources_of_pattern(pattern: Path, output: Path) -> list[Path]:
-    """A pattern of frames is one video; other patterns are the places that they match, but for the run's own folder."""
+    """A pattern that matches frames is one video; any other pattern stands for the places that it matches."""
     if not glob.has_magic(str(pattern)):
         raise BadDataset(f"training: {pattern} does not exist; give a folder of videos")
     places = [place for place in matching_paths(pattern) if not place.resolve().is_relative_to(output.resolve())]
@@ -83,7 +83,7 @@ def _open(source: Path, cache: Path, longest: int, bar: tqdm[object]) -> Video:
 
 
 def _decode(video: Video, frames: Path, longest: int) -> None:
-    """Write the frames to a folder that appears when all of them are there."""
+    """Write the frames to a folder, which appears when it is complete."""
     with partial_folder(frames.parent, frames.name) as folder:
         for index, frame in enumerate(video):
             _shrunk(frame, longest).save(folder / f"{index:05d}.jpg", quality=JPEG_QUALITY)
