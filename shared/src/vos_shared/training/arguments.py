@@ -21,14 +21,14 @@ RESUME: Final = "resume.pt"
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where a run writes, how often, and how it reads.
+    """Output folder of a run, how often it is written, and how samples are read.
 
     Attributes:
-        folder: of the run: `RESUME`, last.safetensors, log.jsonl, tensorboard/.
-        resume: go on from `RESUME`.
+        folder: output folder with `RESUME`, last.safetensors, log.jsonl and tensorboard/.
+        resume: continue from `RESUME`.
         minutes: wall time between two writes of `RESUME` and last.safetensors.
-        workers: processes that read samples; 0 reads in the training process.
-        data: describes the training data, for the metadata of the weights.
+        workers: processes that read samples; with 0 the training process reads them itself.
+        data: description of the training data, for the metadata of the weights.
     """
 
     folder: Path

@@ -166,14 +166,14 @@ class TrainingRun:
         return self._stack.__exit__(*raised)
 
     def batches(self, samples: Dataset[Any], size: int) -> Iterator[Any]:
-        """The batches of the steps that remain, on the device of this process; see `over`.
+        """Yield the batches of the remaining steps, on the device of this process; see `over`.
 
         Args:
-            samples: items by (step, slot), see `read_batches`.
-            size: samples a step and process.
+            samples: samples by (step, slot), see `read_batches`.
+            size: samples per step and process.
 
         Raises:
-            UserError: as `samples` raised it, in all processes.
+            UserError: an error from `samples`, raised in all processes.
             OSError: the same.
         """
         workers = self._options.workers
@@ -346,6 +346,6 @@ class TrainingRun:
 
 
 def unchanged(settings: DataclassInstance, may_change: Collection[str] = ()) -> dict[str, object]:
-    """The settings for `must_match`, by name in words, without those that a resumed run may change."""
+    """Settings for `must_match` by readable name, without those that may change when a run is resumed."""
     names = [field.name for field in fields(settings) if field.name not in may_change]
     return {name.replace("_", " "): getattr(settings, name) for name in names}
