@@ -111,7 +111,9 @@ def _tensorflow(index: Path) -> object:
 
 
 def _published(path: Path) -> object:
-    return fetch(PublishedWeights(name=path.name, url="", licence="", source="", md5="0" * 32), path.parent)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vos_shared.checkpoints.published.cache_folder", lambda: path.parent)
+        return fetch(PublishedWeights(name=path.name, url="", licence="", source="", md5="0" * 32))
 
 
 REFUSED_BY_THE_SYSTEM: dict[str, Callable[[Path], object]] = {

@@ -100,7 +100,7 @@ def test_what_is_no_such_folder(published: Path, tmp_path: Path) -> None:
     with pytest.raises(BadDataset, match=r"a list all\.txt; make one with .*prepare_youtube_objects"):
         youtube_objects(published)
     with pytest.raises(BadDataset, match="leave out resolution 480p"):
-        youtube_objects(published, resolution="480p")
+        load_dataset("youtube-objects", published, resolution="480p")
 
 
 def test_doctor_looks_at_the_files_and_at_the_list(prepared: Path) -> None:

@@ -126,7 +126,7 @@ def test_what_is_no_youtube_vos_folder(root: Path, tmp_path: Path) -> None:
     with pytest.raises(BadDataset, match="download it again"):
         youtube_vos(root)
     with pytest.raises(BadDataset, match="leave out resolution 480p"):
-        youtube_vos(root, resolution="480p")
+        load_dataset("youtube-vos", root, resolution="480p")
     with pytest.raises(BadDataset, match=r"meta\.json not found"):
         InputArguments(source=str(tmp_path / "nowhere"), dataset="youtube-vos").load()
 

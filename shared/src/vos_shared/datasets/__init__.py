@@ -1,4 +1,4 @@
-"""Data sets: lists of `VideoSequence`, each a video with its masks."""
+"""Loaders of data sets: each returns a list of `VideoSequence`, videos with their masks."""
 
 from __future__ import annotations
 
@@ -47,18 +47,17 @@ DATASETS: Final[Mapping[str, Callable[..., list[VideoSequence]]]] = {
     "object-discovery": object_discovery,
     "youtube-objects-boxes": youtube_objects_boxes,
 }
-"""Loader by name; each takes (root, split, *, resolution, sequences)."""
+"""Loaders by name; each takes (root, split, *, sequences)."""
+
+_RESOLUTIONS: Final = frozenset({"davis2016", "davis2017"})
+"""Loaders that also take `resolution`."""
 
 _MASKS_OPTIONAL: Final = frozenset({"davis2016", "davis2017", "youtube-vos", "youtube-objects"})
-"""Loaders that also take masks_required."""
+"""Loaders that also take `masks_required`."""
 
 
 def require_known(name: str) -> None:
-    """Refuse a name that is none of `DATASETS`.
-
-    Raises:
-        BadDataset: saying which there are.
-    """
+    """Raise `BadDataset` unless `name` is one of `DATASETS`."""
     if name not in DATASETS:
         raise BadDataset(f"no data set is called {name!r}; known are {', '.join(DATASETS)}")
 
@@ -76,16 +75,22 @@ def load_dataset(
 
     Args:
         name: one of `DATASETS`.
-        root: its folder.
-        split: name or path of a list of sequences; by default the one that is validated on.
-        sequences: of the split, only these.
-        resolution: folder below `JPEGImages`, where there are several.
-        masks_required: False for methods without prompt: videos may come without masks.
+        root: folder of the data set.
+        split: name or path of a list of sequences; by default the validation split.
+        sequences: load only these sequences of the split.
+        resolution: folder below `JPEGImages`; DAVIS only.
+        masks_required: False accepts videos without masks, for methods without prompts.
 
     Raises:
-        BadDataset: unknown name, or with everything that is missing in the folder.
+        BadDataset: unknown name, a resolution for a data set without, or the folder is incomplete; names all that is
+            missing.
     """
     require_known(name)
-    chosen = () if split is None else (split,)
-    optional = {} if masks_required or name not in _MASKS_OPTIONAL else {"masks_required": False}
-    return DATASETS[name](root, *chosen, resolution=resolution, sequences=sequences, **optional)
+    options: dict[str, object] = {"sequences": sequences}
+    if name in _RESOLUTIONS:
+        options["resolution"] = resolution
+    elif resolution is not None:
+        raise BadDataset(f"{name} has no resolution folders; leave out resolution {resolution}")
+    if name in _MASKS_OPTIONAL:
+        options["masks_required"] = masks_required
+    return DATASETS[name](root, *(() if split is None else (split,)), **options)

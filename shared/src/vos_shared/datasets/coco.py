@@ -1,4 +1,4 @@
-"""COCO objects, one a sample, through pycocotools (extra ``coco``)."""
+"""Annotated objects of COCO, read with pycocotools (extra ``coco``)."""
 
 from __future__ import annotations
 
@@ -18,21 +18,20 @@ from vos_shared.files import read_json
 from vos_shared.images import MAX_SIDE, open_image, orientation, upright, upright_size
 from vos_shared.masks import describe_size
 from vos_shared.method import Frame
+from vos_shared.tables import listed
 from vos_shared.video_sources import read_frame
 
 RunLengths = Mapping[str, Any]
-"""A mask as pycocotools holds it: compressed ``counts`` and ``size``, height and width."""
+"""A mask in pycocotools' format: compressed ``counts`` and ``size`` (height, width)."""
 
 
 class CocoObjects:
     """Annotated objects of COCO, each with its photograph; crowds and small objects are left out.
 
-    Masks are kept compressed, and photographs are read when they are asked for.
-
     ``len()`` is the number of objects, and ``[i]`` gives the frame, uint8 RGB [H, W, 3], and the mask, bool [H, W].
-    The latter raises `BadVideo` for a photograph that cannot be read, and `BadDataset` for one that by now has another
-    size than its annotations. Where these were drawn on a photograph as it is stored, on its side, the mask is turned
-    with it.
+    Indexing reads the photograph; it raises `BadVideo` if the photograph cannot be read, and `BadDataset` if its size
+    differs from that of its annotations. A mask that was drawn on a photograph without its EXIF rotation is rotated
+    with it. Masks are kept compressed.
     """
 
     def __init__(self, root: str | Path, split: str = "train2017", min_share: float = 0.03) -> None:
@@ -41,11 +40,11 @@ class CocoObjects:
         Args:
             root: folder with `<split>/`, the photographs, and `annotations/instances_<split>.json`.
             split: such as ``train2017``.
-            min_share: of the photograph, 0..1; masks that cover no more than this are left out.
+            min_share: objects that cover at most this share of their photograph, 0..1, are left out.
 
         Raises:
             MissingExtra: pycocotools is not installed.
-            BadDataset: a file is missing or of another form or size, or no object is left.
+            BadDataset: a file is missing, invalid or of another size, or no object is left.
         """
         codec = _codec()
         self._folder = Path(root, split)
@@ -74,14 +73,15 @@ class CocoObjects:
         return frame, mask
 
     def _require_photographs(self, annotations: Path) -> None:
-        """Look for all of them, and at their sizes, before training begins."""
+        """Check that all photographs exist and have the right size, before training begins."""
         wanted = {found.photograph: tuple(found.mask["size"]) for found in self._objects}
         folders = {(self._folder / photograph).parent for photograph in wanted}
         there = {path for folder in folders if folder.is_dir() for path in folder.iterdir()}
         missing = sorted(photograph for photograph in wanted if self._folder / photograph not in there)
         if missing:
-            some = ", ".join(missing[:3]) + (", .." if missing[3:] else "")
-            raise BadDataset(f"{self._folder} lacks {len(missing)} photographs that {annotations} names: {some}")
+            raise BadDataset(
+                f"{self._folder} lacks {len(missing)} photographs that {annotations} names: {listed(missing, most=3)}"
+            )
         with ThreadPoolExecutor() as executor:
             paths = [self._folder / photograph for photograph in wanted]
             for _ in executor.map(_require_size, paths, wanted.values()):
@@ -89,7 +89,7 @@ class CocoObjects:
 
 
 def _require_size(path: Path, size: tuple[int, ...]) -> None:
-    """Refuse a photograph that is neither stored nor seen in the size of its annotations."""
+    """Check that a photograph has the size of its annotations, with or without its EXIF rotation."""
     with open_image(path, "photograph", BadDataset) as image:
         seen, stored = upright_size(image), (image.height, image.width)
     if size not in (seen, stored):
@@ -100,7 +100,7 @@ def _require_size(path: Path, size: tuple[int, ...]) -> None:
 
 
 def _set_upright(mask: npt.NDArray[np.bool_], path: Path) -> npt.NDArray[np.bool_]:
-    """A mask that was drawn on the photograph as it is stored, on its side, made to fit as it is seen."""
+    """Rotate a mask that was drawn on the photograph without its EXIF rotation."""
     _require_size(path, mask.shape)
     with open_image(path, "photograph", BadDataset) as image:
         return np.array(upright(Image.fromarray(mask.astype(np.uint8)), orientation(image))).astype(bool)
@@ -113,7 +113,7 @@ class _Object:
 
 
 def _large(codec: ModuleType, annotations: Mapping[str, Any], min_share: float) -> Iterator[_Object]:
-    """Objects that cover more than this share of their photograph."""
+    """Objects that cover more than `min_share` of their photograph."""
     photographs = {photograph["id"]: photograph for photograph in annotations["images"]}
     for annotation in annotations["annotations"]:
         if annotation.get("iscrowd") or not annotation["segmentation"]:
@@ -125,7 +125,7 @@ def _large(codec: ModuleType, annotations: Mapping[str, Any], min_share: float) 
             _require_side(width)
             mask = _run_lengths(codec, annotation["segmentation"], height, width)
             area = int(codec.area(mask))
-        except Exception as reason:  # pycocotools raises plain ones.
+        except Exception as reason:  # pycocotools raises plain exceptions.
             raise BadDataset(
                 f"annotation {annotation['id']} of {photograph['file_name']} has a segmentation that pycocotools "
                 f"cannot read ({reason}); it must be polygons or run lengths of {describe_size((height, width))}"
@@ -135,7 +135,7 @@ def _large(codec: ModuleType, annotations: Mapping[str, Any], min_share: float) 
 
 
 def _run_lengths(codec: ModuleType, segmentation: Any, height: int, width: int) -> RunLengths:
-    """Polygons, or run lengths that are compressed or not, as compressed ones."""
+    """Convert polygons or run lengths to compressed run lengths."""
     if isinstance(segmentation, list):
         merged: RunLengths = codec.merge(codec.frPyObjects(_polygons(segmentation), height, width))
         return merged
@@ -143,8 +143,8 @@ def _run_lengths(codec: ModuleType, segmentation: Any, height: int, width: int) 
         raise ValueError(f"size {segmentation['size']}")
     packed: RunLengths = segmentation
     counts = segmentation["counts"]
-    listed = counts if isinstance(counts, list) else _unpacked(counts)
-    if any(type(count) is not int or count < 0 for count in listed) or sum(listed) != height * width:
+    lengths = counts if isinstance(counts, list) else _unpacked(counts)
+    if any(type(count) is not int or count < 0 for count in lengths) or sum(lengths) != height * width:
         raise ValueError("its run lengths do not fill the picture")
     if isinstance(counts, list):
         packed = codec.frPyObjects(segmentation, height, width)
@@ -156,28 +156,30 @@ def _require_side(pixels: object) -> None:
         raise ValueError(f"size {pixels!r}")
 
 
-def _polygons(listed: Sequence[Sequence[float]]) -> Sequence[Sequence[float]]:
-    """The polygons, checked, since pycocotools checks nothing.
+def _polygons(polygons: Sequence[Sequence[float]]) -> Sequence[Sequence[float]]:
+    """Check polygons, since pycocotools does not.
 
-    It takes four numbers for a box, drops what is left over of an odd count, and walks along each edge pixel by pixel,
-    in numbers of 32 bits, however far it leads.
+    It reads four numbers as a box, ignores the last of an odd count, and walks along each edge pixel by pixel, with
+    32-bit numbers, however long the edge is.
     """
-    for polygon in listed:
+    for polygon in polygons:
         if len(polygon) < 6 or len(polygon) % 2:
             raise ValueError(f"polygon of {len(polygon)} numbers")
         for value in polygon:
             if type(value) not in (int, float) or not -_FARTHEST <= value <= _FARTHEST:
                 raise ValueError(f"a corner at {value!r:.40}")
-    return listed
+    return polygons
 
 
 _FARTHEST: Final = 4 * MAX_SIDE
-"""Pixels. Polygons may lead out of their picture, but not without end."""
+"""Largest coordinate in pixels. Polygons may leave their picture, but not by any distance."""
 
 
 def _unpacked(counts: str | bytes) -> list[int]:
-    """Run lengths from pycocotools' text: five bits a character, the sixth says that more follow, differences to the
-    last but one from the fourth on (``rleFrString`` in its maskApi.c).
+    """Decode the run lengths in pycocotools' text (``rleFrString`` in its maskApi.c).
+
+    Each character holds five bits, and a sixth that is set if more follow. From the fourth number on, differences to
+    the last but one are stored.
     """
     lengths: list[int] = []
     value = shift = 0

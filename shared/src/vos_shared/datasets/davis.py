@@ -1,7 +1,7 @@
-"""DAVIS 2016 and 2017, and what is laid out alike.
+"""DAVIS 2016 and 2017, and data sets of the same layout.
 
 DAVIS has `JPEGImages/<resolution>/<sequence>`, `Annotations/<resolution>/<sequence>` and lists in `ImageSets`. MOSE,
-LVOS and YouTube-VOS without its `meta.json` have no folders of resolutions, and often no lists.
+LVOS and YouTube-VOS without `meta.json` have no resolution folders, and often no lists.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from vos_shared.datasets.names import Split, choose, read_lines, refuse_missing, strange_masks
+from vos_shared.datasets.names import Split, choose, frames_in, load_all, read_lines, strange_masks
 from vos_shared.datasets.sequence import VideoSequence
 from vos_shared.errors import BadDataset
 from vos_shared.folders import mask_files, subfolders
 from vos_shared.tables import listed
 from vos_shared.video import Video
-from vos_shared.video_sources import FRAME_SUFFIXES, frame_files
+from vos_shared.video_sources import FRAME_SUFFIXES
 
 Task = Literal["semi-supervised", "unsupervised"]
 
 ANNOTATIONS: Final[Mapping[Task, str]] = {"semi-supervised": "Annotations", "unsupervised": "Annotations_unsupervised"}
-"""Folder of the masks for each task."""
+"""Folder of masks for each task."""
 
 _FRAME_AND_MASK = re.compile(r"/?JPEGImages/[^/\s]+/(?P<sequence>[^/\s]+)/\S+\s+/?Annotations/\S+")
 
@@ -36,18 +36,18 @@ def davis2016(
     sequences: Iterable[str] | None = None,
     masks_required: bool = True,
 ) -> list[VideoSequence]:
-    """DAVIS-2016: one foreground object; any id above 0 belongs to it, so 2017 annotations and 0/255 masks will do.
+    """Load DAVIS-2016: one foreground object, to which all ids above 0 belong (annotations of 2017, masks of 0/255).
 
     Args:
         root: folder that holds `JPEGImages` and `Annotations`.
-        split: list of sequences: `ImageSets/2016/<split>.txt`, else that of the resolution, else that of 2017; by
-            default ``val``, or all sequences where there are no folders of resolutions and no lists.
-        resolution: folder below `JPEGImages`; by default ``480p``, or the only one there is.
-        sequences: of the split, only these.
-        masks_required: False also reads frames without any `Annotations`.
+        split: list of sequences: `ImageSets/2016/<split>.txt`, else in the folder of the resolution, else of 2017. By
+            default ``val``, or all sequences if there are neither resolution folders nor lists.
+        resolution: folder below `JPEGImages`; by default ``480p``, or the only one.
+        sequences: load only these sequences of the split.
+        masks_required: False accepts a folder without `Annotations`.
 
     Raises:
-        BadDataset: with everything that is missing.
+        BadDataset: names all that is missing.
     """
     layout = _layout(root, "semi-supervised", resolution, masks_required)
     names = _sequence_names(layout, split, ("2016", layout.resolution, "2017"), sequences)
@@ -63,18 +63,18 @@ def davis2017(
     task: Task = "semi-supervised",
     masks_required: bool = True,
 ) -> list[VideoSequence]:
-    """DAVIS-2017: several objects.
+    """Load DAVIS-2017: several objects.
 
     Args:
         root: folder that holds `JPEGImages` and `Annotations`.
         split: list of sequences: `ImageSets/2017/<split>.txt`; by default as in `davis2016`.
-        resolution: folder below `JPEGImages`; by default ``480p``, or the only one there is.
-        sequences: of the split, only these.
-        task: ``unsupervised`` reads `Annotations_unsupervised`, where 255 is void.
-        masks_required: False also reads frames without any `Annotations`.
+        resolution: as in `davis2016`.
+        sequences: as in `davis2016`.
+        task: ``unsupervised`` reads `Annotations_unsupervised`, in which 255 is void.
+        masks_required: as in `davis2016`.
 
     Raises:
-        BadDataset: with everything that is missing.
+        BadDataset: names all that is missing.
     """
     layout = _layout(root, task, resolution, masks_required)
     return _load(layout, _sequence_names(layout, split, ("2017", ""), sequences), binary=False)
@@ -82,12 +82,13 @@ def davis2017(
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the sequences are.
+    """Folders of a data set.
 
     Attributes:
-        frames: folder that holds a folder of frames for each.
-        masks: the same of masks; None where there are no masks.
-        resolution: name of both; empty where `JPEGImages` holds the sequences itself.
+        root: the data set.
+        frames: folder that holds a folder of frames for each sequence.
+        masks: the same for masks; None without masks.
+        resolution: name of both; empty if `JPEGImages` holds the sequences directly.
     """
 
     root: Path
@@ -133,7 +134,7 @@ def _resolution(root: Path, wanted: str | None) -> str:
 
 
 def resolutions(root: Path) -> list[str]:
-    """Folders of resolutions in `JPEGImages`; a single empty name where it holds the sequences itself."""
+    """Names of the resolution folders in `JPEGImages`; one empty name if it holds the sequences directly."""
     folders = subfolders(root / "JPEGImages")
     sequences = [folder for folder in folders if _holds_frames(folder)]
     others = [inner for folder in folders if folder not in sequences for inner in subfolders(folder)]
@@ -175,10 +176,10 @@ def _listed(layout: _Layout, split: str | Path, folders: tuple[str, ...]) -> tup
 
 
 def names_in_list(path: Path) -> list[str]:
-    """Sequences that a list names: by their names, or, as DAVIS-2016 first did, by frames and their masks.
+    """Names of the sequences in a list of names, or in a list of frames and masks, as in DAVIS-2016.
 
     Raises:
-        BadDataset: it cannot be read as text.
+        BadDataset: the list cannot be read as text.
     """
     paths = [(_FRAME_AND_MASK.fullmatch(line), line) for line in read_lines(path)]
     return list(dict.fromkeys(match["sequence"] if match else line for match, line in paths))
@@ -188,18 +189,19 @@ def _load(layout: _Layout, names: list[str], *, binary: bool) -> list[VideoSeque
     folders = [layout.frames] if layout.masks is None else [layout.frames, layout.masks]
     there = {path.name for folder in folders for path in subfolders(folder)}
     what = "frames" if layout.masks is None else "frames and masks"
-    missing = [f"{what} of {name}" for name in names if name not in there]
-    loaded = [_sequence(layout, name, binary, missing) for name in names if name in there]
-    refuse_missing(layout.root, missing)
-    return [sequence for sequence in loaded if sequence is not None]
+
+    def load(name: str, missing: list[str]) -> VideoSequence | None:
+        if name in there:
+            return _sequence(layout, name, binary, missing)
+        missing.append(f"{what} of {name}")
+        return None
+
+    return load_all(layout.root, names, load)
 
 
 def _sequence(layout: _Layout, name: str, binary: bool, missing: list[str]) -> VideoSequence | None:
     """The sequence, or None after noting what it lacks."""
-    folder = layout.frames / name
-    frames = frame_files(folder) if folder.is_dir() else []
-    if not frames:
-        missing.append(f"frames of {name} ({folder})")
+    frames = frames_in(layout.frames / name, missing)
     masks = {} if layout.masks is None else _masks(layout.masks / name, frames, missing)
     if not frames or (layout.masks is not None and not masks):
         return None

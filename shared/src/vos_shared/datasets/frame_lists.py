@@ -1,4 +1,4 @@
-"""The file lists with which official programs name their frames."""
+"""The lists of frames that official programs read."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from vos_shared.video import Video
 
 
 def read_video_list(path: str | Path, root: str | Path) -> list[list[Path]]:
-    """Read a list with one frame a line.
+    """Read a list with one frame a line; a second column is ignored.
 
-    A second column, divided by white space, is ignored. Neighbouring lines whose frames lie in one folder are a video.
+    Consecutive lines whose frames are in the same folder are a video.
 
     Args:
         path: the list.
-        root: what the paths in it are relative to; a leading ``/`` in them does not matter.
+        root: folder to which the paths are relative; a leading ``/`` is ignored.
 
     Returns:
         The frame files of each video, in the order of the list.
 
     Raises:
-        BadDataset: no such list, an empty one, or one that names files which are not there.
+        BadDataset: the list is missing or empty, or frames are missing.
     """
     files = [Path(root) / entry for entry in _entries(Path(path))]
     _require(files, Path(path), "frames", Path.is_file)
@@ -35,7 +35,7 @@ def read_video_list(path: str | Path, root: str | Path) -> list[list[Path]]:
 
 
 def read_folder_list(path: str | Path, root: str | Path) -> list[Path]:
-    """Read a list with one folder of frames a line; nothing is read of the folders themselves.
+    """Read a list with one folder of frames a line; the folders are not read.
 
     Raises:
         BadDataset: as in `read_video_list`.
@@ -46,19 +46,17 @@ def read_folder_list(path: str | Path, root: str | Path) -> list[Path]:
 
 
 def read_clip_list(path: str | Path, root: str | Path) -> list[list[Path]]:
-    """Read a list with one video a line: its folder, and then the names of its frames in it.
-
-    Blank lines are passed over.
+    """Read a list with one video a line: its folder, then the names of its frames.
 
     Args:
         path: the list.
-        root: what the folders in it are relative to; a leading ``/`` in them does not matter.
+        root: folder to which the paths are relative; a leading ``/`` is ignored.
 
     Returns:
         The frame files of each video, in the order of the list.
 
     Raises:
-        BadDataset: no such list, an empty one, a line without a frame, or frames that are not there.
+        BadDataset: the list is missing or empty, a line has no frame, or frames are missing.
     """
     videos = []
     for line in _lines(Path(path)):
@@ -77,7 +75,7 @@ class ListedSequence:
     """A sequence of an inference list.
 
     Attributes:
-        sequence: all its frames, and the masks that exist.
+        sequence: all frames, with the masks that exist.
         wanted: names of the frames whose masks are to be written.
     """
 
@@ -88,16 +86,16 @@ class ListedSequence:
 def read_inference_list(path: str | Path, root: str | Path) -> list[ListedSequence]:
     """Read a list with one frame a line: ``flag image mask``.
 
-    The flag is 0 where no mask is to be written. The mask need not exist and may be left out: YouTube-VOS has masks
-    only where an object appears. Neighbouring lines whose images lie in one folder are a sequence of this name.
+    The flag is 0 if no mask is to be written. The mask may be left out or missing, since YouTube-VOS has masks only of
+    frames where an object appears. Consecutive lines whose images are in the same folder are a sequence of its name.
 
     Args:
         path: the list.
-        root: what the paths in it are relative to; a leading ``/`` in them does not matter.
+        root: folder to which the paths are relative; a leading ``/`` is ignored.
 
     Raises:
-        BadDataset: no such list, an empty one, a line of another form, images that are not there, or two sequences of
-            one name.
+        BadDataset: the list is missing or empty, a line is invalid, images are missing, or two sequences have the same
+            name.
     """
     path, root = Path(path), Path(root)
     rows = [_inference_row(line, path) for line in _lines(path)]
@@ -119,7 +117,7 @@ def read_inference_list(path: str | Path, root: str | Path) -> list[ListedSequen
 
 
 def _inference_row(line: str, path: Path) -> tuple[bool, str, str]:
-    """Whether the mask is wanted, image, and mask or an empty text."""
+    """Whether the mask is to be written, the image, and the mask or an empty string."""
     flag, *files = line.split()
     if not flag.isdecimal() or not 1 <= len(files) <= 2:
         raise BadDataset(f"file list {path}: {line.strip()!r} is not 'flag image mask', with flag 0 or 1")
@@ -147,13 +145,12 @@ def _require(paths: list[Path], path: Path, what: str, exists: Callable[[Path], 
     if missing:
         raise BadDataset(
             f"file list {path} names {len(paths)} {what}, {len(missing)} of them are not there: "
-            f"{listed(missing, most=3)}; "
-            "are its paths relative to the root that was given?"
+            f"{listed(missing, most=3)}; are its paths relative to the root that was given?"
         )
 
 
 def _is_there(path: Path, exists: Callable[[Path], bool]) -> bool:
     try:
         return exists(path)
-    except OSError:  # A name that is longer than any file's.
+    except OSError:  # The name is too long.
         return False

@@ -1,4 +1,4 @@
-"""What data sets of single images share: each image is a `VideoSequence` of one frame, both of the image's name."""
+"""Data sets of single images: each image is a `VideoSequence` of one frame, with the name of the image."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ from vos_shared.datasets.names import choose, read_lines
 from vos_shared.datasets.sequence import VideoSequence
 from vos_shared.errors import BadDataset
 from vos_shared.method import ObjectMask
+from vos_shared.tables import listed
 from vos_shared.video import Video
 from vos_shared.video_sources import FRAME_SUFFIXES
 
-_LISTED = 5
-"""So many names of what is missing are written out."""
-
 
 def images_in(folder: Path, suffixes: Iterable[str] = FRAME_SUFFIXES) -> dict[str, Path]:
-    """The image files of a folder by name without suffix, in alphabetical order; hidden files are left out.
+    """Image files of a folder by name without suffix, in alphabetical order, without hidden files.
 
     Raises:
-        BadDataset: two files of one name.
+        BadDataset: two files have the same name.
     """
     wanted = frozenset(suffixes)
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in wanted and not path.name.startswith("."))
@@ -32,16 +30,16 @@ def images_in(folder: Path, suffixes: Iterable[str] = FRAME_SUFFIXES) -> dict[st
     return named
 
 
-def listed(split: Path, names: Iterable[str], sequences: Iterable[str] | None) -> list[str]:
-    """The images that a list file names, or the chosen ones of them.
+def names_in_split(split: Path, names: Iterable[str], sequences: Iterable[str] | None) -> list[str]:
+    """Names of images in a list.
 
     Args:
-        split: the list, a name a line.
-        names: of the images that are there.
-        sequences: only these.
+        split: the list, one name a line.
+        names: names of the images in the data set.
+        sequences: choose only these names.
 
     Raises:
-        BadDataset: no such list, or it names images that are not there.
+        BadDataset: the list is missing, or it names images that are missing.
     """
     if not split.is_file():
         raise BadDataset(f"no list of images {split}; leave out the split, or give the path of a list, a name a line")
@@ -60,7 +58,7 @@ def image_sequences(
     *,
     binary: bool,
 ) -> list[VideoSequence]:
-    """A sequence of one frame for each image; those that have no mask in `masks` have no annotation."""
+    """Make a sequence of one frame from each image; images that are not in `masks` have no annotation."""
     return [
         VideoSequence(
             name,
@@ -74,10 +72,10 @@ def image_sequences(
 
 
 def require_pairs(root: Path, images: Mapping[str, Path], masks: Mapping[str, Path]) -> None:
-    """Refuse images without a mask, and masks without an image.
+    """Check that every image has a mask, and every mask an image.
 
     Raises:
-        BadDataset: naming some of both, and how many there are.
+        BadDataset: there is no image, an image without a mask, or a mask without an image.
     """
     if not images:
         raise BadDataset(f"{root} holds no image")
@@ -91,16 +89,5 @@ def require_pairs(root: Path, images: Mapping[str, Path], masks: Mapping[str, Pa
 
 
 def some(names: list[str], what: str) -> str:
-    """``3 images (a, b, c)``, at most five of them by name."""
-    more = ", .." if len(names) > _LISTED else ""
-    return f"{len(names)} {what}{'' if len(names) == 1 else 's'} ({', '.join(names[:_LISTED])}{more})"
-
-
-def refuse_resolution(resolution: str | None, what: str) -> None:
-    """Refuse a resolution where the data set has no folders of resolutions.
-
-    Raises:
-        BadDataset: one is given.
-    """
-    if resolution is not None:
-        raise BadDataset(f"{what} has no resolution folders; leave out resolution {resolution}")
+    """``3 images (a, b, c)``; names the first five."""
+    return f"{len(names)} {what}{'' if len(names) == 1 else 's'} ({listed(names, most=5)})"

@@ -1,28 +1,32 @@
-"""Names of sequences: the lists they come in, and the choice of some of them."""
+"""Names of sequences: reading lists of them, choosing and checking them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from vos_shared.errors import BadDataset
 from vos_shared.files import read_text
 from vos_shared.tables import listed
+from vos_shared.video_sources import frame_files
+
+if TYPE_CHECKING:
+    from vos_shared.datasets.sequence import VideoSequence
 
 _LONGEST_NAME: Final = 255
-"""Bytes of a file's name; no file system that we know takes more."""
+"""Longest file name in bytes on common file systems."""
 
 Split = str | Path | Iterable[str]
-"""Name of a list of sequences in the data set, path of a list file, or the sequence names themselves."""
+"""Name of a list of sequences in the data set, path of a list, or the names of the sequences."""
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a list, without white space around them; empty ones are left out.
+    """The lines of a list that are not empty, stripped of white space.
 
     Raises:
-        BadDataset: it cannot be read as text.
+        BadDataset: the list cannot be read as text.
     """
     try:
         lines = read_text(path, "utf-8-sig").splitlines()
@@ -34,15 +38,15 @@ def read_lines(path: Path) -> list[str]:
 
 
 def choose(names: Iterable[str], where: str, wanted: Iterable[str] | None) -> list[str]:
-    """Names without doubles.
+    """Choose names from a list; duplicates are dropped.
 
     Args:
-        names: what a list holds.
+        names: names in the list.
         where: the list, for messages.
-        wanted: only these, in this order; by default all.
+        wanted: names to choose, in this order; by default all.
 
     Raises:
-        BadDataset: there is no name, one that is not a folder name, or one is wanted that is not there.
+        BadDataset: the list is empty, a name is not a folder name, or a wanted name is not in the list.
     """
     names = list(dict.fromkeys(names))
     if not names:
@@ -60,10 +64,10 @@ def choose(names: Iterable[str], where: str, wanted: Iterable[str] | None) -> li
 
 
 def refuse_paths(names: Iterable[str], where: str, what: str = "a sequence is a folder name") -> None:
-    """Names become folders and files below the root and below results: they must not lead out of there.
+    """Check that names cannot lead out of the data set or the results: they become names of folders and files.
 
     Raises:
-        BadDataset: with all that would.
+        BadDataset: names that hold a path or are too long.
     """
     marks = ("/", "\\", "\0", "..")
     every = list(names)
@@ -75,16 +79,39 @@ def refuse_paths(names: Iterable[str], where: str, what: str = "a sequence is a 
         raise BadDataset(f"{where} holds {listed(long)}; {what}, which has at most {_LONGEST_NAME} bytes")
 
 
-def refuse_missing(root: Path, missing: Sequence[str]) -> None:
-    """Refuse a data set that is not whole.
+def load_all(
+    root: Path, names: Iterable[str], load: Callable[[str, list[str]], VideoSequence | None]
+) -> list[VideoSequence]:
+    """Load sequences, or raise an error that names everything that is missing.
+
+    Args:
+        root: the data set, for the message.
+        names: names of the sequences.
+        load: loads a sequence, or appends what is missing to the list and returns None.
 
     Raises:
-        BadDataset: with what is missing, if anything is.
+        BadDataset: something is missing.
     """
+    missing: list[str] = []
+    loaded = [sequence for name in names if (sequence := load(name, missing)) is not None]
+    refuse_missing(root, missing)
+    return loaded
+
+
+def refuse_missing(root: Path, missing: Sequence[str]) -> None:
+    """Raise `BadDataset` if anything is missing in the data set `root`."""
     if missing:
         raise BadDataset(f"{root} lacks {listed(missing, '; ')}")
 
 
+def frames_in(folder: Path, missing: list[str], what: str = "frames") -> list[Path]:
+    """The frames of a sequence in natural order; if there are none, notes so in `missing`."""
+    frames = frame_files(folder) if folder.is_dir() else []
+    if not frames:
+        missing.append(f"{what} of {folder.name} ({folder})")
+    return frames
+
+
 def strange_masks(masks: Iterable[str], frames: Iterable[Path]) -> list[str]:
-    """Names of masks that belong to no frame."""
+    """Sorted names of masks without a frame."""
     return sorted(set(masks) - {path.stem for path in frames})

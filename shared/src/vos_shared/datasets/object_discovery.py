@@ -1,17 +1,17 @@
 """Object Discovery in Internet images (Rubinstein et al., CVPR 2013): the subset of 100 images a class.
 
 `Airplane100/*.jpg`, `Car100`, `Horse100`, with masks `<class>/GroundTruth/<image>.png`; the folder may also be above:
-`Data`, as in the published archive. Some images hold no object: 18, 11 and 7 of the three. How the archive marks them
-could not be checked: an empty mask and no mask at all are both taken so, and `without_masks` says how many have none.
+`Data`, as in the published archive. Some images hold no object: 18, 11 and 7 of the three classes. How the archive
+marks them could not be checked; an image with an empty mask or without a mask is taken as one without an object.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from vos_shared.datasets.image_sets import image_sequences, images_in, refuse_resolution
+from vos_shared.datasets.image_sets import image_sequences, images_in
 from vos_shared.datasets.names import choose
 from vos_shared.datasets.saliency import read_saliency_mask
 from vos_shared.datasets.sequence import VideoSequence
@@ -21,25 +21,19 @@ CLASSES: Final = ("Airplane100", "Car100", "Horse100")
 
 
 def object_discovery(
-    root: str | Path,
-    split: str | None = None,
-    *,
-    resolution: str | None = None,
-    sequences: Iterable[str] | None = None,
+    root: str | Path, split: str | None = None, *, sequences: Iterable[str] | None = None
 ) -> list[VideoSequence]:
-    """The images of the classes, a sequence ``<class>_<image>`` of one frame each.
+    """Load the images of the classes; each is a sequence ``<class>_<image>`` of one frame.
 
     Args:
-        root: folder that holds some of `CLASSES`, or the one above.
-        split: one class; by default all that are there.
-        resolution: there is one only; must be None.
-        sequences: only these.
+        root: folder that holds some of `CLASSES`, or its parent.
+        split: a single class; by default all classes in the folder.
+        sequences: load only these images.
 
     Raises:
-        BadDataset: no such folder, a class without any mask, or masks without images.
+        BadDataset: no class is there, a class has no images or masks, or there are masks without images.
     """
     root = Path(root)
-    refuse_resolution(resolution, "Object Discovery")
     wanted = CLASSES if split is None else (split,)
     folders = [folder for base in (root, root / "Data") for name in wanted if (folder := base / name).is_dir()]
     if not folders:
@@ -51,13 +45,8 @@ def object_discovery(
 
 
 def class_of(sequence_name: str) -> str:
-    """The class of a sequence: what stands before the first ``_`` of its name."""
+    """The class of a sequence: its name up to the first ``_``."""
     return sequence_name.split("_", 1)[0]
-
-
-def without_masks(sequences: Sequence[VideoSequence]) -> list[str]:
-    """Names of the images that have no mask file, which count as images without an object."""
-    return [sequence.name for sequence in sequences if not sequence.annotations]
 
 
 def _class_sequences(folder: Path) -> list[VideoSequence]:

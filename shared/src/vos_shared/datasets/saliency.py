@@ -1,8 +1,7 @@
-"""Salient object detection: a folder of images and one of grey masks, as DUTS, ECSSD, PASCAL-S and SOD come.
+"""Salient object detection (DUTS, ECSSD, PASCAL-S, SOD): a folder of images and a folder of grey masks.
 
-Read are the folder pairs `images` and `masks`, `images` and `ground_truth_mask` (ECSSD), `DUTS-TE-Image` and
-`DUTS-TE-Mask` (or TR), `Imgs` and `GT`. The names of DUTS are those of its archives; those of the other archives differ
-between mirrors and could not be checked, so rename their folders to `images` and `masks`.
+The folders must be a pair of `FOLDERS`. The names of DUTS are those of its archives. The other archives could not be
+checked and differ between mirrors; rename their folders to `images` and `masks`.
 """
 
 from __future__ import annotations
@@ -13,13 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from vos_shared.datasets.image_sets import (
-    image_sequences,
-    images_in,
-    listed,
-    refuse_resolution,
-    require_pairs,
-)
+from vos_shared.datasets.image_sets import image_sequences, images_in, names_in_split, require_pairs
 from vos_shared.datasets.names import choose
 from vos_shared.datasets.sequence import VideoSequence
 from vos_shared.errors import BadDataset, BadMask
@@ -33,35 +26,29 @@ FOLDERS: Final = (
     ("DUTS-TR-Image", "DUTS-TR-Mask"),
     ("Imgs", "GT"),
 )
-"""Folders of images and masks, the first that is there counts."""
+"""Folders of images and masks; the first pair that exists is used."""
 
 _OBJECT_ABOVE: Final = 128
-"""Masks are grey and may have soft edges; what is brighter is the object."""
+"""Masks are grey and may have soft edges; brighter pixels are the object."""
 
 
 def saliency(
-    root: str | Path,
-    split: str | Path | None = None,
-    *,
-    resolution: str | None = None,
-    sequences: Iterable[str] | None = None,
+    root: str | Path, split: str | Path | None = None, *, sequences: Iterable[str] | None = None
 ) -> list[VideoSequence]:
     """Images with the mask of what is salient in each.
 
     Args:
         root: folder that holds one of the pairs of `FOLDERS`.
         split: path of a list of image names; by default all images.
-        resolution: there is one only; must be None.
-        sequences: only these images.
+        sequences: load only these images.
 
     Returns:
-        A sequence of one frame for each image, in alphabetical order, or in that of the list.
+        A sequence of one frame for each image, in alphabetical order or in the order of the list.
 
     Raises:
-        BadDataset: no such folders, images without masks, or masks without images.
+        BadDataset: the folders are missing, or images without masks or masks without images.
     """
     root = Path(root)
-    refuse_resolution(resolution, "a saliency data set")
     pairs = ((root / images, root / masks) for images, masks in FOLDERS)
     found = next(((images, masks) for images, masks in pairs if images.is_dir() and masks.is_dir()), None)
     if found is None:
@@ -69,15 +56,17 @@ def saliency(
         raise BadDataset(f"{root} is no saliency data set; it must hold folders of images and masks, one of: {known}")
     images, masks = images_in(found[0]), images_in(found[1])
     require_pairs(root, images, masks)
-    names = choose(images, str(found[0]), sequences) if split is None else listed(Path(split), images, sequences)
+    names = (
+        choose(images, str(found[0]), sequences) if split is None else names_in_split(Path(split), images, sequences)
+    )
     return image_sequences({name: images[name] for name in names}, masks, read_saliency_mask, binary=True)
 
 
 def read_saliency_mask(path: Path) -> ObjectMask:
-    """A grey mask as 0 and 1, uint8 [H, W]: what is above 128 of 255 is the object; of a palette, all but index 0.
+    """Read a grey mask as 0 and 1, uint8 [H, W]: values above 128 are the object; with a palette, all but index 0.
 
     Raises:
-        BadMask: it cannot be read.
+        BadMask: the file cannot be read, or is too dark.
     """
     with open_image(path, "mask", BadMask) as image:
         if image.mode == "P":

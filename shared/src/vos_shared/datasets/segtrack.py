@@ -1,74 +1,62 @@
-"""SegTrack v2 (Li et al., ICCV 2013): 14 videos, masks of every frame, several objects in some.
+"""SegTrack v2 (Li et al., ICCV 2013): 14 videos, some with several objects, with masks of every frame.
 
-`JPEGImages/<video>/<frame>.png` (or bmp, jpg) are the frames, `GroundTruth/<video>/<frame>.png` the masks; of videos
-with several objects `GroundTruth/<video>/<object>/<frame>.png`, objects from 1. Suffixes of frame and mask may differ.
-So say public readers of the data set; the archive itself was not at hand.
+Frames are `JPEGImages/<video>/<frame>.png` (or bmp, jpg), masks `GroundTruth/<video>/<frame>.png`; in videos with
+several objects, `GroundTruth/<video>/<object>/<frame>.png` with objects from 1. Suffixes of frame and mask may differ.
+This layout follows public readers of the data set; the archive itself was not available.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from vos_shared.datasets.image_sets import refuse_resolution
-from vos_shared.datasets.names import choose, read_lines
+from vos_shared.datasets.names import choose, frames_in, load_all, read_lines
 from vos_shared.datasets.saliency import read_saliency_mask
 from vos_shared.datasets.sequence import VideoSequence
 from vos_shared.errors import BadDataset, BadMask
+from vos_shared.folders import subfolders
 from vos_shared.masks import describe_size
 from vos_shared.method import ObjectMask
+from vos_shared.tables import listed
 from vos_shared.video import Video
 from vos_shared.video_sources import frame_files
 
 
 def segtrack_v2(
-    root: str | Path,
-    split: str | Path | None = None,
-    *,
-    resolution: str | None = None,
-    sequences: Iterable[str] | None = None,
+    root: str | Path, split: str | Path | None = None, *, sequences: Iterable[str] | None = None
 ) -> list[VideoSequence]:
-    """SegTrack v2; object k of a video is the folder `<video>/<k>` of its masks.
+    """Load SegTrack v2; the masks of object k are in the folder `<video>/<k>`.
 
     Args:
         root: folder that holds `JPEGImages` and `GroundTruth`.
         split: path of a list of videos; by default all folders of `JPEGImages`.
-        resolution: there is one only; must be None.
-        sequences: only these.
+        sequences: load only these videos.
 
     Raises:
-        BadDataset: with everything that is missing.
+        BadDataset: names all that is missing.
     """
     root = Path(root)
-    refuse_resolution(resolution, "SegTrack v2")
     if missing := [name for name in ("JPEGImages", "GroundTruth") if not (root / name).is_dir()]:
         raise BadDataset(f"{root} is no SegTrack v2 folder: it lacks {' and '.join(missing)}")
     if split is None:
-        names = sorted(path.name for path in (root / "JPEGImages").iterdir() if path.is_dir() and path.name[0] != ".")
-        where = str(root / "JPEGImages")
+        names, where = [path.name for path in subfolders(root / "JPEGImages")], str(root / "JPEGImages")
     else:
         names, where = [line.lstrip("*") for line in read_lines(Path(split))], str(split)
-    faults: list[str] = []
-    found = [_sequence(root, name, faults) for name in choose(names, where, sequences)]
-    if faults:
-        raise BadDataset(f"{root} lacks {'; '.join(faults)}")
-    return [sequence for sequence in found if sequence is not None]
+    return load_all(root, choose(names, where, sequences), partial(_sequence, root))
 
 
-def _sequence(root: Path, name: str, faults: list[str]) -> VideoSequence | None:
+def _sequence(root: Path, name: str, missing: list[str]) -> VideoSequence | None:
     """The sequence, or None after noting what it lacks."""
-    images, truth = root / "JPEGImages" / name, root / "GroundTruth" / name
-    frames = frame_files(images) if images.is_dir() else []
-    if not frames:
-        faults.append(f"frames of {name} ({images})")
+    frames, truth = frames_in(root / "JPEGImages" / name, missing), root / "GroundTruth" / name
     folders = _object_folders(truth)
     masks = {path.stem: path for path in (frame_files(folders[0]) if folders else [])}
     if not masks:
-        faults.append(f"masks of {name} ({truth})")
+        missing.append(f"masks of {name} ({truth})")
     elif lacking := [path.stem for path in frames if path.stem not in masks]:
-        faults.append(f"masks of {', '.join(lacking[:3])}{', ..' if lacking[3:] else ''} of {name} ({folders[0]})")
+        missing.append(f"masks of {listed(lacking, most=3)} of {name} ({folders[0]})")
     if not frames or not masks:
         return None
     annotations = {path.stem: masks[path.stem] for path in frames if path.stem in masks}
@@ -78,7 +66,7 @@ def _sequence(root: Path, name: str, faults: list[str]) -> VideoSequence | None:
 
 
 def _object_folders(truth: Path) -> list[Path]:
-    """The folder of each object's masks, or the one that holds the only object's."""
+    """Folders of masks of each object, or the one folder of the only object."""
     if not truth.is_dir():
         return []
     numbered = [path for path in truth.iterdir() if path.is_dir() and path.name.isdecimal()]
@@ -86,12 +74,13 @@ def _object_folders(truth: Path) -> list[Path]:
 
 
 def read_objects(path: Path) -> ObjectMask:
-    """Ids of all objects of a frame, uint8 [H, W], from the mask of the first: `<video>/1/<frame>.png`.
+    """Read the ids of all objects of a frame, uint8 [H, W]; where masks overlap, the highest id wins.
 
-    Where masks overlap, the object of the higher number is seen.
+    Args:
+        path: mask of the first object, `<video>/1/<frame>.png`.
 
     Raises:
-        BadMask: the mask of an object is missing, cannot be read, or is not of the others' size.
+        BadMask: the mask of an object is missing, cannot be read, or differs in size.
     """
     mask: ObjectMask | None = None
     for folder in _object_folders(path.parents[1]):

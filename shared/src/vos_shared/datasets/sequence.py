@@ -1,4 +1,4 @@
-"""One sequence of a data set: its video and the masks that come with it."""
+"""A sequence of a data set: a video and its masks."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from vos_shared.video import Video
 
 @dataclass(frozen=True)
 class VideoSequence:
-    """A video and the masks that are known for some or all of its frames.
+    """A video with masks of some or all of its frames.
 
     Attributes:
-        name: of the sequence, unique in its data set.
+        name: name of the sequence, unique in its data set.
         video: the frames.
-        annotations: mask file by frame name.
-        binary: whatever is not zero in a mask file is object 1 (DAVIS-2016).
-        read: reads a mask file where its data set stores ids in a way of its own; by default `read_mask`.
-        objects: ids of the objects, each with the frame from which on its mask counts (YouTube-VOS); by default the
-            masks tell.
+        annotations: mask files by frame name.
+        binary: all nonzero pixels of a mask file are object 1 (DAVIS-2016).
+        objects: object ids, each with the name of the first frame in which its mask counts (YouTube-VOS); None if the
+            masks define the objects.
+        read: reads a mask file of a data set with its own format; None for `read_mask`.
     """
 
     name: str
@@ -39,14 +39,14 @@ class VideoSequence:
 
     @property
     def frame_names(self) -> collections.abc.Sequence[str]:
-        """Name of each frame."""
+        """Names of the frames, in order."""
         return self.video.frame_names
 
     def annotation(self, frame_name: str) -> ObjectMask | None:
-        """The mask of a frame, uint8 [H, W] with 255 for void, or None where there is none.
+        """The mask of a frame, uint8 [H, W] with 255 for void; None if the frame has no mask.
 
         Raises:
-            BadMask: the file holds no ids, or is not of the frames' size.
+            BadMask: the file does not hold object ids, or its size differs from that of the frames.
         """
         path = self.annotations.get(frame_name)
         if path is None:
@@ -60,14 +60,14 @@ class VideoSequence:
         return mask
 
     def prompts(self) -> Iterator[tuple[str, ObjectMask | None]]:
-        """What a semi-supervised method may see: each object's mask in the frame where it first appears, no other.
+        """The prompts of a semi-supervised method: the mask of each object in the frame where it first appears.
 
         Yields:
-            Every frame's name, in order, with the mask of the objects that are new there, or None where none is.
+            The name of each frame, in order, and the mask of the objects that are new in it (None if there are none).
 
         Raises:
             BadMask: as `annotation`.
-            BadDataset: at the end, no mask has held one of the `objects`.
+            BadDataset: after the last frame, if one of the `objects` was in no mask.
         """
         known: set[int] = {0, VOID}
         hidden = set() if self.objects is None else set(range(1, VOID))
@@ -86,15 +86,15 @@ class VideoSequence:
             )
 
     def compare_objects(self) -> list[str]:
-        """Compare `objects`, where they are known, with all masks.
+        """Compare `objects` with all masks.
 
         Returns:
-            What is strange, a line each: objects that are not listed, and are not prompted; objects that the mask of
-            their first frame does not hold, and that are prompted later.
+            A note for each object in the masks that is not listed (it is not prompted), and for each listed object that
+            the mask of its first frame does not hold (it is prompted later).
 
         Raises:
             BadMask: as `annotation`.
-            BadDataset: no mask holds a listed object, as `prompts`.
+            BadDataset: as `prompts`.
         """
         if self.objects is None:
             return []
@@ -111,7 +111,7 @@ class VideoSequence:
         ]
 
     def object_ids(self) -> list[int]:
-        """Ids of the objects, ascending; reads all masks unless it is known without them.
+        """Object ids, ascending; reads all masks unless the ids are known without.
 
         Raises:
             BadMask: as `annotation`.

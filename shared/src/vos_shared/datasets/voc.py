@@ -1,7 +1,7 @@
 """PASCAL VOC 2012 segmentation: 20 classes, images and masks of class ids with 255 for void.
 
 `JPEGImages/<image>.jpg`, `SegmentationClass/<image>.png`, `ImageSets/Segmentation/<split>.txt`, as in the published
-development kit; the folder may also be above: `VOC2012` or `VOCdevkit/VOC2012`.
+development kit. `root` may also be the parent folder of `VOC2012` or of `VOCdevkit/VOC2012`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from vos_shared.datasets.image_sets import image_sequences, refuse_resolution, some
+from vos_shared.datasets.image_sets import image_sequences, some
 from vos_shared.datasets.names import choose, read_lines
 from vos_shared.datasets.sequence import VideoSequence
 from vos_shared.errors import BadDataset, BadMask
@@ -25,28 +25,22 @@ VOC_CLASSES: Final = (
 
 
 def voc2012(
-    root: str | Path,
-    split: str | Path = "val",
-    *,
-    resolution: str | None = None,
-    sequences: Iterable[str] | None = None,
+    root: str | Path, split: str | Path = "val", *, sequences: Iterable[str] | None = None
 ) -> list[VideoSequence]:
-    """The images of a split; their annotations hold class ids 0..20, and 255 for void.
+    """Load the images of a split; annotations hold class ids 0..20, and 255 for void.
 
     Args:
-        root: folder that holds `JPEGImages`, `SegmentationClass` and `ImageSets`, or one or two above it.
+        root: folder that holds `JPEGImages`, `SegmentationClass` and `ImageSets`, or a parent as above.
         split: `train`, `val` or `trainval`, or the path of a list of image names.
-        resolution: there is one only; must be None.
-        sequences: of the split, only these images.
+        sequences: load only these images of the split.
 
     Returns:
         A sequence of one frame for each image, in the order of the list.
 
     Raises:
-        BadDataset: with everything that is missing.
+        BadDataset: names all that is missing.
     """
     folder = _folder(Path(root))
-    refuse_resolution(resolution, "PASCAL VOC 2012")
     candidates = (folder / "ImageSets/Segmentation" / f"{split}.txt", Path(split))
     path = next((file for file in candidates if file.is_file()), None)
     if path is None:
@@ -72,10 +66,10 @@ def _gone(files: dict[str, Path]) -> list[str]:
 
 
 def read_classes(path: Path) -> ObjectMask:
-    """Class ids 0..20 and 255 for void, uint8 [H, W].
+    """Read class ids 0..20 and 255 for void, uint8 [H, W].
 
     Raises:
-        BadMask: it cannot be read, or holds other ids.
+        BadMask: the file cannot be read, or holds other ids.
     """
     mask = read_mask(path)
     if (others := mask[(mask >= len(VOC_CLASSES)) & (mask != VOID)]).size:

@@ -1,7 +1,7 @@
 """YouTube-Objects with the masks of Jain and Grauman (ECCV 2014): one object, labelled in every tenth frame.
 
-Read is the layout of the official preprocessing, `Images/<category>_<video>`, `Labels/<category>_<video>` and
-`all.txt`; `prepare_youtube_objects` makes it from the published one.
+The layout is that of the official preprocessing: `Images/<category>_<video>`, `Labels/<category>_<video>` and
+`all.txt`; `prepare_youtube_objects` makes it from the published layout.
 """
 
 from __future__ import annotations
@@ -16,53 +16,54 @@ from PIL import Image
 from tqdm import tqdm
 
 from vos_shared.atomic import atomic_path, write_text
-from vos_shared.datasets.names import Split, choose, read_lines, refuse_missing, refuse_paths, strange_masks
+from vos_shared.datasets.names import (
+    Split,
+    choose,
+    frames_in,
+    load_all,
+    read_lines,
+    refuse_missing,
+    refuse_paths,
+    strange_masks,
+)
 from vos_shared.datasets.sequence import VideoSequence
 from vos_shared.errors import BadDataset
 from vos_shared.folders import mask_files
 from vos_shared.images import open_image
 from vos_shared.tables import listed
 from vos_shared.video import Video
-from vos_shared.video_sources import frame_files
 
 _BLACK_BELOW: Final = 128
-"""Labels were published as JPEG files: what is not quite black or white is nearest to one of them."""
+"""Labels were published as JPEG files, whose values are not exactly black and white."""
 
 
 def youtube_objects(
     root: str | Path,
     split: Split = "all",
     *,
-    resolution: str | None = None,
     sequences: Iterable[str] | None = None,
     masks_required: bool = True,
 ) -> list[VideoSequence]:
-    """YouTube-Objects: one foreground object; some frames have a mask.
+    """Load YouTube-Objects: one foreground object, with masks of some frames.
 
     Args:
         root: folder that holds `Images`, `Labels` and `all.txt`.
         split: list of sequences: `<split>.txt`.
-        resolution: there is one only; must be None.
-        sequences: of the split, only these.
-        masks_required: False also reads videos without labels.
+        sequences: load only these videos of the split.
+        masks_required: False accepts videos without labels.
 
     Raises:
-        BadDataset: with everything that is missing.
+        BadDataset: names all that is missing.
     """
     root = Path(root)
-    if resolution is not None:
-        raise BadDataset(f"YouTube-Objects has no resolution folders; leave out resolution {resolution}")
     names = choose(*_listed(root, split), sequences)
-    missing: list[str] = []
-    loaded = [_sequence(root, name, masks_required, missing) for name in names]
-    refuse_missing(root, missing)
-    return [sequence for sequence in loaded if sequence is not None]
+    return load_all(root, names, lambda name, missing: _sequence(root, name, masks_required, missing))
 
 
 def prepare_youtube_objects(root: str | Path, output: str | Path) -> list[str]:
-    """Make the layout that `youtube_objects` reads.
+    """Convert the published layout to the one that `youtube_objects` reads; overwrites existing files.
 
-    Labels become black and white PNG files: what is above 127 is the object. Files that are there are written anew.
+    Labels become black-and-white PNG files: values above 127 are the object.
 
     Args:
         root: the published folder, `<category>/data/<video>/shots/001/{images/*.png,labels/*.jpg}`.
@@ -72,7 +73,7 @@ def prepare_youtube_objects(root: str | Path, output: str | Path) -> list[str]:
         Names of the sequences, ``<category>_<video>``, as listed in `all.txt`.
 
     Raises:
-        BadDataset: nothing there of this layout, videos without images or labels, or a label that cannot be read.
+        BadDataset: the folder has another layout, a video lacks images or labels, or a label cannot be read.
     """
     root, output = Path(root), Path(output)
     shots = {f"{path.parents[3].name}_{path.parents[1].name}": path for path in sorted(root.glob("*/data/*/shots/001"))}
@@ -127,10 +128,7 @@ def _listed(root: Path, split: Split) -> tuple[list[str], str]:
 def _sequence(root: Path, name: str, masks_required: bool, missing: list[str]) -> VideoSequence | None:
     """The sequence, or None after noting what it lacks."""
     images, labels = root / "Images" / name, root / "Labels" / name
-    frames = frame_files(images) if images.is_dir() else []
-    masks = mask_files(labels)
-    if not frames:
-        missing.append(f"images of {name} ({images})")
+    frames, masks = frames_in(images, missing, "images"), mask_files(labels)
     if masks_required and not masks:
         missing.append(f"labels of {name} ({labels})")
     elif frames and (strange := strange_masks(masks, frames)):

@@ -1,9 +1,9 @@
 """YouTube-Objects with boxes, v1 and v2.2 (Prest et al., CVPR 2012; Kalogeiton et al., PAMI 2016), for CorLoc.
 
-The published annotations are Matlab files whose layout could not be checked here, so they are not read. Write their
-boxes to `boxes.csv`, which is the same for both versions: a header ``image,xmin,ymin,xmax,ymax``, then a row for each
-box; `image` is the frame's path from the data set's folder, `<class>/../<frame>.jpg`, its first folder is the class.
-Pixels count from 1 (Matlab), the box holds its last row and column. A frame with several objects has several rows.
+The published annotations are Matlab files whose layout could not be checked, so they are not read. Write their boxes to
+`boxes.csv`, for both versions: a header ``image,xmin,ymin,xmax,ymax``, then one row for each box. `image` is the path
+of the frame in the data set's folder, `<class>/../<frame>.jpg`; its first folder is the class. Pixels are numbered from
+1 (as in Matlab), and xmax and ymax belong to the box. A frame with several objects has several rows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from vos_shared.datasets.image_sets import image_sequences, refuse_resolution, some
+from vos_shared.datasets.image_sets import image_sequences, some
 from vos_shared.datasets.names import choose
 from vos_shared.datasets.saliency import read_saliency_mask
 from vos_shared.datasets.sequence import VideoSequence
@@ -23,29 +23,23 @@ from vos_shared.files import read_text
 COLUMNS: Final = ("image", "xmin", "ymin", "xmax", "ymax")
 
 Box = tuple[int, int, int, int]
-"""Top, left, bottom and right of a box in pixels from 0, bottom and right exclusive."""
+"""Top, left, bottom and right of a box in pixels from 0; bottom and right are exclusive."""
 
 
 def youtube_objects_boxes(
-    root: str | Path,
-    split: str | None = None,
-    *,
-    resolution: str | None = None,
-    sequences: Iterable[str] | None = None,
+    root: str | Path, split: str | None = None, *, sequences: Iterable[str] | None = None
 ) -> list[VideoSequence]:
-    """The frames that have boxes, a sequence of one frame each, named by its path with ``-`` in place of ``/``.
+    """Load the frames with boxes; each is a sequence, named by the frame's path with ``-`` in place of ``/``.
 
     Args:
         root: folder that holds `boxes.csv` and the frames.
-        split: one class; by default all.
-        resolution: there is one only; must be None.
-        sequences: only these.
+        split: a single class; by default all.
+        sequences: load only these.
 
     Raises:
-        BadDataset: no such list, or frames of it that are not there.
+        BadDataset: `boxes.csv` is missing or invalid, or frames are missing.
     """
     root = Path(root)
-    refuse_resolution(resolution, "YouTube-Objects")
     files = {name: root / image for name, image in _images(root).items() if split in (None, class_of(image))}
     names = choose(files, str(root / "boxes.csv"), sequences)
     if gone := [str(files[name].relative_to(root)) for name in names if not files[name].is_file()]:
@@ -57,7 +51,7 @@ def read_boxes(root: str | Path) -> dict[str, tuple[str, list[Box]]]:
     """Class and boxes of each sequence of `youtube_objects_boxes`.
 
     Raises:
-        BadDataset: `boxes.csv` is missing, or has another form.
+        BadDataset: `boxes.csv` is missing or invalid.
     """
     found: dict[str, tuple[str, list[Box]]] = {}
     for image, box in _rows(Path(root) / "boxes.csv"):
@@ -66,7 +60,7 @@ def read_boxes(root: str | Path) -> dict[str, tuple[str, list[Box]]]:
 
 
 def class_of(image: str) -> str:
-    """The first folder of a frame's path."""
+    """The class of a frame: the first folder of its path."""
     return PurePosixPath(image).parts[0]
 
 

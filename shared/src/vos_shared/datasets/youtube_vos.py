@@ -1,7 +1,7 @@
 """YouTube-VOS: `<split>/meta.json`, `<split>/JPEGImages/<video>`, `<split>/Annotations/<video>`.
 
-A video has masks where objects enter (``valid``, ``test``) or in every listed frame (``train``); `meta.json` lists the
-frames of each object.
+`meta.json` lists the frames of each object. A video has masks of the frames where objects enter (``valid``, ``test``)
+or of all listed frames (``train``).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vos_shared.datasets.names import choose, refuse_missing, refuse_paths, strange_masks
+from vos_shared.datasets.names import choose, frames_in, load_all, refuse_paths, strange_masks
 from vos_shared.datasets.sequence import VideoSequence
 from vos_shared.errors import BadDataset
 from vos_shared.files import read_json
@@ -18,47 +18,39 @@ from vos_shared.folders import mask_files
 from vos_shared.masks import VOID
 from vos_shared.tables import listed
 from vos_shared.video import Video
-from vos_shared.video_sources import frame_files
 
 Objects = Mapping[int, tuple[str, ...]]
-"""Object id with the names of its frames, in order; the mask of the first of them is given."""
+"""Frame names of each object, by object id; the mask of its first frame is given."""
 
 
 def youtube_vos(
     root: str | Path,
     split: str | Path = "valid",
     *,
-    resolution: str | None = None,
     sequences: Iterable[str] | None = None,
     masks_required: bool = True,
 ) -> list[VideoSequence]:
-    """YouTube-VOS, 2018 or 2019: each object is prompted from its first frame in `meta.json` on, not before.
+    """Load YouTube-VOS 2018 or 2019; each object is prompted in its first frame in `meta.json`, not before.
 
     Args:
         root: folder that holds the splits.
-        split: folder below it, such as ``train``, ``valid`` or ``test``.
-        resolution: there is one only; must be None.
-        sequences: of the split, only these videos.
-        masks_required: False also reads videos without masks.
+        split: folder below `root`, such as ``train``, ``valid`` or ``test``.
+        sequences: load only these videos of the split.
+        masks_required: False accepts videos without masks.
 
     Raises:
-        BadDataset: with everything that is missing.
+        BadDataset: names all that is missing.
     """
-    if resolution is not None:
-        raise BadDataset(f"YouTube-VOS has no resolution folders; leave out resolution {resolution}")
     folder, meta = Path(root, split), read_meta(root, split)
-    missing: list[str] = []
     names = choose(meta, str(folder / "meta.json"), sequences)
-    loaded = [_sequence(folder, name, meta[name], masks_required, missing) for name in names]
-    refuse_missing(folder, missing)
-    return [sequence for sequence in loaded if sequence is not None]
+    return load_all(folder, names, lambda name, missing: _sequence(folder, name, meta[name], masks_required, missing))
 
 
 def read_meta(root: str | Path, split: str | Path = "valid") -> dict[str, Objects]:
-    """Read `meta.json` of a split: its videos, and the frames of each of their objects.
+    """Read `meta.json` of a split: the objects of each video.
 
     Raises:
-        BadDataset: no such file, or one of another form.
+        BadDataset: the file is missing or invalid.
     """
     path = Path(root, split, "meta.json")
     try:
@@ -79,7 +71,7 @@ def read_meta(root: str | Path, split: str | Path = "valid") -> dict[str, Object
 
 
 def wanted_frames(objects: Objects) -> tuple[str, ...]:
-    """Frames of a video whose masks the benchmark wants: those that are listed for any of its objects, in order."""
+    """Frames of a video whose masks the benchmark requires: those listed for any object, in order."""
     return tuple(sorted({frame for frames in objects.values() for frame in frames}))
 
 
@@ -100,14 +92,11 @@ def _sequence(
 ) -> VideoSequence | None:
     """The sequence, or None after noting what it lacks."""
     frames_folder, masks_folder = folder / "JPEGImages" / name, folder / "Annotations" / name
-    frames = frame_files(frames_folder) if frames_folder.is_dir() else []
-    masks = mask_files(masks_folder)
+    frames, masks = frames_in(frames_folder, missing), mask_files(masks_folder)
     stems = {path.stem for path in frames}
-    if not frames:
-        missing.append(f"frames of {name} ({frames_folder})")
-    elif lacking := [frame for frame in wanted_frames(objects) if frame not in stems]:
+    if frames and (lacking := [frame for frame in wanted_frames(objects) if frame not in stems]):
         missing.append(f"frames {listed(lacking)} of {name} ({frames_folder})")
-    elif strange := strange_masks(masks, frames):
+    elif frames and (strange := strange_masks(masks, frames)):
         missing.append(f"frames {listed(strange)} of {name}, which have masks ({frames_folder})")
     firsts = dict.fromkeys(frames[0] for frames in objects.values())
     if masks_required and (lacking := [f"{first}.png" for first in firsts if first not in masks]):
