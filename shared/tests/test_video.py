@@ -126,13 +126,45 @@ def test_names_that_are_decimal_numbers_are_in_the_order_of_their_values(tmp_pat
     for name in names:
         Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")
     assert list(Video.open(tmp_path).frame_names) == names
-    (tmp_path / "other").mkdir()
-    for name in ("v1.9", "v1.10"):
-        Image.new("RGB", (4, 4)).save(tmp_path / "other" / f"{name}.png")
-    with pytest.raises(BadVideo, match=r"the order of v1\.10\.png \.\. v1\.9\.png is not clear"):
-        Video.open(tmp_path / "other")
-    (tmp_path / "other" / "v1.9.png").rename(tmp_path / "other" / "v1.09.png")
-    assert list(Video.open(tmp_path / "other").frame_names) == ["v1.09", "v1.10"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("0.25", "0.5", "0.75", "1.0"),
+        ("0.96", "1.0", "1.04", "1.08", "1.12", "1.16", "1.2"),
+        ("cam2_0.04", "cam2_0.2", "cam10_0.08", "cam10_0.1"),
+        ("v1.9", "v2.1", "v10.0"),
+        ("v1.09", "v1.10"),
+        ("v1.9", "v1.9.1"),
+        ("img", "img (1)", "img (2)", "img (10)"),
+        ("img", "img2", "img10"),
+    ],
+)
+def test_names_with_points_whose_order_is_certain(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")
+    assert tuple(Video.open(tmp_path).frame_names) == names
+    assert tuple(Video.open(str(tmp_path / "*.png")).frame_names) == names
+
+
+@pytest.mark.parametrize("names", [("1.9", "1.10"), ("v1.9", "v1.10"), ("1.9", "1.11"), ("a0.9", "a0.12", "a0.13")])
+def test_names_that_are_decimal_or_counted_are_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")
+    with pytest.raises(BadVideo, match=r"the order of \S+ \.\. \S+ is not clear, since their numbers may be decimal"):
+        Video.open(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "options"), [("a.png", {}), ("a.webp", {"lossless": True})])
+def test_an_animation_is_not_read_as_its_first_picture(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
+    first, *others = [Image.new("RGB", (64, 48), (shade, 0, 0)) for shade in (10, 100, 200)]
+    first.save(tmp_path / name, save_all=True, append_images=others, **options)
+    for source in (tmp_path / name, tmp_path):
+        with pytest.raises(BadVideo, match=rf"{name} is an animation; store it as a video, or each picture as a file"):
+            list(Video.open(source))
+    first.save(tmp_path / name, **options)
+    assert len(list(Video.open(tmp_path / name))) == 1
 
 
 @pytest.mark.parametrize(
@@ -171,12 +203,13 @@ def test_names_whose_readings_agree_are_taken(tmp_path: Path, names: tuple[str, 
 
 
 def test_a_cover_picture_is_not_the_video() -> None:
-    """Nor is a small preview; where there is nothing but a picture, it is taken."""
-    cover: Any = SimpleNamespace(disposition=Disposition.attached_pic, width=600, height=600)
-    video: Any = SimpleNamespace(disposition=Disposition(0), width=64, height=48)
-    preview: Any = SimpleNamespace(disposition=Disposition(0), width=32, height=24)
-    assert main_stream([cover, preview, video]) is video
-    assert main_stream([cover]) is cover
+    """Nor is a small preview, nor what cannot be decoded."""
+    cover: Any = SimpleNamespace(codec_context=1, disposition=Disposition.attached_pic, width=600, height=600)
+    video: Any = SimpleNamespace(codec_context=1, disposition=Disposition(0), width=64, height=48)
+    preview: Any = SimpleNamespace(codec_context=1, disposition=Disposition(0), width=32, height=24)
+    unknown: Any = SimpleNamespace(codec_context=None, disposition=Disposition(0))
+    assert main_stream([cover, preview, unknown, video]) is video
+    assert main_stream([cover]) is None
 
 
 def test_a_text_file_is_no_video(tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from video_files import noise, write_encoding, write_video
 
 from vos_shared.demuxing import LIMIT
@@ -165,3 +167,39 @@ def test_time_stamps_that_run_backwards_are_not_believed(tmp_path: Path) -> None
     video = Video.open(path, accept_damaged=True)
     assert video.times is None
     assert len(drawn(video, tmp_path)) == len(video)
+
+
+def write_with_cover(path: Path, frames: np.ndarray) -> Path:
+    """A large cover picture, then a video if there are frames, and sound."""
+    with av.open(str(path), "w") as container:
+        cover: Any = container.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 256, 256, "yuvj420p"
+        cover.disposition = Disposition.attached_pic
+        streams: list[tuple[Any, list[Any]]] = [
+            (cover, [av.VideoFrame.from_ndarray(np.zeros((256, 256, 3), np.uint8), format="rgb24")])
+        ]
+        if len(frames):
+            video: Any = container.add_stream("libx264", rate=25)
+            video.height, video.width = frames.shape[1:3]
+            streams.append((video, [av.VideoFrame.from_ndarray(frame, format="rgb24") for frame in frames]))
+        sound: Any = container.add_stream("aac", rate=16000, layout="mono")
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        silence.sample_rate = 16000
+        for stream, content in [*streams, (sound, [silence])]:
+            for item in [*content, None]:
+                container.mux(stream.encode(item))
+    return path
+
+
+def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
+    video = Video.open(write_with_cover(tmp_path / "film.mp4", noise(5)))
+    assert (len(video), video.size) == (5, (48, 64))
+    with pytest.raises(BadVideo, match=r"song\.mp4 has no video in it, only a cover picture"):
+        Video.open(write_with_cover(tmp_path / "song.mp4", noise(0)))
+
+
+def test_a_codec_that_nobody_knows(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.avi", noise(3), codec="mpeg4")
+    path.write_bytes(path.read_bytes().replace(b"FMP4", b"Q?Q?"))
+    with pytest.raises(BadVideo, match=r"no video in it that can be decoded; is it damaged, or of a rare codec\?"):
+        Video.open(path)

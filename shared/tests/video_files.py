@@ -28,9 +28,11 @@ ENCODINGS: Final[dict[str, dict[str, Any]]] = {
     "wmv2.wmv": {"codec": "wmv2"},
     "gif.gif": {"codec": "gif"},
     "mpeg2.mxf": {"codec": "mpeg2video"},
+    "mjpeg.mjpeg": {"codec": "mjpeg"},
+    "raw.y4m": {"codec": "wrapped_avframe"},
 }
 """How `write_video` makes files of these names, each of its own format."""
-_CONTAINERS: Final = {".mkv": "matroska", ".ts": "mpegts", ".wmv": "asf"}
+_CONTAINERS: Final = {".mkv": "matroska", ".ts": "mpegts", ".wmv": "asf", ".y4m": "yuv4mpegpipe"}
 _PIXELS: Final = {"gif": "rgb8", "mjpeg": "yuvj420p"}
 _SOUNDS: Final = {".webm": "libopus", ".mp4": "aac", ".flv": "aac"}
 

@@ -6,6 +6,7 @@ The pieces of a file are walked by their lengths, without decoding them. What is
 from __future__ import annotations
 
 import math
+import mmap
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -168,12 +169,21 @@ def _mxf(file: BinaryIO) -> Iterator[float]:
         file.seek(end)
 
 
+def _jpegs(file: BinaryIO) -> Iterator[float]:
+    """Pictures from a start of pixels to the end of an image (ITU T.81); neither occurs among the pixels."""
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if content.find(b"\xff\xd9", content.rfind(b"\xff\xda")) < 0:
+            yield math.inf
+
+
 _WALKS: Final[dict[str, Callable[[BinaryIO], Iterator[float]]]] = {
     "asf": _asf,
     "avi": _avi,
     "flv": _flv,
     "gif": _gif,
+    "jpeg_pipe": _jpegs,
     "matroska,webm": _matroska,
+    "mjpeg": _jpegs,
     "mpegts": _mpegts,
     "mxf": _mxf,
     "ogg": _ogg,

@@ -25,6 +25,8 @@ LIMIT: Final = {"max_pixels": str(MAX_SIDE**2)}
 """Option of FFmpeg: a small file may claim frames of gigabytes."""
 _TIMED: Final = frozenset({"asf", "flv", "matroska,webm", "mxf"})
 """Formats, beside MP4, whose header tells how long they last. FFmpeg estimates it of others."""
+_BARE: Final = frozenset({"dv", "obu", "yuv4mpegpipe"})
+"""Formats of frames alone, of which FFmpeg drops a last one that is cut."""
 _UNCLOSED_AVI: Final = 1 << 30
 """Number of frames in the header of an AVI file that FFmpeg wrote to a pipe."""
 _SLACK: Final = 0.5
@@ -58,10 +60,15 @@ def silence_ffmpeg() -> None:
     av.logging.set_libav_level(av.logging.PANIC)
 
 
-def main_stream(streams: Sequence[av.VideoStream]) -> av.VideoStream:
-    """The largest that is not a cover picture; of equal ones the first."""
-    videos = [stream for stream in streams if not stream.disposition & Disposition.attached_pic]
-    return max(videos or streams, key=lambda stream: stream.width * stream.height)
+def main_stream(streams: Sequence[av.VideoStream]) -> av.VideoStream | None:
+    """The largest that can be decoded and is not a cover picture; of equal ones the first."""
+    videos = [stream for stream in streams if stream.codec_context and not is_cover(stream)]
+    return max(videos, key=lambda stream: stream.width * stream.height, default=None)
+
+
+def is_cover(stream: av.VideoStream) -> bool:
+    """Whether a stream is one picture that stands for the file, such as the cover of a record."""
+    return bool(stream.disposition & Disposition.attached_pic)
 
 
 class VideoPackets:
@@ -77,6 +84,7 @@ class VideoPackets:
     def __init__(self, path: Path, container: InputContainer, stream: av.VideoStream, found: Found) -> None:
         self._path, self._container, self._stream, self._found = path, container, stream, found
         self._count = 0
+        self._place = 0  # Where the last packet ends in the file.
         # Presentation time of the last packet that is to be shown, in units of the stream; of AVI these are frames.
         self._last = stream.frames - 1 if container.format.name == "avi" and stream.frames < _UNCLOSED_AVI else 0
         self._end = 0.0  # Seconds; of sound and pictures.
@@ -97,6 +105,7 @@ class VideoPackets:
         if packet.is_corrupt:
             self._found("a packet is cut short")
         self._count += 1
+        self._place = (packet.pos or 0) + packet.size
         if packet.pts is not None and not packet.is_discard:
             self._last = max(self._last, packet.pts)
         return packet
@@ -110,6 +119,7 @@ class VideoPackets:
         return (
             self._count < self._indexed()
             or is_cut_off(self._path, self._container.format.name)
+            or (self._container.format.name in _BARE and self._place != self._path.stat().st_size)
             or self._lack_time([stamp for stamp in stamps if stamp is not None])
         )
 

@@ -61,8 +61,8 @@ def open_image(path: Path, what: str, error: type[UserError]) -> Iterator[ImageF
         error: the class of error to raise.
 
     Raises:
-        error: no such file, another format, larger than `MAX_SIDE`, or damaged, also where the block finds that out.
-
+        error: no such file, another format, animated, larger than `MAX_SIDE`, or damaged, also where the block finds
+            that out.
     """
     try:
         with open_file(path) as file:
@@ -75,6 +75,8 @@ def open_image(path: Path, what: str, error: type[UserError]) -> Iterator[ImageF
             if max(image.size) > MAX_SIDE:
                 width, height = image.size
                 raise error(f"{what} {path} is {width} wide and {height} high; the limit is {MAX_SIDE} pixels a side")
+            if getattr(image, "is_animated", False):
+                raise error(f"{what} {path} is an animation; store it as a video, or each picture as a file")
             yield image
     except FileNotFoundError:
         raise error(f"{what} {path} does not exist") from None

@@ -31,6 +31,7 @@ from vos_shared.video_sources import (
     FrameSource,
     frame_files,
     matching_paths,
+    naturally_sorted,
     require_certain_order,
 )
 
@@ -86,7 +87,7 @@ class Video:
             return cls(FileVideo(path, accept_damaged=accept_damaged), name or path.stem, fps, origin=path)
         if not glob.has_magic(str(source)):
             raise BadVideo(f"no such video: {source} is neither a file nor a folder")
-        files = matching_paths(source)
+        files = naturally_sorted(matching_paths(source))
         if not files:
             raise BadVideo(f"no file matches {source}")
         require_certain_order(files)

@@ -15,7 +15,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 
-from vos_shared.demuxing import LIMIT, Found, Packet, VideoPackets, main_stream, opened_container
+from vos_shared.demuxing import LIMIT, Found, Packet, VideoPackets, is_cover, main_stream, opened_container
 from vos_shared.errors import BadVideo, DamagedVideo
 from vos_shared.files import open_file
 from vos_shared.images import MAX_SIDE
@@ -209,9 +209,9 @@ class FileVideo:
     def _opened(self) -> Generator[tuple[InputContainer, av.VideoStream], None, None]:
         try:
             with opened_container(self._path) as container:
-                if not container.streams.video:
-                    raise BadVideo(f"{self._path} has no video in it")
                 stream = main_stream(container.streams.video)
+                if stream is None:
+                    raise BadVideo(f"{self._path} has no video in it{_instead(container.streams.video)}")
                 _require_size(f"video {self._path}", stream.width, stream.height)
                 # With threads for whole frames, FFmpeg returns some damaged frames before it has marked them.
                 stream.thread_type = "SLICE"
@@ -233,6 +233,15 @@ def _unreadable(path: Path, reason: av.FFmpegError | OSError) -> BadVideo:
     if start and start.isascii() and b"\0" not in start:
         return BadVideo(f"{path} has no video in it; it is a text file")
     return BadVideo(f"video {path} cannot be read: {reason.strerror}; is it damaged or cut short?")
+
+
+def _instead(streams: Sequence[av.VideoStream]) -> str:
+    """What there is in place of a video that can be decoded."""
+    if not streams:
+        return ""
+    if all(map(is_cover, streams)):
+        return ", only a cover picture"
+    return " that can be decoded; is it damaged, or of a rare codec?"
 
 
 def _ignore(fault: str) -> None:

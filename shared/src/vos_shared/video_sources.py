@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from decimal import Decimal
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -191,22 +192,22 @@ def frame_files(folder: Path) -> list[Path]:
 
 def matching_paths(pattern: str | Path) -> list[Path]:
     """What a glob pattern matches, in natural order; absolute patterns and ``**`` too."""
-    return naturally_sorted(Path(match) for match in glob.iglob(str(pattern), recursive=True))  # noqa: PTH207 - absolute patterns too
+    return sorted(map(Path, glob.iglob(str(pattern), recursive=True)), key=natural_key)  # noqa: PTH207 - absolute patterns too
 
 
 def naturally_sorted(paths: Iterable[Path]) -> list[Path]:
-    """Sort by name, runs of digits by their value; names that are decimal numbers (``time.time()``) by theirs.
+    """Sort frames by name, runs of digits by their value; names that are decimal numbers (``time.time()``) by theirs.
 
     Raises:
         BadVideo: names of which it is not clear whether they hold decimal numbers or whole ones.
     """
-    files = list(paths)
-    stems = [_DECIMAL.fullmatch(path.stem) for path in files]
-    numbers = [match for match in stems if match]
-    if len(numbers) != len(files) or len({len(match[3]) for match in numbers}) < 2:
-        return sorted(files, key=_natural_key)  # Of as many digits after each point both orders are the same.
-    by_value = [path for _, path in sorted(zip(map(_decimal_key, numbers), files, strict=True))]
-    if any(match[1] for match in numbers) and by_value != sorted(files, key=_natural_key):
+    files = sorted(paths, key=natural_key)
+    numbers = [match for path in files if (match := _DECIMAL.fullmatch(path.stem))]
+    if len(numbers) < len(files):
+        return files
+    values = [(_numbers_by_value(match[1]), Decimal(f"{match[2]}.{match[3]}")) for match in numbers]
+    by_value = [path for _, path in sorted(zip(values, files, strict=True))]
+    if by_value != files and not _are_decimal(numbers, sorted(value for _, value in values)):
         raise BadVideo(
             f"{files[0].parent}: the order of {by_value[0].name} .. {by_value[-1].name} is not clear, since their "
             "numbers may be decimal or not; write as many digits after each point"
@@ -250,10 +251,25 @@ def _other_readings(stems: Sequence[str]) -> Iterator[tuple[str, Callable[[str],
 _DECIMAL = re.compile(r"(.*?)(\d+)\.(\d+)")
 
 
-def _decimal_key(match: re.Match[str]) -> tuple[str, Decimal]:
-    return match[1], Decimal(f"{match[2]}.{match[3]}")
+def _are_decimal(numbers: Sequence[re.Match[str]], values: Sequence[Decimal]) -> bool:
+    """Whether numbers with a point are decimal for certain, as Python prints seconds, and not two that are counted.
+
+    Decimal ones end in no zero. And they are long, or have zeros after the point, or steps of one size.
+    """
+    wholes, fractions = [match[2] for match in numbers], [match[3] for match in numbers]
+    if any(fraction[1:].endswith("0") for fraction in fractions):
+        return False
+    is_long = max(map(len, wholes)) >= 9 or max(map(len, fractions)) >= 5  # Seconds since 1970, fine ones.
+    has_zeros = any(fraction[:-1].startswith("0") for fraction in fractions)
+    steps = {after - before for before, after in pairwise(values)}
+    return is_long or has_zeros or (len(steps) == 1 and len(values) > 2)
 
 
-def _natural_key(path: Path) -> list[tuple[int, int, str]]:
-    parts = re.split(r"(\d+)", path.name)
+def natural_key(path: Path) -> tuple[list[tuple[int, int, str]], Path]:
+    """To sort by name without suffix, runs of digits by their value."""
+    return _numbers_by_value(path.stem), path
+
+
+def _numbers_by_value(name: str) -> list[tuple[int, int, str]]:
+    parts = re.split(r"(\d+)", name)
     return [(1, int(part), part) if part.isdecimal() else (0, 0, part) for part in parts]

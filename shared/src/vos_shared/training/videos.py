@@ -14,7 +14,7 @@ from vos_shared.errors import BadDataset
 from vos_shared.method import Frame
 from vos_shared.results import partial_folder
 from vos_shared.video import Video
-from vos_shared.video_sources import FRAME_SUFFIXES, frame_files, matching_paths, naturally_sorted
+from vos_shared.video_sources import FRAME_SUFFIXES, frame_files, matching_paths, natural_key
 
 VIDEO_SUFFIXES: Final = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm"})
 JPEG_QUALITY: Final = 95
@@ -56,7 +56,7 @@ def _sources_at(place: Path, output: Path) -> list[Path]:
             f"training: {place} holds no videos; it must contain video files ({', '.join(sorted(VIDEO_SUFFIXES))}) "
             "or folders of frames"
         )
-    return naturally_sorted(videos)
+    return sorted(videos, key=natural_key)
 
 
 def _sources_of_pattern(pattern: Path, output: Path) -> list[Path]:
