@@ -1,7 +1,7 @@
 """How the shipped weights came to be, one command a method.
 
-`python tools/train_demo_weights.py dense-ulearn --videos .. --davis .. --output ..` (or `osmn ..`, or
-`amd-objectness ..`) trains until Ctrl-C or the end, and goes on where it stopped when called again; `.. publish` turns
+`python tools/train_demo_weights.py dense-ulearn --videos .. --davis .. --output ..` (or `osmn ..`, `amd-objectness ..`,
+`spn-instances ..`) trains until Ctrl-C or the end, and goes on where it stopped when called again; `.. publish` turns
 the snapshot into the shipped file; `.. judge` scores it on DAVIS sequences, beside the first mask repeated.
 """
 
@@ -46,6 +46,13 @@ OSMN_STAGES = (
     "--steps 900 --drop-at 600 --learning-rate 1e-4 --size 240 432 --scales 0.75 0.9 1.0",
 )
 """Stage 1 on photographs and synthetic clips, stage 2 on DAVIS-2016 train."""
+
+SPN_PARENT = "--trunk mobilenet --preset small --size 240 424 --scale 0.4 --rotation 10 --steps 1500"
+SPN_REFINEMENT = (
+    "--start random --width 16 --channels 8 --rule adamw --learning-rate 1e-3 --weight-decay 1e-2 --clip 1e6 "
+    "--batch-size 4 --crop 192 --steps 600 --save-steps 200"
+)
+"""Small networks and our AdamW: what one shared CPU core trains in an hour."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +136,36 @@ class TrainAmdObjectness:
         resume = ["--resume"] if (self.output / "resume.pt").exists() else []
         _call("amd-objectness", "train", "custom", *words, f"--workers={self.workers}", "--minutes=4", *resume)
         return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSpnInstances:
+    """Train the weights that come with spn-instances: the parent on DAVIS-2016 train and photographs, then the SPN."""
+
+    images: Path
+    """Folder with images/ and masks/."""
+    davis: Path
+    """DAVIS folder; the sequences of its train list are used."""
+    mobilenet: Path
+    """Keras' MobileNet-v1 trained on ImageNet, npz."""
+    output: Path
+    """Folder of the run; called again, the run goes on."""
+    workers: int = 0
+    """Processes that read samples."""
+
+    def run(self) -> int:
+        """Train both networks."""
+        frames = ["--root", str(self.davis), "--dataset", "davis2016", "--exclude", *HELD_OUT]
+        photographs = ["--images", str(self.images)]
+        self._stage("parent", [*frames, *photographs, "--start", str(self.mobilenet), *shlex.split(SPN_PARENT)])
+        self._stage("spn", [*photographs, *shlex.split(SPN_REFINEMENT)])
+        return 0
+
+    def _stage(self, stage: str, words: list[str]) -> None:
+        folder = self.output / stage
+        resume = ["--resume"] if (folder / "resume.pt").exists() else []
+        common = [f"--workers={self.workers}", "--minutes=3", "--output", str(folder)]
+        _call("spn-instances", "train", stage, *words, *common, *resume)
 
 
 def _patient_call(command: list[str]) -> int:
@@ -294,6 +331,7 @@ Command = (
     Annotated[TrainDenseUlearn, tyro.conf.subcommand("dense-ulearn")]
     | Annotated[TrainOsmn, tyro.conf.subcommand("osmn")]
     | Annotated[TrainAmdObjectness, tyro.conf.subcommand("amd-objectness")]
+    | Annotated[TrainSpnInstances, tyro.conf.subcommand("spn-instances")]
     | Annotated[Publish, tyro.conf.subcommand("publish")]
     | Annotated[Judge, tyro.conf.subcommand("judge")]
 )

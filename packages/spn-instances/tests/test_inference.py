@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,8 @@ from spn_instances.cli import main
 from spn_instances.inference import load
 from spn_instances.learners import OnlineLearner
 from spn_instances.networks import ResNetF
-from spn_instances.online import Examples, fine_tune, fine_tune_heads
-from spn_instances.settings import OnlineSettings
+from spn_instances.online import Examples, fine_tune, fine_tune_late
+from spn_instances.settings import CODE, SMALL_INSTANCE, OnlineSettings
 from spn_instances.stages import resized_ids
 from spn_instances.territory import object_maps
 from vos_shared.datasets.synthetic import write_new_davis_tree
@@ -80,7 +81,7 @@ def bright_object() -> tuple[np.ndarray, np.ndarray]:
 def test_fine_tuning_learns_the_object_and_leaves_the_parent_alone(tiny: ResNetF) -> None:
     frame, label = bright_object()
     before = {name: value.clone() for name, value in tiny.state_dict().items()}
-    settings = OnlineSettings(steps=30, learning_rate=2e-6, momentum=0.9)
+    settings = OnlineSettings(steps=30, learning_rate=2e-6)
     tuned = fine_tune(tiny, Examples([(frame, label)]), settings)
     torch.testing.assert_close(dict(tiny.state_dict()), before)
     again = fine_tune(tiny, Examples([(frame, label)]), settings)
@@ -89,12 +90,39 @@ def test_fine_tuning_learns_the_object_and_leaves_the_parent_alone(tiny: ResNetF
         fine_tune(tiny, Examples([(frame, label)]), replace(settings, learning_rate=1e6))
 
 
-def test_fast_fine_tuning_moves_heads_and_shares_the_trunk(tiny: ResNetF) -> None:
+def test_fast_fine_tuning_moves_late_layers_and_shares_the_early_ones(tiny: ResNetF) -> None:
     frame, label = bright_object()
-    tuned = fine_tune_heads(tiny, frame, {"a": label, "b": 1 - label}, OnlineSettings(steps=4, learning_rate=1e-7))
-    assert all(network.trunk is tiny.trunk for network in tuned.values())
-    assert not torch.equal(tuned["a"].head.score08.weight, tiny.head.score08.weight)
-    assert not torch.equal(tuned["a"].head.score08.weight, tuned["b"].head.score08.weight)
+    settings = OnlineSettings(steps=4, learning_rate=1e-7)
+    tuned = dict(fine_tune_late(tiny, frame, {"a": label, "b": 1 - label}, settings))
+    for network in tuned.values():
+        assert all(map(operator.is_, network.trunk.early_layers(), tiny.trunk.early_layers()))
+    for name in ("trunk.res4.0.branch2a.conv.weight", "head.score08.weight"):
+        values = [network.get_parameter(name) for network in (tiny, *tuned.values())]
+        assert not torch.equal(values[0], values[1])
+        assert not torch.equal(values[1], values[2])
+
+
+def test_equal_labels_are_learned_once(tiny: ResNetF) -> None:
+    frame, label = bright_object()
+    settings = OnlineSettings(steps=2, learning_rate=1e-7)
+    tuned = dict(fine_tune_late(tiny, frame, {"foreground": label, "object-3": label.copy()}, settings))
+    assert tuned["foreground"] is tuned["object-3"]
+
+
+def test_small_networks_have_a_solver_of_few_steps() -> None:
+    small, official = (OnlineSettings().for_trunk(trunk) for trunk in ("mobilenet", "resnet"))
+    assert (small.preset, small.fast, small.steps) == ("small", True, SMALL_INSTANCE.steps)
+    assert (official.preset, official.fast, official.solver) == ("code", False, CODE)
+    assert OnlineSettings(preset="code").for_trunk("mobilenet").solver == CODE
+    assert OnlineSettings(steps=7).for_trunk("mobilenet").solver == replace(SMALL_INSTANCE, steps=7)
+
+
+def test_the_shipped_weights_run_without_an_option() -> None:
+    frames, ids = clip()
+    segmenter = load(device="cpu")
+    assert segmenter.info.trained
+    np.testing.assert_array_equal(segmenter.step(frames[0], ids).mask, ids)
+    assert set(np.unique(segmenter.step(frames[1]).mask)) <= {0, 3, 9}
 
 
 @pytest.mark.parametrize("fast", [False, True])
@@ -183,14 +211,16 @@ def test_the_ablation_prints_the_papers_table(
         "--steps", 1,
     )  # fmt: skip
     assert outcome.code == 0, outcome.stderr
-    table = outcome.stdout.splitlines()[-6:]
+    *table, time = outcome.stdout.splitlines()[-8:]
     assert table[0].split() == ["Global", "J", "mean", "J", "recall", "F", "mean", "F", "recall"]
     assert [line.partition("  ")[0] for line in table[2:]] == [
         "full",
         "without CRAF",
         "without CRAF, SPN",
         "without CRAF, SPN, foreground tuning",
+        "without CRAF, SPN, object tuning",
     ]
+    assert time.startswith("fine-tuning: 3 networks, ")
     assert (tmp_path / "out" / "without-CRAF-SPN").is_dir()
 
 

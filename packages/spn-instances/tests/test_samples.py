@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 
 from spn_instances.augmentation import Draw, augment, augment_label
-from spn_instances.data import FirstFrame, Pairs, TrainingSamples
+from spn_instances.data import FirstFrame, Mixture, Pairs, Photographs, TrainingSamples
 from spn_instances.images import byte_scaled_input, network_input
 from spn_instances.refinement_data import ImageMasks, RefinementSamples, degrade
 from spn_instances.settings import SampleSettings
@@ -96,6 +97,38 @@ def test_lists_that_name_missing_files_are_refused(tmp_path: Path) -> None:
     path.write_text("bear\n")
     with pytest.raises(BadDataset, match="lines other than"):
         Pairs.of_list(path, tmp_path)
+
+
+def write_photographs(root: Path, **objects: tuple[slice, slice]) -> None:
+    for folder in ("images", "masks"):
+        (root / folder).mkdir()
+    for name, window in objects.items():
+        mask = np.zeros((60, 40), np.uint8)
+        mask[window] = 1
+        Image.fromarray(mask).save(root / "masks" / f"{name}.png")
+        Image.fromarray(np.repeat(mask[..., None] * 200, 3, 2)).save(root / "images" / f"{name}.png")
+
+
+def test_photographs_are_cut_to_the_shape_of_frames_around_their_object(tmp_path: Path) -> None:
+    write_photographs(tmp_path, low=np.s_[50:58, 10:30], small=np.s_[3:6, 3:6])
+    photographs = Photographs([tmp_path])
+    assert len(photographs) == 1, "the small object is left out"
+    frame, label = photographs[0]
+    assert label.shape == (22, 40), "480 / 854 of the width"
+    assert label.sum() == 8 * 20
+    np.testing.assert_array_equal(frame[..., 0] > 0, label > 0)
+    shutil.rmtree(tmp_path / "masks")
+    shutil.rmtree(tmp_path / "images")
+    write_photographs(tmp_path, small=np.s_[3:6, 3:6])
+    with pytest.raises(BadDataset, match="no photograph has an object of 4% of its area"):
+        Photographs([tmp_path])
+
+
+def test_sources_of_a_mixture_are_drawn_equally_often() -> None:
+    frames = [(np.full((4, 4, 3), value, np.uint8), np.ones((4, 4), np.uint8)) for value in range(5)]
+    mixture = Mixture([frames[:4], frames[4:]])
+    found = [int(mixture[index][0][0, 0, 0]) for index in range(len(mixture))]
+    assert sorted(found) == [0, 1, 2, 3, 4, 4, 4, 4]
 
 
 def test_coarse_masks_resemble_the_truth_and_differ_from_it() -> None:

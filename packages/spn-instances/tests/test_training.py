@@ -14,7 +14,7 @@ from spn_instances.checkpoints import load_weights, save_weights
 from spn_instances.cli import main
 from spn_instances.data import FirstFrame, TrainingSamples
 from spn_instances.networks import RefinementNet, ResNetF
-from spn_instances.settings import CODE, RefinementSettings, SampleSettings, SolverSettings
+from spn_instances.settings import CODE, SMALL, RefinementSettings, SampleSettings, SolverSettings
 from spn_instances.training import optimiser_of, rate_for, train
 from spn_instances.training_refinement import optimiser_of as refinement_optimiser
 from vos_shared.datasets.synthetic import write_new_davis_tree
@@ -59,6 +59,19 @@ def test_the_solver_is_caffes(tiny: ResNetF) -> None:
     assert SolverSettings(learning_rate=1e-8, halve_every=10_000).rate(20_000) == 0.25e-8
 
 
+def test_our_solver_falls_to_zero_and_spares_the_trunk(tiny: ResNetF) -> None:
+    optimiser = optimiser_of(tiny, SMALL)
+    assert isinstance(optimiser, torch.optim.AdamW)
+    for size in ((480, 854), (24, 32)):
+        assert rate_for(torch.zeros(1, 3, *size), SMALL, SMALL.steps // 2) == SMALL.learning_rate / 2
+    set_rate(optimiser, 1e-3)
+    trunk, head = optimiser.param_groups
+    assert trunk["lr"] == pytest.approx(0.1 * head["lr"])
+    assert {id(value) for value in head["params"]} == {id(value) for value in tiny.head.parameters()}
+    tiny.trunk.requires_grad_(False)
+    assert len(optimiser_of(tiny, SMALL).param_groups) == 1
+
+
 def test_the_refinement_networks_solver_is_caffes(tiny_refinement: RefinementNet) -> None:
     optimiser = refinement_optimiser(tiny_refinement, RefinementSettings())
     names = [name for name, _ in tiny_refinement.named_parameters()]
@@ -68,6 +81,8 @@ def test_the_refinement_networks_solver_is_caffes(tiny_refinement: RefinementNet
     assert found["guidance.guide_conv2.bias"] == 2
     assert found["guidance.edge_conv7.bias"] == 1
     assert found["deconv0.weight"] == 1
+    ours = refinement_optimiser(tiny_refinement, RefinementSettings(rule="adamw"))
+    assert [group["multiplier"] for group in ours.param_groups] == [1]
 
 
 @pytest.fixture(scope="module")

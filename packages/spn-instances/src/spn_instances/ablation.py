@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+from spn_instances.learners import SECONDS
+from vos_shared.checkpoints.safetensors_io import read_metadata
 from vos_shared.metrics.scores import Scores
 from vos_shared.tables import text_table
 
@@ -16,7 +19,8 @@ def rows(*, online: bool) -> dict[str, dict[str, Any]]:
     """Options of each row, by what the paper calls it.
 
     Args:
-        online: with fine-tuned networks; without them there is no row that leaves out fine-tuning the foreground net.
+        online: with fine-tuned networks; without them there are no rows that leave out their fine-tuning. The last of
+            these rows is not in the paper: objects share what the fine-tuned foreground net finds around them.
     """
     table: dict[str, dict[str, Any]] = {
         "full": {},
@@ -24,7 +28,9 @@ def rows(*, online: bool) -> dict[str, dict[str, Any]]:
         "without CRAF, SPN": {"craf": False, "spn": False},
     }
     if online:
-        table["without CRAF, SPN, foreground tuning"] = {"craf": False, "spn": False, "tune_foreground": False}
+        per_object = table["without CRAF, SPN"]
+        table["without CRAF, SPN, foreground tuning"] = {**per_object, "tune_foreground": False}
+        table["without CRAF, SPN, object tuning"] = {**per_object, "tune_objects": False}
     return table
 
 
@@ -41,3 +47,14 @@ def ablation(run: Callable[[str, Mapping[str, Any]], Scores], *, online: bool) -
     found = {name: run(name, options).summary for name, options in rows(online=online).items()}
     cells = [(name, *(f"{summary[measure]:.3f}" for measure in COLUMNS.values())) for name, summary in found.items()]
     return text_table(("", *COLUMNS), cells)
+
+
+def tuning_time(folder: Path) -> str:
+    """How long the fine-tuning of kept networks took, in a line.
+
+    Args:
+        folder: of all videos.
+    """
+    seconds = [float(read_metadata(file).get(SECONDS, "nan")) for file in sorted(folder.rglob("*.safetensors"))]
+    each = sum(seconds) / max(len(seconds), 1)
+    return f"fine-tuning: {len(seconds)} networks, {each:.1f} s each, {sum(seconds):.0f} s in all"

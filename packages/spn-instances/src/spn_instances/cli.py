@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "spn-instances"
 ONLINE = "spn-instances+online"
+NETWORKS = "networks"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,21 +62,23 @@ class Ablation(SegmentArguments):
 
     def run(self) -> None:
         """Segment, score, print."""
-        from spn_instances.ablation import ablation
+        from spn_instances.ablation import ablation, tuning_time
 
         if not self.is_dataset:
-            raise UserError(f"{self.source} is no data set; the table needs true masks")
+            raise UserError(f"{self.source} is not a data set; the table needs true masks")
         tuned = self.variant == ONLINE
         if not tuned and changed_settings(self.online):
             raise UserError(f"spn-instances: {', '.join(changed_settings(self.online))} need --variant {ONLINE}")
         print(ablation(self._scored, online=tuned))
+        if tuned:
+            print(tuning_time(self.online.models or self.output / NETWORKS))
 
     def _scored(self, row: str, options: Mapping[str, Any]) -> Scores:
         from vos_shared.evaluation import evaluate
 
         given = changed_settings(self.settings)
         if self.variant == ONLINE:
-            given |= {"models": self.output / "networks"} | changed_settings(self.online)
+            given |= {"models": self.output / NETWORKS} | changed_settings(self.online)
         folder = self.output / row.replace(", ", "-").replace(" ", "-")
         run_segment(SPN_INSTANCES, replace(self, output=folder), **{**given, **options})
         return evaluate(self.dataset, self.load(), folder)

@@ -13,6 +13,7 @@ from spn_instances.settings import (
     CODE,
     PAPER_INSTANCE,
     PAPER_PARENT,
+    SMALL,
     RefinementSettings,
     SampleSettings,
     SolverSettings,
@@ -34,9 +35,9 @@ Trunk = Literal["resnet", "resnet18", "mobilenet"]
 class SolverArguments(RunArguments):
     """What every training of a foreground or object network is told."""
 
-    preset: Literal["code", "paper"] = "code"
+    preset: Literal["code", "paper", "small"] = "code"
     """Solver as in the released files (rate 1e-10), or as in the paper (1e-8; object networks halve it every 10,000
-    steps). The options below have precedence."""
+    steps); or our own AdamW for few steps on small machines. The options below have precedence."""
     steps: int | None = None
     """Of the optimiser; code: 30,000, paper: 100,000 for the parent, 30,000 else."""
     learning_rate: float | None = None
@@ -59,7 +60,7 @@ class SolverArguments(RunArguments):
         """
         names = ("steps", "learning_rate", "batch_size", "momentum", "save_steps", "seed")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return replace(paper if self.preset == "paper" else CODE, **given)
+        return replace({"code": CODE, "paper": paper, "small": SMALL}[self.preset], **given)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +75,10 @@ class TrainParent(SolverArguments):
     """List of sequences, by name or path."""
     sequences: tuple[str, ...] = ()
     """Of the list, only these."""
+    exclude: tuple[str, ...] = ()
+    """Of the list, all but these."""
+    images: tuple[Path, ...] = ()
+    """Photographs with masks, drawn as often as frames: folders with images/ and masks/, or PASCAL VOC folders."""
     pairs: Path | None = None
     """In place of a split: an official list, a frame and its mask a line, with paths from ROOT on."""
     start: str = "imagenet"
@@ -100,12 +105,21 @@ class TrainParent(SolverArguments):
         return self.ended(train(model, samples, settings, options, fabric), fabric)
 
     def _source(self) -> Source:
+        from spn_instances.data import Mixture, Photographs
+
+        frames = self._frames()
+        return Mixture([frames, Photographs(self.images)]) if self.images else frames
+
+    def _frames(self) -> Source:
         from spn_instances.data import AnnotatedFrames, Pairs
         from vos_shared.datasets import load_dataset
 
         if self.pairs is not None:
             return Pairs.of_list(self.pairs, self.root)
-        return AnnotatedFrames(load_dataset(self.dataset, self.root, self.split, self.sequences or None))
+        sequences = load_dataset(self.dataset, self.root, self.split, self.sequences or None)
+        if unknown := set(self.exclude) - {sequence.name for sequence in sequences}:
+            raise UserError(f"spn-instances: --exclude {min(unknown)} is not in the list {self.split}")
+        return AnnotatedFrames(sequence for sequence in sequences if sequence.name not in self.exclude)
 
     def _model(self) -> ResNetF:
         from spn_instances.checkpoints import load_weights

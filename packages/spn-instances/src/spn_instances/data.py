@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 
 from spn_instances.augmentation import Draw, augment, augment_label
 from spn_instances.images import byte_scaled_input, network_input
-from spn_instances.settings import SampleSettings
+from spn_instances.refinement_data import ImageMasks
+from spn_instances.settings import OFFICIAL_SIZE, SampleSettings
 from vos_shared.datasets.sequence import VideoSequence
 from vos_shared.errors import BadDataset
 from vos_shared.files import read_text
@@ -27,6 +28,8 @@ Example = tuple[Frame, ObjectMask]
 """A frame and its label, 1 where the foreground or the object is."""
 Sample = dict[str, Tensor]
 """image [3, H, W], BGR minus mean; label bool [H, W]."""
+LEAST_SHARE = 0.04
+"""Of a photograph, what its object covers at least."""
 
 
 class Source(Protocol):
@@ -115,6 +118,59 @@ class AnnotatedFrames:
         mask = sequence.annotation(sequence.frame_names[place])
         assert mask is not None
         return sequence.video[place], ((mask > 0) & (mask != VOID)).astype(np.uint8)
+
+
+class Photographs:
+    """Photographs with the mask of one object each, cut around it to the shape of video frames.
+
+    Photographs whose object is small are left out: they mostly show other objects, which have no mask.
+
+    Args:
+        folders: with images/NAME.jpg and masks/NAME.png, or PASCAL VOC folders.
+
+    Raises:
+        BadDataset: no photographs, or photographs without a mask.
+    """
+
+    def __init__(self, folders: Iterable[Path]) -> None:
+        files = [pair for folder in folders for pair in ImageMasks.from_folder(folder).files]
+        self.photographs = ImageMasks([pair for pair in files if _share(read_mask(pair[1])) >= LEAST_SHARE])
+        if not len(self.photographs):
+            raise BadDataset(f"spn-instances: no photograph has an object of {LEAST_SHARE:.0%} of its area")
+
+    def __len__(self) -> int:
+        """Number of photographs."""
+        return len(self.photographs)
+
+    def __getitem__(self, index: int) -> Example:
+        """A cut of a photograph and 1 where the object is."""
+        frame, ids = self.photographs[index]
+        label = ((ids > 0) & (ids != VOID)).astype(np.uint8)
+        height, width = label.shape
+        cut = min(height, round(width * OFFICIAL_SIZE[0] / OFFICIAL_SIZE[1]))
+        middle = round(float(np.nonzero(label)[0].mean()))
+        top = min(max(middle - cut // 2, 0), height - cut)
+        return frame[top : top + cut], label[top : top + cut]
+
+
+def _share(ids: ObjectMask) -> float:
+    return float(((ids > 0) & (ids != VOID)).mean())
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Several sources that are drawn equally often, whatever their lengths."""
+
+    sources: Sequence[Source]
+
+    def __len__(self) -> int:
+        """Number of examples, those of shorter sources counted more than once."""
+        return len(self.sources) * max(len(source) for source in self.sources)
+
+    def __getitem__(self, index: int) -> Example:
+        """One of them."""
+        source = self.sources[index % len(self.sources)]
+        return source[index // len(self.sources) % len(source)]
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,9 @@ from spn_instances.stages import (
     resized_ids,
 )
 from spn_instances.territory import object_maps
-from spn_instances.weights import WEIGHTS
+from spn_instances.weights import REFINEMENT, WEIGHTS
 from vos_shared import results
-from vos_shared.errors import BadWeights, UserError
+from vos_shared.errors import UserError
 from vos_shared.masks import VOID, ids_of
 from vos_shared.method import Frame, ModelInfo, ObjectMask, Segmentation, Segmenter
 from vos_shared.options import settings_from
@@ -123,7 +123,9 @@ class SPNSegmenter(Segmenter):
         coarse = soft_to_grey(np.stack(soft) if soft else object_maps(foreground, video.last, video.ids))
         if inside is not None:
             coarse[:, ~inside] = 0
-        maps = coarse if self.refinement is None else refined(self.refinement, frame, coarse, self.device)
+        maps = coarse
+        if self.refinement is not None:
+            maps = refined(self.refinement, frame, coarse, self.device, self.settings.spn_shorter_side)
         self._maps.write(self._source, video.frames - 1, foreground > THRESHOLD, video.ids, coarse, maps)
         rows = np.zeros(256, np.uint8)
         rows[video.ids] = np.arange(1, len(video.ids) + 1)
@@ -162,8 +164,8 @@ def load(
     """Build the segmenter.
 
     Args:
-        weights: of the parent net: a file of ours, a ``.caffemodel``, or the name of a published one; None is refused,
-            since none come with the package yet.
+        weights: of the parent net: a file of ours, a ``.caffemodel``, or the name of a published one; None for those
+            that come with the package.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         precision: ``fp32``, ``bf16`` or ``fp16``; fine-tuning is always fp32.
         online: fine-tune networks for the foreground and for each object on first frames.
@@ -184,6 +186,8 @@ def load(
     spn = _refinement(settings)
     if settings.shorter_side is None:
         settings = replace(settings, shorter_side=parent.shorter_side)
+    if settings.spn_shorter_side is None and spn is not None:
+        settings = replace(settings, spn_shorter_side=spn.shorter_side)
     models = [parent.model] if spn is None else [parent.model, spn.model]
     info = ModelInfo(parameter_count(*models), "; ".join(_described(parent, spn, settings)), parent.trained)
     model = copy.deepcopy(parent.model).eval().requires_grad_(False).to(target)
@@ -192,14 +196,7 @@ def load(
 
 
 def _refinement(settings: InferenceSettings) -> Snapshot[RefinementNet] | None:
-    if not settings.spn:
-        return None
-    if settings.spn_weights is None:
-        raise BadWeights(
-            "spn-instances: no refinement network comes with the package; give --spn-weights FILE (spn-instances train "
-            "spn makes one), or --no-spn"
-        )
-    return load_weights(settings.spn_weights, RefinementNet)
+    return load_weights(REFINEMENT.locate(settings.spn_weights), RefinementNet) if settings.spn else None
 
 
 def _described(

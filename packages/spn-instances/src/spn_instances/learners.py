@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 
 from spn_instances.checkpoints import load_weights, save_weights
 from spn_instances.data import Example
 from spn_instances.networks import ResNetF
-from spn_instances.online import Examples, fine_tune, fine_tune_heads
+from spn_instances.online import Examples, fine_tune, fine_tune_late, with_own_late_layers
 from spn_instances.settings import OnlineSettings
 from vos_shared.errors import UserError
 from vos_shared.kept import ORIGIN, fingerprint, is_kept, kept_path
@@ -19,6 +20,8 @@ from vos_shared.method import Frame, ObjectMask
 from vos_shared.training.run import LAST
 
 FOREGROUND = "foreground"
+SECONDS = "seconds"
+"""The entry of a kept network's metadata that says how long its fine-tuning took."""
 
 
 class Learner:
@@ -83,14 +86,14 @@ class OnlineLearner(Learner):
 
     def __init__(self, parent: ResNetF, settings: OnlineSettings) -> None:
         super().__init__(parent)
-        self.settings = settings
+        self.settings = settings = settings.for_trunk(parent.architecture.trunk)
         self._prompted: list[Example] = []
         self._start = ""
         if settings.models is not None:
             if settings.models.is_file():
                 raise UserError(f"spn-instances: --models {settings.models} is a file; give a folder")
             # Kept networks depend on the start weights and on the settings, but not on where they are kept.
-            self._start = fingerprint(parent, replace(settings, models=None, tune_foreground=True))
+            self._start = fingerprint(parent, replace(settings, models=None, tune_foreground=True, tune_objects=True))
 
     def reset(self, video: str | None) -> None:
         """Begin a video; None where its name is not known."""
@@ -107,25 +110,28 @@ class OnlineLearner(Learner):
             raise UserError("spn-instances: fine-tuned networks are kept under the video's name; call prepare first")
         self._prompted.append((frame, (ids > 0).astype(np.uint8)))
         wanted: dict[str, list[Example]] = {FOREGROUND: self._prompted} if self.settings.tune_foreground else {}
-        for object_id in new:
+        learned = new if self.settings.tune_objects else ()
+        for object_id in learned:
             wanted[f"object-{object_id}"] = [(frame, (ids == object_id).astype(np.uint8))]
         tuned = self._tuned_or_kept(wanted)
         self.foreground = tuned.get(FOREGROUND, self.parent)
-        self.objects |= {object_id: tuned[f"object-{object_id}"] for object_id in new}
+        self.objects |= {object_id: tuned[f"object-{object_id}"] for object_id in learned}
 
     def _tuned_or_kept(self, wanted: dict[str, list[Example]]) -> dict[str, ResNetF]:
         paths = {name: self._kept_path(name, pairs) for name, pairs in wanted.items()}
         networks = {}
         for name, (path, origin) in paths.items():
             if path is not None and is_kept(path, origin):
-                networks[name] = self._sharing(load_weights(path, ResNetF).model.requires_grad_(False).to(self.device))
+                networks[name] = self._sharing(load_weights(path, ResNetF).model).requires_grad_(False).to(self.device)
         missing = {name: pairs for name, pairs in wanted.items() if name not in networks}
+        began = perf_counter()
         for name, network in self._tune(missing):
             networks[name] = network
             path, origin = paths[name]
             if path is not None:
                 notes = {"description": f"fine-tuned on first frames of {self.video}", ORIGIN: origin}
-                save_weights(path, network, notes)
+                save_weights(path, network, {**notes, SECONDS: f"{perf_counter() - began:.1f}"})
+            began = perf_counter()
         return networks
 
     def _tune(self, wanted: dict[str, list[Example]]) -> Iterator[tuple[str, ResNetF]]:
@@ -133,16 +139,18 @@ class OnlineLearner(Learner):
             # All labels of one frame together; the foreground's newest frame is that of the new objects.
             frame = next(iter(wanted.values()))[-1][0]
             labels = {name: pairs[-1][1] for name, pairs in wanted.items()}
-            yield from fine_tune_heads(self.parent, frame, labels, self.settings).items()
+            yield from fine_tune_late(self.parent, frame, labels, self.settings)
             return
         for name, pairs in wanted.items():
             yield name, fine_tune(self.parent, Examples(pairs), self.settings)
 
     def _sharing(self, network: ResNetF) -> ResNetF:
-        """A kept network of the fast mode runs on the parent's trunk, which it has a copy of."""
-        if self.settings.fast:
-            network.trunk = self.parent.trunk
-        return network
+        """A kept network; in the fast mode it shares the parent's early layers, of which the file has a copy."""
+        if not self.settings.fast:
+            return network
+        sharing = with_own_late_layers(self.parent)
+        sharing.load_state_dict(network.state_dict())
+        return sharing
 
     def _kept_path(self, name: str, pairs: Sequence[Example]) -> tuple[Path | None, str]:
         if self.settings.models is None or self.video is None:

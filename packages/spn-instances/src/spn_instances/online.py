@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from spn_instances.augmentation import Draw, augment, augment_label
-from spn_instances.data import Example, TrainingSamples
+from spn_instances.data import Example, Sample, TrainingSamples
 from spn_instances.images import network_input
 from spn_instances.losses import balanced_loss
 from spn_instances.networks import ResNetF
-from spn_instances.networks.trunks import Features
 from spn_instances.settings import OnlineSettings, SampleSettings, SolverSettings
 from spn_instances.training import Objective, optimiser_of, rate_for
 from vos_shared.errors import UserError
@@ -57,24 +56,29 @@ def fine_tune(model: ResNetF, examples: Examples, settings: OnlineSettings) -> R
         UserError: it diverged.
     """
     device = next(model.parameters()).device
-    solver = _solver(settings)
+    solver = settings.solver
     samples = TrainingSamples(examples, _SAMPLES, solver.seed)
     with torch.inference_mode(False), torch.enable_grad(), autocast(device, torch.float32):
         tuned = copy.deepcopy(model).train().requires_grad_(True)
         optimiser, objective = optimiser_of(tuned, solver), Objective(tuned)
         for step in range(solver.steps):
-            batch = {name: value[None].to(device) for name, value in samples[step, 0].items()}
+            batch = {name: value.to(device) for name, value in _batch(samples, step, solver.batch_size).items()}
             set_rate(optimiser, rate_for(batch["image"], solver, step))
             _take_step(objective(batch)[0], optimiser, step)
-    return _finished(tuned, settings.steps)
+    return _finished(tuned, solver.steps)
 
 
-def fine_tune_heads(
+def _batch(samples: TrainingSamples, step: int, size: int) -> Sample:
+    drawn = [samples[step, slot] for slot in range(size)]
+    return {name: torch.stack([sample[name] for sample in drawn]) for name in drawn[0]}
+
+
+def fine_tune_late(
     model: ResNetF, frame: Frame, labels: Mapping[str, ObjectMask], settings: OnlineSettings
-) -> dict[str, ResNetF]:
-    """Networks that have learned labels of one frame in their heads alone; they share the model's trunk.
+) -> Iterator[tuple[str, ResNetF]]:
+    """Networks that have learned labels of one frame in their late layers and heads; they share the early layers.
 
-    The trunk sees each augmented frame once, for all labels and all steps.
+    The early layers, up to stride 8, see each augmented frame once, for all labels and all steps.
 
     Args:
         model: stays as it is.
@@ -82,51 +86,52 @@ def fine_tune_heads(
         labels: uint8 [H, W] by name.
         settings: steps, rate and number of augmented frames.
 
+    Yields:
+        Name and network, one after the other. Equal labels have one network, as those of the foreground and a video's
+        only object.
+
     Raises:
         UserError: one diverged.
     """
     device = next(model.parameters()).device
-    solver = _solver(settings)
+    solver = settings.solver
     size = frame.shape[0], frame.shape[1]
     rng = np.random.default_rng([solver.seed, 5])
     draws = [Draw.sample(rng, _SAMPLES, size) for _ in range(settings.fast_samples)]
     with torch.inference_mode(False), torch.no_grad(), autocast(device, torch.float32):
         images = [network_input(augment(frame, draw, size))[None].to(device) for draw in draws]
-        features = [model.features(image) for image in images]
-    tuned = {}
+        early = [model.early_features(image) for image in images]
+    tuned: dict[bytes, ResNetF] = {}
     for name, label in labels.items():
-        warped = [torch.from_numpy(augment_label(label, draw, size) > 0)[None].to(device) for draw in draws]
-        tuned[name] = _fine_tuned_head(model, features, warped, solver)
-    return tuned
+        content = label.tobytes()
+        if content not in tuned:
+            warped = [torch.from_numpy(augment_label(label, draw, size) > 0)[None].to(device) for draw in draws]
+            tuned[content] = _fine_tuned_late(model, torch.cat(early), torch.cat(warped), solver)
+        yield name, tuned[content]
 
 
-def _fine_tuned_head(
-    model: ResNetF, features: Sequence[Features], labels: Sequence[Tensor], solver: SolverSettings
-) -> ResNetF:
-    with torch.inference_mode(False), torch.enable_grad(), autocast(labels[0].device, torch.float32):
-        tuned = with_own_head(model)
-        tuned.trunk.requires_grad_(False)
-        tuned.head.requires_grad_(True)
+def _fine_tuned_late(model: ResNetF, early: Tensor, labels: Tensor, solver: SolverSettings) -> ResNetF:
+    """From features of stride 8, [S, C, h, w], and labels, bool [S, H, W]."""
+    with torch.inference_mode(False), torch.enable_grad(), autocast(labels.device, torch.float32):
+        tuned = with_own_late_layers(model).train().requires_grad_(True)
+        for layer in tuned.trunk.early_layers():
+            layer.requires_grad_(False)
         optimiser = optimiser_of(tuned, solver)
         for step in range(solver.steps):
-            which = step % len(labels)
-            label = labels[which]
+            rows = torch.arange(step * solver.batch_size, (step + 1) * solver.batch_size) % len(labels)
+            label = labels[rows]
             set_rate(optimiser, rate_for(label, solver, step))
-            scores = tuned.head(features[which], (label.shape[1], label.shape[2]))
+            scores = tuned.head(tuned.trunk.late(early[rows]), (label.shape[1], label.shape[2]))
             _take_step(balanced_loss(scores.float(), label)[0], optimiser, step)
     return _finished(tuned, solver.steps)
 
 
-def with_own_head(model: ResNetF) -> ResNetF:
-    """A copy of a network that shares its trunk."""
-    return copy.deepcopy(model, {id(model.trunk): model.trunk})
+def with_own_late_layers(model: ResNetF) -> ResNetF:
+    """A copy of a network that shares its early layers."""
+    return copy.deepcopy(model, {id(layer): layer for layer in model.trunk.early_layers()})
 
 
-def _solver(settings: OnlineSettings) -> SolverSettings:
-    return SolverSettings(settings.steps, learning_rate=settings.learning_rate, momentum=settings.momentum)
-
-
-def _take_step(loss: Tensor, optimiser: torch.optim.SGD, step: int) -> None:
+def _take_step(loss: Tensor, optimiser: torch.optim.Optimizer, step: int) -> None:
     if step % 20 == 0 and not math.isfinite(loss.item()):
         raise UserError(_diverged(step))
     optimiser.zero_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -11,6 +11,8 @@ from vos_shared.errors import UserError
 
 OFFICIAL_SIZE: Final = (480, 854)
 """Height and width of the frames that learning rates are for: losses are sums over pixels."""
+Rule = Literal["sgd", "adamw"]
+"""How gradients change weights."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class SolverSettings:
         weight_decay: of all weights but the biases of the head.
         save_steps: distance of saves.
         seed: of everything random.
+        rule: ``sgd`` is Caffe's. ``adamw`` is ours, for few steps on small machines: its rate does not depend on the
+            frame size and falls linearly to 0, and the trunk learns with a tenth of it.
     """
 
     steps: int = 30_000
@@ -37,6 +41,7 @@ class SolverSettings:
     weight_decay: float = 5e-4
     save_steps: int = 3000
     seed: int = 1337
+    rule: Rule = "sgd"
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("batch_size", 1), ("save_steps", 1), ("seed", 0)):
@@ -55,6 +60,8 @@ class SolverSettings:
 
     def rate(self, step: int) -> float:
         """Learning rate of a step."""
+        if self.rule == "adamw":
+            return self.learning_rate * (1 - step / self.steps)
         return self.learning_rate * 0.5 ** (step // self.halve_every if self.halve_every else 0)
 
 
@@ -64,6 +71,12 @@ PAPER_PARENT: Final = SolverSettings(steps=100_000, learning_rate=1e-8)
 """What the paper says of the generic model."""
 PAPER_INSTANCE: Final = SolverSettings(learning_rate=1e-8, halve_every=10_000)
 """What the paper says of the instance models."""
+SMALL: Final = SolverSettings(
+    steps=4000, batch_size=4, learning_rate=1e-3, momentum=0.9, weight_decay=1e-2, save_steps=500, rule="adamw"
+)
+"""Ours, for a parent with a small trunk that two CPU cores train in an hour."""
+SMALL_INSTANCE: Final = replace(SMALL, steps=100, batch_size=2)
+"""Ours, for small networks that learn a first frame."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +128,8 @@ class InferenceSettings:
     """Filter connected regions; else each pixel goes to the strongest map of at least 0.5."""
     craf_rule: Literal["demo", "paper"] = "demo"
     """The filter as in the released demo, or as the paper describes it."""
+    spn_shorter_side: int | None = None
+    """The same for the refinement network."""
     spn_weights: Path | None = None
     """The refinement network: a file of ours or a .caffemodel; by default the one that comes with the package."""
     networks: Path | None = None
@@ -124,38 +139,65 @@ class InferenceSettings:
     <frame>_<object>.png in FOLDER/perobj/<video>/ and FOLDER/spn/<video>/."""
 
     def __post_init__(self) -> None:
-        if self.shorter_side is not None and self.shorter_side < 16:
-            raise UserError(f"spn-instances: --shorter-side is {self.shorter_side}; it must be at least 16")
+        for name in ("shorter_side", "spn_shorter_side"):
+            side = getattr(self, name)
+            if side is not None and side < 16:
+                raise UserError(f"spn-instances: {_option(name)} is {side}; it must be at least 16")
 
 
 @dataclass(frozen=True)
 class OnlineSettings:
-    """Fine-tuning on the first frame before a video is segmented; the solver is the released one but for its length.
+    """Fine-tuning on the first frame before a video is segmented.
 
     Every object has a network of its own until its video ends, and so has the foreground.
     """
 
-    steps: int = 30_000
-    """Steps of one sample each (released: 30,000, which takes hours on a GPU; a few hundred with a higher rate is a
-    beginning)."""
-    learning_rate: float = 1e-10
-    """For 480x854 frames; it is larger in proportion for smaller ones."""
-    momentum: float = 0.99
-    """Of the gradient."""
+    preset: Literal["code", "small"] | None = None
+    """Solver: the released one (30,000 steps, hours on a GPU), or our own AdamW of few steps; by default the released
+    one for the official network, and ours for the small ones."""
+    steps: int | None = None
+    """Steps of the solver; by default the preset's."""
+    learning_rate: float | None = None
+    """code: for 480x854 frames, larger in proportion for smaller ones; small: for any frames, falling to 0."""
     tune_foreground: bool = True
     """Also fine-tune the foreground net; else it stays the parent."""
+    tune_objects: bool = True
+    """Fine-tune a network for each object; else objects share the foreground around them, as without fine-tuning."""
     fast: bool = False
-    """Learn the head alone, on features that the frozen trunk computes once for all objects."""
-    fast_samples: int = 16
+    """Keep the early layers, up to stride 8, as they are, and compute their features once for all objects; the preset
+    small always does."""
+    fast_samples: int = 32
     """fast: number of augmented first frames whose features are kept in memory."""
     models: Path | None = None
     """Keep the fine-tuned networks as FOLDER/<video>/<name>-<origin>.safetensors; origin stands for frames, masks,
     weights and settings, and what was made from the same is not made again."""
 
     def __post_init__(self) -> None:
-        SolverSettings(self.steps, learning_rate=self.learning_rate, momentum=self.momentum)
+        _ = self.solver  # Refuses numbers that no solver takes.
         if self.fast_samples < 1:
             raise UserError(f"spn-instances: --fast-samples is {self.fast_samples}; it must be at least 1")
+
+    def for_trunk(self, trunk: str) -> OnlineSettings:
+        """These settings with nothing left open, for a network with this trunk."""
+        preset = self.preset or ("code" if trunk == "resnet" else "small")
+        solver = replace(self, preset=preset).solver
+        return replace(
+            self,
+            preset=preset,
+            steps=solver.steps,
+            learning_rate=solver.learning_rate,
+            fast=self.fast or preset == "small",
+        )
+
+    @property
+    def solver(self) -> SolverSettings:
+        """The solver, of settings `for_trunk`."""
+        preset = SMALL_INSTANCE if self.preset == "small" else CODE
+        return replace(
+            preset,
+            steps=preset.steps if self.steps is None else self.steps,
+            learning_rate=preset.learning_rate if self.learning_rate is None else self.learning_rate,
+        )
 
 
 @dataclass(frozen=True)
@@ -173,6 +215,10 @@ class RefinementSettings:
         crop: side of the crops.
         save_steps: distance of saves.
         seed: of everything random.
+        rule: ``sgd`` is Caffe's. ``adamw`` is ours, for few steps from random weights: one rate for all weights, which
+            falls linearly to 0.
+        shorter_side: goes into the weights: the length that the shorter side of frames is scaled to where they are
+            used; by default frames stay as they are.
     """
 
     steps: int = 60_001
@@ -184,6 +230,8 @@ class RefinementSettings:
     crop: int = 256
     save_steps: int = 2000
     seed: int = 1337
+    rule: Rule = "sgd"
+    shorter_side: int | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("batch_size", 1), ("save_steps", 1), ("seed", 0), ("crop", 32)):
@@ -191,10 +239,13 @@ class RefinementSettings:
                 raise UserError(f"spn-instances: {_option(name)} is {getattr(self, name)}; it must be at least {least}")
         if self.crop % 32:
             raise UserError(f"spn-instances: --crop is {self.crop}; it must be a multiple of 32")
+        if self.shorter_side is not None and self.shorter_side < 16:
+            raise UserError(f"spn-instances: --shorter-side is {self.shorter_side}; it must be at least 16")
         for name in ("learning_rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"spn-instances: {_option(name)} is {getattr(self, name)}; it must be above 0")
 
     def rate(self, step: int) -> float:
         """Learning rate of a step."""
-        return self.learning_rate * math.sqrt(1 - step / self.steps)
+        left = 1 - step / self.steps
+        return self.learning_rate * (left if self.rule == "adamw" else math.sqrt(left))

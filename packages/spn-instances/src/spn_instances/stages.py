@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from spn_instances.craf import DemoFilter, PaperFilter
 from spn_instances.images import network_input, soft_to_grey
 from spn_instances.networks import RefinementNet, ResNetF
-from spn_instances.networks.trunks import Features
 from vos_shared.method import Frame, ObjectMask
 
 Grey = npt.NDArray[np.uint8]
@@ -54,27 +53,47 @@ def resized_ids(ids: ObjectMask, size: tuple[int, int]) -> ObjectMask:
 def foreground_maps(
     networks: Sequence[ResNetF], frame: Frame, device: torch.device, shorter_side: int | None = None
 ) -> list[Soft]:
-    """Probabilities of each network's foreground, [H, W]; networks that share a trunk run it once."""
+    """Probabilities of each network's foreground, [H, W]; networks that share early layers run them once."""
     small = network_size((frame.shape[0], frame.shape[1]), shorter_side)
     image = network_input(resized(frame, small))[None].to(device)
-    features: dict[int, Features] = {}
-    maps = []
+    early: dict[int, Tensor] = {}
+    maps: dict[int, Soft] = {}
     for network in networks:
-        if id(network.trunk) not in features:
-            features[id(network.trunk)] = network.features(image)
-        scores = network.head(features[id(network.trunk)], small).float()
-        if small != frame.shape[:2]:
-            scores = F.interpolate(scores, frame.shape[:2], mode="bilinear", align_corners=False)
-        maps.append(scores.softmax(1)[0, 1].cpu().numpy())
-    return maps
+        if id(network) in maps:
+            continue
+        shared = id(network.trunk.early_layers()[0])
+        if shared not in early:
+            early[shared] = network.early_features(image)
+        scores = network.head(network.trunk.late(early[shared]), small).float()
+        maps[id(network)] = _scaled(scores, (frame.shape[0], frame.shape[1])).softmax(1)[0, 1].cpu().numpy()
+    return [maps[id(network)] for network in networks]
 
 
-def refined(network: RefinementNet, frame: Frame, maps: Grey, device: torch.device) -> Grey:
-    """Maps of objects after spatial propagation, all in one batch."""
-    soft = torch.from_numpy(maps).to(device).float()[:, None] / 255
+def refined(
+    network: RefinementNet, frame: Frame, maps: Grey, device: torch.device, shorter_side: int | None = None
+) -> Grey:
+    """Maps of objects after spatial propagation, all in one batch.
+
+    Args:
+        network: on the device.
+        frame: uint8 RGB [H, W, 3].
+        maps: uint8 [K, H, W].
+        device: of the network.
+        shorter_side: length that the shorter side is scaled to for the network; None is the frame's own.
+    """
+    size = frame.shape[0], frame.shape[1]
+    small = network_size(size, shorter_side)
+    soft = _scaled(torch.from_numpy(maps).to(device).float()[:, None] / 255, small)
     coarse: Tensor = torch.cat([1 - soft, soft], 1)
-    logits = network(network_input(frame)[None].to(device), coarse).float()
-    return soft_to_grey(logits.softmax(1)[:, 1].cpu().numpy())
+    logits = network(network_input(resized(frame, small))[None].to(device), coarse).float()
+    return soft_to_grey(_scaled(logits, size).softmax(1)[:, 1].cpu().numpy())
+
+
+def _scaled(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps [K, C, H, W] at another height and width."""
+    if maps.shape[2:] == size:
+        return maps
+    return F.interpolate(maps, size, mode="bilinear", align_corners=False)
 
 
 def labelled(

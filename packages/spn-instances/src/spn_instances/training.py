@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
-from torch.optim import SGD
+from torch.optim import SGD, AdamW, Optimizer
 
 from spn_instances.checkpoints import save_weights
 from spn_instances.data import Sample, TrainingSamples
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 LOG_STEPS = 20
 """Steps over which logged losses are averaged (average_loss)."""
+TRUNK_RATE = 0.1
+"""adamw: the rate of the trunk, which ImageNet has trained, as a part of the head's."""
 MAY_CHANGE = frozenset({"steps", "learning_rate", "halve_every", "save_steps"})
 """Settings that a resumed run may change."""
 
@@ -38,7 +40,12 @@ class Objective(nn.Module):
         return balanced_loss(self.model(batch["image"]).float(), batch["label"])
 
 
-def optimiser_of(model: ResNetF, settings: SolverSettings) -> SGD:
+def optimiser_of(model: ResNetF, settings: SolverSettings) -> Optimizer:
+    """The solver of `SolverSettings.rule`; only weights that require gradients learn."""
+    return _adamw(model, settings) if settings.rule == "adamw" else _sgd(model, settings)
+
+
+def _sgd(model: ResNetF, settings: SolverSettings) -> SGD:
     """Caffe's solver: the biases of the head learn twice as fast and do not decay."""
     head = [layer.bias for layer in (model.head.feat08, model.head.score08)]
     biases = {id(bias) for bias in head}
@@ -50,8 +57,26 @@ def optimiser_of(model: ResNetF, settings: SolverSettings) -> SGD:
     return SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
 
 
+def _adamw(model: ResNetF, settings: SolverSettings) -> AdamW:
+    groups: list[dict[str, Any]] = [
+        {"params": [value for value in part.parameters() if value.requires_grad], "multiplier": multiplier}
+        for part, multiplier in ((model.trunk, TRUNK_RATE), (model.head, 1.0))
+    ]
+    return AdamW(
+        [group for group in groups if group["params"]],
+        lr=settings.learning_rate,
+        betas=(settings.momentum, 0.999),
+        weight_decay=settings.weight_decay,
+    )
+
+
 def rate_for(image: Tensor, settings: SolverSettings, step: int) -> float:
-    """Learning rate for images [.., H, W]: the loss is a sum over pixels, and the solver's rate is for 480x854."""
+    """Learning rate for images [.., H, W].
+
+    The loss is a sum over pixels, and the rate of Caffe's solver is for 480x854; AdamW does not see the difference.
+    """
+    if settings.rule == "adamw":
+        return settings.rate(step)
     return settings.rate(step) * (OFFICIAL_SIZE[0] * OFFICIAL_SIZE[1] / (image.shape[-2] * image.shape[-1]))
 
 

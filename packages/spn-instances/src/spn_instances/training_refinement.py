@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import SGD
+from torch.optim import SGD, AdamW, Optimizer
 
 from spn_instances.checkpoints import save_weights
 from spn_instances.networks import RefinementNet
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 LOG_STEPS = 20
-MAY_CHANGE = frozenset({"save_steps", "clip"})
+MAY_CHANGE = frozenset({"save_steps", "clip", "shorter_side"})
 """Settings that a resumed run may change."""
 
 
@@ -39,8 +39,15 @@ class Objective(nn.Module):
         return F.cross_entropy(logits, batch["label"], ignore_index=VOID, reduction="sum") / len(logits)
 
 
-def optimiser_of(model: RefinementNet, settings: RefinementSettings) -> SGD:
-    """caffe-spn's multipliers: VGG and the first layer learn a tenth, biases twice as fast."""
+def optimiser_of(model: RefinementNet, settings: RefinementSettings) -> Optimizer:
+    """The solver of `RefinementSettings.rule`; sgd has caffe-spn's multipliers.
+
+    VGG and the first layer learn a tenth, biases twice as fast.
+    """
+    if settings.rule == "adamw":
+        everything = {"params": list(model.parameters()), "multiplier": 1.0}
+        betas = settings.momentum, 0.999
+        return AdamW([everything], settings.learning_rate, betas=betas, weight_decay=settings.weight_decay)
     groups: list[dict[str, Any]] = [
         {"params": [value], "multiplier": _multiplier(name)} for name, value in model.named_parameters()
     ]
@@ -65,7 +72,8 @@ def train_refinement(
     objective, optimiser = fabric.setup(Objective(model.train()), optimiser_of(model, settings))
 
     def write_weights(path: Path) -> None:
-        save_weights(path, model, {"description": description, "steps": str(run.step)})
+        side = str(settings.shorter_side or "")
+        save_weights(path, model, {"description": description, "shorter_side": side, "steps": str(run.step)})
 
     with TrainingRun(
         options,

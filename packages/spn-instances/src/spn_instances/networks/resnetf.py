@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spn_instances.networks.trunks import CaffeResNet, Features, MobileNet, ResNet18
+from spn_instances.networks.trunks import CaffeResNet, Features, MobileNet, ResNet18, Trunk
 from vos_shared.layers.upsampling import bilinear_kernel
 
 SCALE = 0.2
@@ -116,7 +116,11 @@ class ResNetF(nn.Module):
         return scores
 
     def features(self, images: Tensor) -> Features:
-        """BGR minus mean, [B, 3, H, W] -> features of the trunk.
+        """BGR minus mean, [B, 3, H, W] -> features of the trunk."""
+        return self.trunk.late(self.early_features(images))
+
+    def early_features(self, images: Tensor) -> Tensor:
+        """BGR minus mean, [B, 3, H, W] -> features of stride 8.
 
         Sizes at which the original aborts are padded at the bottom and the right, by repeating the last row or column.
         """
@@ -124,11 +128,10 @@ class ResNetF(nn.Module):
         if self.architecture.trunk == "resnet":
             padding = (0, _valid_length(width) - width, 0, _valid_length(height) - height)
             images = F.pad(images, padding, mode="replicate") if any(padding) else images
-        features: Features = self.trunk(images)
-        return features
+        return self.trunk.early(images)
 
 
-def _trunk(architecture: Architecture) -> CaffeResNet | ResNet18 | MobileNet:
+def _trunk(architecture: Architecture) -> Trunk:
     if architecture.trunk == "resnet":
         return CaffeResNet(architecture.blocks, architecture.width)
     return ResNet18() if architecture.trunk == "resnet18" else MobileNet()

@@ -1,9 +1,12 @@
 """Trunks: an image becomes features at strides 8, 16 and 32.
 
-All of them take BGR pixels minus a mean, of 0..255; see `spn_instances.images.network_input`.
+All of them take BGR pixels minus a mean, of 0..255; see `spn_instances.images.network_input`. Their early layers end
+at stride 8 and are the larger part of the work; fast fine-tuning keeps them as they are.
 """
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,6 +17,32 @@ from vos_shared.layers.tensorflow import pad_same
 
 Features = tuple[Tensor, Tensor, Tensor]
 """Of strides 8, 16 and 32, [B, C, h, w] each."""
+
+
+class Trunk(nn.Module, ABC):
+    """What the networks have in common.
+
+    Attributes:
+        channels: of the features of strides 8, 16 and 32.
+    """
+
+    channels: tuple[int, int, int]
+
+    @abstractmethod
+    def early(self, x: Tensor) -> Tensor:
+        """[B, 3, H, W] -> features of stride 8."""
+
+    @abstractmethod
+    def late(self, res3: Tensor) -> Features:
+        """Features of stride 8 -> those of strides 8, 16 and 32."""
+
+    @abstractmethod
+    def early_layers(self) -> tuple[nn.Module, ...]:
+        """The modules of `early`."""
+
+    def forward(self, x: Tensor) -> Features:
+        """[B, 3, H, W] -> features of strides 8, 16 and 32."""
+        return self.late(self.early(x))
 
 
 class Bottleneck(nn.Module):
@@ -33,7 +62,7 @@ class Bottleneck(nn.Module):
         return F.relu(self.branch2c(x) + shortcut)
 
 
-class CaffeResNet(nn.Module):
+class CaffeResNet(Trunk):
     """ResNet in the Caffe (MSRA) form; pooling rounds up and does not pad.
 
     Args:
@@ -50,12 +79,20 @@ class CaffeResNet(nn.Module):
         self.res5 = _stage(16 * width, 8 * width, blocks[3], 2)
         self.channels = (8 * width, 16 * width, 32 * width)
 
-    def forward(self, x: Tensor) -> Features:
-        """[B, 3, H, W] -> res3, res4, res5."""
+    def early(self, x: Tensor) -> Tensor:
+        """[B, 3, H, W] -> res3."""
         x = F.max_pool2d(F.relu(self.conv1(x)), 3, 2, ceil_mode=True)
-        res3 = self.res3(self.res2(x))
+        res3: Tensor = self.res3(self.res2(x))
+        return res3
+
+    def late(self, res3: Tensor) -> Features:
+        """res3 -> res3, res4, res5."""
         res4 = self.res4(res3)
         return res3, res4, self.res5(res4)
+
+    def early_layers(self) -> tuple[nn.Module, ...]:
+        """conv1, res2, res3."""
+        return self.conv1, self.res2, self.res3
 
 
 def _stage(inputs: int, middle: int, blocks: int, stride: int) -> nn.Sequential:
@@ -65,7 +102,7 @@ def _stage(inputs: int, middle: int, blocks: int, stride: int) -> nn.Sequential:
     )
 
 
-class ResNet18(nn.Module):
+class ResNet18(Trunk):
     """torchvision's ResNet-18, for small machines, with frozen statistics and without its classifier."""
 
     def __init__(self) -> None:
@@ -74,13 +111,20 @@ class ResNet18(nn.Module):
         del self.body.fc
         self.channels = (128, 256, 512)
 
-    def forward(self, x: Tensor) -> Features:
-        """[B, 3, H, W] -> features of layer2, layer3, layer4."""
+    def early(self, x: Tensor) -> Tensor:
+        """[B, 3, H, W] -> features of layer2."""
         body = self.body
-        x = body.layer1(body.maxpool(F.relu(body.bn1(body.conv1(x)))))
-        stride8 = body.layer2(x)
-        stride16 = body.layer3(stride8)
-        return stride8, stride16, body.layer4(stride16)
+        stride8: Tensor = body.layer2(body.layer1(body.maxpool(F.relu(body.bn1(body.conv1(x))))))
+        return stride8
+
+    def late(self, res3: Tensor) -> Features:
+        """Features of layer2 -> those of layer2, layer3, layer4."""
+        stride16 = self.body.layer3(res3)
+        return res3, stride16, self.body.layer4(stride16)
+
+    def early_layers(self) -> tuple[nn.Module, ...]:
+        """Those up to layer2."""
+        return self.body.conv1, self.body.bn1, self.body.layer1, self.body.layer2
 
 
 _WIDTHS = (64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024)
@@ -111,7 +155,7 @@ class _SameConvNorm(ConvNorm):
         return out
 
 
-class MobileNet(nn.Module):
+class MobileNet(Trunk):
     """MobileNet-v1 up to its twelfth block, for small machines."""
 
     def __init__(self) -> None:
@@ -123,11 +167,20 @@ class MobileNet(nn.Module):
         )
         self.channels = (256, 512, 1024)
 
-    def forward(self, x: Tensor) -> Features:
-        """[B, 3, H, W] -> features of blocks 5, 11 and 12."""
+    def early(self, x: Tensor) -> Tensor:
+        """[B, 3, H, W] -> features of block 5."""
         x = F.relu6(self.stem(x))
-        outputs = []
-        for block in self.blocks:
+        for block in self.blocks[:5]:
             x = block(x)
-            outputs.append(x)
-        return outputs[4], outputs[10], outputs[11]
+        return x
+
+    def late(self, res3: Tensor) -> Features:
+        """Features of block 5 -> those of blocks 5, 11 and 12."""
+        stride16 = res3
+        for block in self.blocks[5:-1]:
+            stride16 = block(stride16)
+        return res3, stride16, self.blocks[-1](stride16)
+
+    def early_layers(self) -> tuple[nn.Module, ...]:
+        """The stem and blocks 1 to 5."""
+        return self.stem, *self.blocks[:5]

@@ -1,7 +1,8 @@
-"""Weights of the networks that the authors published; none of ours come with the package yet."""
+"""Weights: the small networks that come with the package, and what the authors published."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 from vos_shared.checkpoints.published import PublishedWeights, WeightsTable
@@ -16,6 +17,13 @@ WEIGHTS: Final = WeightsTable(
             note="parent foreground net, updated 03/2018, 1045 MB; the host may be gone",
         )
     },
-    shipped=None,
+    shipped=Path(__file__).with_name("spn_parent_demo.safetensors"),
+    shipped_note="parent foreground net on MobileNet-v1, trained by this package; the default",
 )
-"""The foreground nets. The authors published no refinement network."""
+"""The foreground nets."""
+REFINEMENT: Final = WeightsTable(
+    published={},
+    shipped=Path(__file__).with_name("spn_refinement_demo.safetensors"),
+    shipped_note="small refinement network (SPN), trained by this package; the default of --spn-weights",
+)
+"""The refinement networks; the authors published none."""
