@@ -31,7 +31,8 @@ class CocoObjects:
     ``len()`` is the number of objects, and ``[i]`` gives the frame, uint8 RGB [H, W, 3], and the mask, bool [H, W].
     Indexing reads the photograph; it raises `BadVideo` if the photograph cannot be read, and `BadDataset` if its size
     differs from that of its annotations. A mask that was drawn on a photograph without its EXIF rotation is rotated
-    with it. Masks are kept compressed.
+    with it if its size tells; one of a square photograph, or of one upside down, counts as drawn on the upright one.
+    Masks are kept compressed.
     """
 
     def __init__(self, root: str | Path, split: str = "train2017", min_share: float = 0.03) -> None:
