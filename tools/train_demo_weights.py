@@ -277,13 +277,13 @@ class Judge:
             print(f"{weights or 'shipped':10} {mean(scores):.3f} ", {name: round(j, 3) for name, j in scores.items()})
 
     def _score(self, weights: str, sequence: Any) -> float:
-        from vos_shared.evaluation import evaluate_sequence
+        from vos_shared.evaluation import evaluate
 
         with TemporaryDirectory() as results:
             folder = Path(results) / sequence.name
             folder.mkdir()
             _write_masks(self._masks(weights, sequence), sequence.frame_names, folder)
-            mean: float = evaluate_sequence("davis2016", sequence, results).summary["J-Mean"]
+            mean: float = evaluate("davis2016", [sequence], results, progress=False).summary["J-Mean"]
             return mean
 
     def _masks(self, weights: str, sequence: Any) -> Iterator[Any]:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from vos_shared.datasets import VideoSequence, davis2016, davis2017
 from vos_shared.errors import BadDataset, BadMask, BadResults, UserError
-from vos_shared.evaluation import evaluate, evaluate_sequence
+from vos_shared.evaluation import evaluate
 from vos_shared.masks import write_mask
 from vos_shared.method import ObjectMask
 from vos_shared.metrics.scores import Scores
@@ -149,25 +149,22 @@ def _iou_of_foreground(name: str, t: int) -> float:
     return float((truth & prediction).sum() / (truth | prediction).sum())
 
 
-@pytest.mark.parametrize(
-    ("dataset", "task"), [("davis2017-unsupervised", "semi-supervised"), ("davis2017", "unsupervised")]
-)
-def test_proposals_may_have_any_ids(small: Small, dataset: str, task: str) -> None:
+def test_proposals_may_have_any_ids(small: Small) -> None:
     sequence, results = small
     swapped = np.array([0, 9, 4], dtype=np.uint8)
     for t, path in enumerate(sorted((results / "a").iterdir())):
         write_mask(path, swapped[ellipses("a", t, predicted=True)])
-    found = evaluate(dataset, [sequence], results, task=task)
+    found = evaluate("davis2017-unsupervised", [sequence], results)
     assert found.dataset == "davis2017-unsupervised"
     assert len(found.per_frame["a_2"]["J"]) == 12  # The first and the last frame count.
-    expected = evaluate_sequence("davis2017", sequence, results.parent / "results")  # Ids 4 and 9 are no objects.
+    expected = evaluate("davis2017", [sequence], results.parent / "results")  # Ids 4 and 9 are no objects.
     assert expected.objects["a_1"]["J"] == 0
     assert found.per_frame["a_1"]["J"][1] > 0.7
 
 
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
 def test_workers_change_nothing(tree: Path, scores: Scores, start_method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vos_shared.evaluation.start_method", lambda: start_method)
+    monkeypatch.setattr("vos_shared.runtime.parents.start_method", lambda: start_method)
     sequences = davis2017(tree / "truth", list("abc"))
     found = evaluate("davis2017", sequences, tree / "results", workers=2, progress=False)
     assert found.to_json() == scores.to_json()
@@ -178,7 +175,7 @@ def _die(_: object) -> None:
 
 
 def test_a_dead_worker_is_an_error_not_a_wait(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vos_shared.evaluation.start_method", lambda: "fork")
+    monkeypatch.setattr("vos_shared.runtime.parents.start_method", lambda: "fork")
     monkeypatch.setattr("vos_shared.evaluation._score", _die)
     with pytest.raises(UserError, match="one of 2 workers died"):
         evaluate("davis2017", davis2017(tree / "truth", ["a", "b"]), tree / "results", workers=2)
@@ -191,7 +188,7 @@ def test_workers_end_with_their_parent() -> None:
         "import os, time\n"
         "from concurrent.futures import ProcessPoolExecutor\n"
         "from multiprocessing import get_context\n"
-        "from vos_shared.evaluation import follow_parent\n"
+        "from vos_shared.runtime.parents import follow_parent\n"
         "pool = ProcessPoolExecutor(1, get_context('fork'), follow_parent)\n"
         "print(pool.submit(os.getpid).result(), flush=True)\n"
         "time.sleep(60)\n"
@@ -232,7 +229,7 @@ def test_first_and_last_frame_need_no_prediction(small: Small, scores: Scores) -
     sequence, results = small
     for t in (0, 11):
         (results / f"a/{t:05d}.png").unlink()
-    assert evaluate_sequence("davis2017", sequence, results).objects["a_1"] == scores.objects["a_1"]
+    assert evaluate("davis2017", [sequence], results).objects["a_1"] == scores.objects["a_1"]
 
 
 def test_all_lacking_frames_are_listed(small: Small, tree: Path) -> None:
@@ -263,8 +260,8 @@ def test_black_and_white_prediction_is_no_object(small: Small) -> None:
     sequence, results = small
     write_mask(results / "a/00002.png", (ellipses("a", 2, predicted=True) > 0).astype(np.uint8) * 255)
     with pytest.raises(BadMask, match=r"a/00002.png holds 0 and 255 only"):
-        evaluate_sequence("davis2017", sequence, results)
-    assert evaluate_sequence("davis2016", sequence, results).sequences["a"]["J"] > 0.7
+        evaluate("davis2017", [sequence], results)
+    assert evaluate("davis2016", [sequence], results).sequences["a"]["J"] > 0.7
 
 
 def test_too_many_proposals_name_the_file(small: Small) -> None:
@@ -273,7 +270,7 @@ def test_too_many_proposals_name_the_file(small: Small) -> None:
     crowd[0, :21] = np.arange(1, 22)
     write_mask(results / "a/00005.png", crowd)
     with pytest.raises(BadResults, match=r"a/00005.png: .*21 different ids.*20"):
-        evaluate_sequence("davis2017-unsupervised", sequence, results)
+        evaluate("davis2017-unsupervised", [sequence], results)
 
 
 def test_nothing_to_score(small: Small, tmp_path: Path) -> None:
@@ -282,14 +279,14 @@ def test_nothing_to_score(small: Small, tmp_path: Path) -> None:
     with pytest.raises(BadDataset, match="no sequence"):
         evaluate("davis2017", [], results)
     with pytest.raises(BadDataset, match="a has 2 annotated frames"):
-        evaluate_sequence("davis2017", type(sequence)("a", sequence.video, two_frames), results)
+        evaluate("davis2017", [type(sequence)("a", sequence.video, two_frames)], results)
     write_mask(tmp_path / "empty.png", np.zeros((96, 128), dtype=np.uint8))
     empty = dict.fromkeys(sequence.annotations, tmp_path / "empty.png")
     with pytest.raises(BadDataset, match="masks of a hold no object"):
-        evaluate_sequence("davis2017", type(sequence)("a", sequence.video, empty), results)
+        evaluate("davis2017", [type(sequence)("a", sequence.video, empty)], results)
 
 
-@pytest.mark.parametrize("options", [{"dataset": "davis2018"}, {"task": "guessing"}, {"workers": 0}])
+@pytest.mark.parametrize("options", [{"dataset": "davis2018"}, {"workers": 0}])
 def test_what_does_not_exist_is_refused(small: Small, options: dict[str, Any]) -> None:
     sequence, results = small
     with pytest.raises(UserError):

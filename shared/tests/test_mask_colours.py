@@ -12,7 +12,7 @@ from PIL import Image
 
 from vos_shared.doctor import examine
 from vos_shared.errors import BadMask, BadResults
-from vos_shared.evaluation import evaluate_sequence
+from vos_shared.evaluation import evaluate
 from vos_shared.masks import DAVIS_PALETTE, read_mask, read_prompt, write_mask
 from vos_shared.submission import wanted_masks, write_submission
 
@@ -255,7 +255,7 @@ def test_renumbered_results(davis: Path, tmp_path: Path) -> None:
         write_mask(target, read_mask(path))
     assert examine(results).problems == []
     renumber(results)
-    scores = evaluate_sequence("davis2017", davis2017(davis)[0], results)
+    scores = evaluate("davis2017", davis2017(davis)[:1], results)
     assert [item.measures["J-Mean"] for item in scores.items.values()] == [1.0, 1.0]
     assert [problem for problem in examine(results).problems if "its numbers are others" in problem] == [
         f"{name} {frames}: only its colours show the ids, its numbers are others; other programs read those: "

@@ -14,16 +14,16 @@ from vos_shared.method import Frame, ObjectMask
 
 @dataclass(frozen=True)
 class CRFSettings:
-    """Energies and iterations.
+    """Parameters of the CRF.
 
     Attributes:
-        confidence: probability of the given label in unary terms made from labels.
-        smoothness_std: standard deviation of the position kernel in pixels.
-        smoothness_weight: its compatibility.
-        appearance_std: standard deviation of the bilateral kernel's position in pixels.
-        colour_std: standard deviation of the bilateral kernel's colour in grey levels.
-        appearance_weight: its compatibility.
-        iterations: mean-field steps.
+        confidence: probability of a pixel's label, for unary terms from labels.
+        smoothness_std: standard deviation of the smoothness kernel in pixels.
+        smoothness_weight: compatibility of the smoothness kernel.
+        appearance_std: standard deviation of the appearance kernel in pixels.
+        colour_std: standard deviation of the appearance kernel in grey levels.
+        appearance_weight: compatibility of the appearance kernel.
+        iterations: number of mean-field iterations.
     """
 
     confidence: float = 0.9
@@ -40,18 +40,18 @@ def refine_labels(frame: Frame, labels: ObjectMask, settings: CRFSettings | None
 
     Args:
         frame: uint8 RGB [H, W, 3].
-        labels: any ids, uint8 [H, W]; each is trusted with `CRFSettings.confidence`.
-        settings: energies; by default those of OSMN's post-processing.
+        labels: ids, uint8 [H, W]; each has the probability `CRFSettings.confidence`.
+        settings: parameters; by default those of OSMN's post-processing.
 
     Returns:
-        Some of these ids, uint8 [H, W].
+        Refined ids, uint8 [H, W].
 
     Raises:
         MissingExtra: pydensecrf is not installed.
     """
     settings = settings or CRFSettings()
-    ids = np.unique(labels)  # An id that is nowhere must have no share in the probability.
-    if len(ids) == 1:  # One label everywhere: there is nothing to decide.
+    ids = np.unique(labels)  # Only ids that occur share the probability.
+    if len(ids) == 1:  # There is nothing to refine.
         return labels.copy()
     other = (1 - settings.confidence) / (len(ids) - 1)
     probabilities = np.where(ids[:, None, None] == labels, settings.confidence, other)
@@ -62,7 +62,7 @@ def refine_labels(frame: Frame, labels: ObjectMask, settings: CRFSettings | None
 def refine_probabilities(
     frame: Frame, probabilities: npt.NDArray[np.float32], settings: CRFSettings | None = None
 ) -> ObjectMask:
-    """Refine soft labels, float32 [K + 1, H, W] in 0..1 with the background first; returns ids, uint8 [H, W].
+    """Refine probabilities, float32 [K + 1, H, W] in 0..1 with the background first; returns ids, uint8 [H, W].
 
     Raises:
         MissingExtra: pydensecrf is not installed.
@@ -77,7 +77,7 @@ def refine_probabilities(
     crf.addPairwiseBilateral(
         sxy=settings.appearance_std,
         srgb=settings.colour_std,
-        rgbim=np.array(frame, np.uint8, order="C"),  # Frames may be read-only, which its buffers refuse.
+        rgbim=np.array(frame, np.uint8, order="C"),  # pydensecrf refuses read-only frames.
         compat=settings.appearance_weight,
     )
     marginals = np.asarray(crf.inference(settings.iterations))

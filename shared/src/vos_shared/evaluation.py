@@ -1,24 +1,19 @@
-"""Scoring a folder of masks against a data set; nothing here imports torch, so that it is quick and small.
+"""Scoring of a folder of masks against a data set; does not import torch, to start fast and need little memory.
 
-A results folder holds `<sequence>/<frame>.png`, object ids as in the data set.
+A results folder holds `<sequence>/<frame>.png` with the object ids of the data set.
 """
 
 from __future__ import annotations
 
-import signal
-import sys
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tqdm import TMonitor, tqdm
+from tqdm import tqdm
 
 from vos_shared.errors import BadDataset, BadMask, BadResults, UserError
 from vos_shared.folders import mask_files
@@ -28,10 +23,10 @@ from vos_shared.metrics.davis import Evaluator, Foreground, SemiSupervised, Unsu
 from vos_shared.metrics.scores import Item, Scores
 from vos_shared.metrics.youtube_objects import MeanIU, resized
 from vos_shared.results import missing_frames
-from vos_shared.runtime.parents import end_with_parent
+from vos_shared.runtime.parents import process_pool
 
 if TYPE_CHECKING:
-    import vos_shared.datasets.sequence
+    from vos_shared.datasets.sequence import VideoSequence
 
 FOREGROUND: Final = "davis2016"
 OBJECTS: Final = "davis2017"
@@ -48,70 +43,58 @@ _SCORED: Final = {
     SEGTRACK: slice(None),
     FBMS: slice(None),
 }
-"""Which of the annotated frames count."""
+"""The annotated frames that are scored."""
 
 _REGION_ONLY: Final = frozenset({YOUTUBE_OBJECTS, SEGTRACK, FBMS})
-"""One foreground, and no F."""
+"""Protocols with one foreground and without F."""
 
 PROTOCOLS: Final = tuple(_SCORED)
 
 
 def evaluate(
     dataset: str,
-    sequences: Sequence[vos_shared.datasets.sequence.VideoSequence],
+    sequences: Sequence[VideoSequence],
     results: str | Path,
     *,
     workers: int = 1,
-    task: str = "semi-supervised",
     progress: bool = True,
 ) -> Scores:
     """Score the masks of every sequence.
 
     Args:
-        dataset: the protocol. ``davis2016`` scores the union of all ids of any data set as one foreground,
-            ``davis2017`` each object; both leave out the first and the last annotated frame, whose predictions may be
-            absent. ``davis2017-unsupervised`` assigns proposals to objects and scores every annotated frame.
-            ``youtube-objects`` takes J of one foreground in every annotated frame but the first, predictions of any
-            size; sequences with one annotated frame are left out. ``segtrack-v2`` and ``fbms59`` take J of one
-            foreground, all objects together, in every annotated frame.
-        sequences: of the data set.
+        dataset: the protocol. ``davis2016`` scores the union of all ids as one foreground, ``davis2017`` each object;
+            both skip the first and the last annotated frame, whose predictions may be missing.
+            ``davis2017-unsupervised`` assigns proposals to objects and scores every annotated frame.
+            ``youtube-objects`` measures J of one foreground in every annotated frame but the first, with predictions of
+            any size; sequences with a single annotated frame are skipped. ``segtrack-v2`` and ``fbms59`` measure J of
+            one foreground (all objects) in every annotated frame.
+        sequences: sequences of the data set.
         results: folder of predicted masks.
-        workers: processes; sequences are dealt out among them.
-        task: ``unsupervised`` with ``davis2017`` is the same as ``davis2017-unsupervised``.
-        progress: show a bar where the standard error is a terminal.
+        workers: number of processes.
+        progress: show a progress bar if standard error is a terminal.
 
     Returns:
-        Items in the order of the sequences, whatever the number of workers.
+        Scores in the order of the sequences, for any number of workers.
 
     Raises:
-        BadResults: with every mask that is lacking; or a mask of another size, or too many proposals.
-        BadMask: a mask that cannot be read.
-        BadDataset: no sequence, or one with nothing to score.
+        BadResults: missing masks (all are named), a mask of another size, or too many proposals.
+        BadMask: a mask cannot be read.
+        BadDataset: there is no sequence, or nothing to score in one.
     """
     if workers < 1:
         raise UserError(f"workers must be at least 1, not {workers}")
     if not sequences:
         raise BadDataset("there is no sequence to evaluate")
-    protocol = _protocol(dataset, task)
-    if protocol == YOUTUBE_OBJECTS:
+    if dataset not in PROTOCOLS:
+        raise UserError(f"no protocol is called {dataset!r}; there is {', '.join(PROTOCOLS)}")
+    if dataset == YOUTUBE_OBJECTS:
         sequences = [sequence for sequence in sequences if len(sequence.annotations) > 1] or sequences
-    jobs = [_job(protocol, sequence, Path(results)) for sequence in sequences]
+    jobs = [_job(dataset, sequence, Path(results)) for sequence in sequences]
     missing_frames(results, {job.sequence: [frame.name for frame in job.frames] for job in jobs}, check=True)
     bar = partial(tqdm, total=sum(len(job.frames) for job in jobs), unit="frame", disable=None if progress else True)
     workers = min(workers, len(jobs))
     scored = _score_in_processes(jobs, workers, bar) if workers > 1 else _score_here(jobs, bar)
-    return Scores.of(protocol, chain.from_iterable(scored))
-
-
-def evaluate_sequence(
-    dataset: str,
-    sequence: vos_shared.datasets.sequence.VideoSequence,
-    results: str | Path,
-    *,
-    task: str = "semi-supervised",
-) -> Scores:
-    """Score the masks of one sequence; see `evaluate`."""
-    return evaluate(dataset, [sequence], results, task=task, progress=False)
+    return Scores.of(dataset, chain.from_iterable(scored))
 
 
 @dataclass(frozen=True)
@@ -126,10 +109,12 @@ class _Job:
     """What a worker process needs to score one sequence.
 
     Attributes:
-        given: truth of the first frame.
-        binary: the truth is foreground and background only, whatever its values.
-        read: reads a file of the truth; None for `read_mask`.
-        frames: those that are scored.
+        protocol: name of the protocol.
+        sequence: name of the sequence.
+        given: true mask of the first frame.
+        binary: all nonzero pixels of the true masks are the foreground.
+        read: reads a true mask; None for `read_mask`.
+        frames: the scored frames.
     """
 
     protocol: str
@@ -140,16 +125,7 @@ class _Job:
     frames: tuple[_Frame, ...]
 
 
-def _protocol(dataset: str, task: str) -> str:
-    if task not in {"semi-supervised", "unsupervised"}:
-        raise UserError(f"no task is called {task!r}; there is semi-supervised and unsupervised")
-    protocol = PROPOSALS if (dataset, task) == (OBJECTS, "unsupervised") else dataset
-    if protocol not in PROTOCOLS:
-        raise UserError(f"no protocol is called {dataset!r}; there is {', '.join(PROTOCOLS)}")
-    return protocol
-
-
-def _job(protocol: str, sequence: vos_shared.datasets.sequence.VideoSequence, results: Path) -> _Job:
+def _job(protocol: str, sequence: VideoSequence, results: Path) -> _Job:
     names = list(sequence.annotations)
     scored = names[_SCORED[protocol]]
     if not scored:
@@ -172,33 +148,15 @@ def _score_here(jobs: Sequence[_Job], bar: Callable[[], tqdm[None]]) -> list[lis
 
 
 def _score_in_processes(jobs: Sequence[_Job], workers: int, bar: Callable[[], tqdm[None]]) -> list[list[Item]]:
-    """Items of each job, in order; the longest is dealt out first, so that no worker is alone with it at the end."""
+    """Items of each job, in order; the longest job starts first, so that no worker ends long after the others."""
     longest_first = sorted(jobs, key=lambda job: len(job.frames), reverse=True)
-    with ProcessPoolExecutor(workers, get_context(start_method()), follow_parent) as pool:
-        try:
-            futures = {pool.submit(_score, job): job for job in longest_first}
-            with bar() as shown:
-                for done in as_completed(futures):
-                    done.result()
-                    shown.update(len(futures[done].frames))
-        except BrokenProcessPool:
-            raise UserError(f"one of {workers} workers died, perhaps because memory ran out; use fewer") from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with process_pool(workers) as pool, bar() as shown:
+        futures = {pool.submit(_score, job): job for job in longest_first}
+        for done in as_completed(futures):
+            done.result()
+            shown.update(len(futures[done].frames))
     items = {job: future.result() for future, job in futures.items()}
     return [items[job] for job in jobs]
-
-
-def start_method() -> str:
-    """Fork, which costs nothing, where no other thread (torch has some) could hold a lock; else fresh interpreters."""
-    threads = [t for t in threading.enumerate() if t is not threading.main_thread() and not isinstance(t, TMonitor)]
-    return "fork" if sys.platform == "linux" and not threads and "torch" not in sys.modules else "spawn"
-
-
-def follow_parent() -> None:
-    """In a worker: leave Ctrl-C to the parent, and end when it is gone, however it went."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
 
 
 def _score(job: _Job, advance: Callable[[], object] = lambda: None) -> list[Item]:
@@ -228,7 +186,7 @@ def _evaluator(job: _Job) -> Evaluator:
 
 
 def _masks(job: _Job, frame: _Frame) -> tuple[ObjectMask, ObjectMask]:
-    """Truth and prediction of a frame."""
+    """True and predicted mask of a frame."""
     truth = read_truth(frame.truth, job.read, binary=job.binary)
     prediction = read_mask(frame.prediction, binary=job.protocol == FOREGROUND or job.protocol in _REGION_ONLY)
     if job.protocol == YOUTUBE_OBJECTS:

@@ -1,4 +1,4 @@
-"""Objects drawn over their video, as MP4."""
+"""Overlay videos: objects drawn over the frames, as MP4."""
 
 from __future__ import annotations
 
@@ -16,22 +16,18 @@ from vos_shared.results import missing_frames
 from vos_shared.video import Video, VideoWriter, video_comment
 
 _DEFAULT_FPS: Final = 24.0
-"""DAVIS does not say its frame rate; its videos play well at this one."""
+"""For frames without a frame rate, such as those of DAVIS."""
 _COMMENT: Final = "objects drawn over the video by vos-shared"
-"""In the metadata of overlay videos: they may be replaced, no other videos."""
+"""Comment in the metadata of overlay videos; other videos are never replaced."""
 
 
 def overlay_path(masks: Path) -> Path:
-    """Where the overlay video of a sequence belongs, beside the folder of its masks."""
+    """Path of the overlay video, beside the folder of masks."""
     return masks.with_name(f"{masks.name}.mp4")
 
 
 def require_overlay(path: Path) -> None:
-    """Refuse to replace a video that was not written by `write_overlay`, such as the video that it is drawn over.
-
-    Raises:
-        BadResults: it is there, and is something else.
-    """
+    """Raise `BadResults` if `path` exists and was not written by `write_overlay`, for example the input video."""
     if path.exists() and video_comment(path) != _COMMENT:
         raise BadResults(f"{path} is there already and is not an overlay video; choose another output folder")
 
@@ -39,19 +35,19 @@ def require_overlay(path: Path) -> None:
 def write_overlay(
     video: Video, masks: Path, path: Path, *, fps: float | None = None, alpha: float = 0.5, binary: bool = False
 ) -> None:
-    """Write a video with the objects drawn over its frames.
+    """Draw the objects over the frames of a video.
 
     Args:
         video: the frames.
         masks: folder with ``<frame>.png`` for each frame.
-        path: where to, ``.mp4``; the folder must exist.
-        fps: frames a second; by default each frame is shown when it is in the video, without times 24 a second.
+        path: the ``.mp4`` file to write; its folder must exist.
+        fps: frames a second; by default frames keep their times, or are shown 24 a second if they have none.
         alpha: opacity of the objects, 0..1.
-        binary: whatever is not zero in a mask is object 1.
+        binary: all nonzero pixels of a mask are object 1.
 
     Raises:
-        BadResults: frames without a mask, all of them listed; at `path` there is something else than an overlay video.
-        UserError: a frame or a mask cannot be read or does not fit.
+        BadResults: frames without a mask (all are named), or `path` is not an overlay video.
+        UserError: a frame or a mask cannot be read, or they differ in size.
     """
     require_overlay(path)
     missing_frames(masks.parent, {masks.name: video.frame_names}, check=True)
@@ -81,18 +77,18 @@ def draw_sequences(
     alpha: float = 0.5,
     many: bool = True,
 ) -> None:
-    """Draw whole sequences.
+    """Write the overlay videos of sequences.
 
     Args:
-        sequences: what to draw over.
-        masks: results folder, or with one video also the folder of its masks; None draws the sequences' own masks.
-        output: with `many` the folder for ``<sequence>.mp4``, else the file.
+        sequences: the sequences.
+        masks: results folder, or for a single video the folder of its masks; None for the sequences' own masks.
+        output: with `many`, the folder for ``<sequence>.mp4``; otherwise the file.
         fps: as in `write_overlay`.
         alpha: as in `write_overlay`.
-        many: the sequences are a data set.
+        many: whether the sequences are a data set.
 
     Raises:
-        UserError: as in `write_overlay`; no masks given and none known.
+        UserError: as in `write_overlay`; or `masks` is None and a sequence has no masks.
     """
     folder = output if many else output.parent
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""Results for images and frames as soft masks of the foreground, whoever wrote them and however.
+"""Reading results of any program as soft masks of the foreground.
 
-Of a frame it is `<sequence>/<frame>.png`, of an image (a sequence of one frame) also `<image>.png` right in the results
-folder: a palette PNG of object ids, or a grey one whose values are 255ths. In place of PNG it may be `npy`, or `npz`
-with one array; or the soft masks of objects as ``segment --soft-masks`` writes them, `<sequence>/<id>/<frame>.npy`.
+The result for a frame is `<sequence>/<frame>.png`; for an image (a sequence of one frame) also `<image>.png` in the
+results folder. It is a palette PNG of object ids or a grey PNG with values 0..255, `npy`, or `npz` with one array.
+Soft masks of objects as ``segment --soft-masks`` writes them, `<sequence>/<id>/<frame>.npy`, are read as well.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from vos_shared.files import open_file
 from vos_shared.images import open_image
 from vos_shared.masks import VOID, describe_size
 from vos_shared.soft_masks import SoftMask, read_soft_mask
+from vos_shared.tables import listed
 
 if TYPE_CHECKING:
     from vos_shared.datasets.sequence import VideoSequence
 
 _SUFFIXES: Final = (".png", ".npy", ".npz")
-_LISTED: Final = 5
 
 
 def find_prediction(results: Path, sequence: VideoSequence, frame_name: str) -> Path | None:
-    """The file, or the folder of a sequence with soft masks of objects, that holds the result for a frame."""
+    """The file with the result for a frame, or the folder of a sequence with soft masks of objects."""
     folder = results / sequence.name
     stems = [folder / frame_name, *([folder] if len(sequence.frame_names) == 1 else [])]
     for stem in stems:
@@ -41,19 +41,15 @@ def find_prediction(results: Path, sequence: VideoSequence, frame_name: str) -> 
 
 
 def _is_finished(folder: Path) -> bool:
-    """Whether `segment` wrote a folder; it writes no soft masks of objects that are never seen."""
+    """Whether `segment` wrote the soft masks of a sequence; if it found no object, the folder is empty."""
     return not any(folder.glob("*.png")) and (folder.parent / ".manifest" / f"{folder.name}.json").is_file()
 
 
 def find_predictions(results: Path, frames: Iterable[tuple[VideoSequence, str]]) -> list[Path]:
-    """The result for each frame.
-
-    Args:
-        results: the folder.
-        frames: of which sequence, by name.
+    """The results for frames, given as pairs of sequence and frame name; see `find_prediction`.
 
     Raises:
-        BadResults: no such folder, or with the frames that have no result.
+        BadResults: no such folder, or results are missing.
     """
     if not results.is_dir():
         raise BadResults(f"no such results folder: {results}")
@@ -61,28 +57,24 @@ def find_predictions(results: Path, frames: Iterable[tuple[VideoSequence, str]])
     found = [find_prediction(results, *names) for names in wanted]
     lacking = [names for names, path in zip(wanted, found, strict=True) if path is None]
     if lacking:
-        shown = ", ".join(
-            sequence.name if len(sequence.frame_names) == 1 else f"{sequence.name}/{frame}"
-            for sequence, frame in lacking[:_LISTED]
-        )
-        more = ", .." if len(lacking) > _LISTED else ""
-        raise BadResults(f"{results} lacks results for {len(lacking)} of {len(wanted)}: {shown}{more}")
+        names = (item.name if len(item.frame_names) == 1 else f"{item.name}/{frame}" for item, frame in lacking)
+        raise BadResults(f"{results} lacks results for {len(lacking)} of {len(wanted)}: {listed(names, most=5)}")
     return [path for path in found if path is not None]
 
 
 def read_prediction(path: Path, frame_name: str, size: Sequence[int] | None = None) -> SoftMask:
-    """A result as soft mask of the foreground, float32 [H, W].
+    """Read a result as a soft mask of the foreground, float32 [H, W].
 
-    Object ids count as 1. Grey values are divided by 255, unless they are 0 and 1 only. Of several objects' soft masks
-    the highest counts.
+    Object ids become 1. Grey values are divided by 255, unless they are 0 and 1 only. Soft masks of several objects are
+    combined by their maximum.
 
     Args:
-        path: as `find_prediction` gives it.
-        frame_name: of the frame.
-        size: height and width, of a frame in whose finished sequence no object is seen.
+        path: from `find_prediction`.
+        frame_name: name of the frame.
+        size: height and width of the zeros to return if `segment` found no object in the sequence.
 
     Raises:
-        BadResults: it cannot be read, or holds no soft mask.
+        BadResults: the result cannot be read or is not a soft mask.
     """
     if path.is_dir():
         return _of_objects(path, frame_name, size)
@@ -98,11 +90,7 @@ def read_prediction(path: Path, frame_name: str, size: Sequence[int] | None = No
 
 
 def require_size(soft: npt.NDArray[Any], size: Sequence[int], path: Path, truth: object) -> None:
-    """Refuse a prediction that is not of the truth's size.
-
-    Raises:
-        BadResults: naming both.
-    """
+    """Raise `BadResults` unless a prediction has the size of the truth."""
     if soft.shape != tuple(size):
         raise BadResults(
             f"{path} is {describe_size(soft.shape)}, {truth} is {describe_size(size)}; results must have its size"
@@ -110,11 +98,7 @@ def require_size(soft: npt.NDArray[Any], size: Sequence[int], path: Path, truth:
 
 
 def require_unit_range(soft: SoftMask, path: Path) -> None:
-    """Refuse values outside 0..1, of which a threshold would make nonsense.
-
-    Raises:
-        BadResults: naming the file.
-    """
+    """Raise `BadResults` if values are outside 0..1, for which a threshold is meaningless."""
     if soft.min() < 0 or soft.max() > 1:
         raise BadResults(f"{path} holds values from {soft.min():g} to {soft.max():g}; soft masks are in 0..1")
 

@@ -1,4 +1,4 @@
-"""Producing items on a thread while the consumer works on earlier ones."""
+"""Producing items on a thread, ahead of the consumer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class _End(Generic[T]):
-    """The last thing on the queue; with the exception that ended the producer, if one did."""
+    """The last item of the queue, with the exception that ended the producer, if any."""
 
     def __init__(self, failure: BaseException | None = None) -> None:
         self.failure = failure
@@ -20,8 +20,8 @@ class _End(Generic[T]):
 def read_ahead(items: Generator[T, None, None], depth: int = 4) -> Iterator[T]:
     """Run a generator on a thread, at most `depth` items ahead of the consumer.
 
-    What the generator raises is raised here. A consumer that stops early (`break`, an exception, dropping the
-    iterator) ends the thread and closes the generator before it goes on.
+    An exception of the generator is raised here. A consumer that stops early (`break`, an exception, dropping the
+    iterator) ends the thread and closes the generator.
     """
     queue: Queue[T | _End[T]] = Queue(depth)
     stop = threading.Event()
@@ -49,7 +49,7 @@ def read_ahead(items: Generator[T, None, None], depth: int = 4) -> Iterator[T]:
             raise item.failure
     finally:
         stop.set()
-        _drain(queue)  # The producer may wait for room; after this it puts one item at most, then sees the stop.
+        _drain(queue)  # Wakes a producer that waits for room; it puts at most one more item before it stops.
         thread.join()
 
 

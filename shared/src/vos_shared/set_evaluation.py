@@ -1,34 +1,30 @@
-"""Scoring results whose measures belong to images and whole sets rather than to sequences; nothing here imports torch.
+"""Scoring of results by measures of images and whole sets; does not import torch.
 
 `saliency`, `voc2012`, `object-discovery`, `youtube-objects-boxes` (CorLoc), and for any data set the set-wise IoU of
-the evaluator released with AMD. How results are stored: `vos_shared.predictions`.
+the evaluator released with AMD. `vos_shared.predictions` describes how results are stored.
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
-from io import StringIO
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
-from vos_shared.atomic import write_json, write_text
+from vos_shared.atomic import write_csv, write_json
 from vos_shared.errors import BadDataset, BadResults, UserError
-from vos_shared.evaluation import follow_parent, start_method
 from vos_shared.masks import VOID, read_mask
 from vos_shared.metrics.detection import CORRECT_ABOVE, best_iou, box_from_mask
 from vos_shared.metrics.region import region_similarity
 from vos_shared.metrics.saliency import ImageSaliency, Saliency, saliency_of
 from vos_shared.metrics.segmentation import FOREGROUND_ABOVE, ConfusionMatrix, mean_known, resized_soft_mask
 from vos_shared.predictions import find_predictions, read_prediction, require_size, require_unit_range
+from vos_shared.runtime.parents import process_pool
+from vos_shared.tables import text_table
 
 if TYPE_CHECKING:
     from vos_shared.datasets.sequence import VideoSequence
@@ -47,14 +43,14 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class SetScores:
-    """Of a whole evaluation; all measures are in 0..1.
+    """The result of an evaluation; all measures are in 0..1, NaN if undefined.
 
     Attributes:
         dataset: name of the protocol.
-        summary: measures of the set.
-        groups: measures of its classes, where it has some.
-        images: measures of each image, where they have some.
-        notes: what a reader of the figures must know.
+        summary: measures of the whole set.
+        groups: measures by class, if the protocol has classes.
+        images: measures by image, if the protocol has some.
+        notes: remarks for readers of the figures.
     """
 
     dataset: str
@@ -64,31 +60,28 @@ class SetScores:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON: ``dataset``, ``summary``, ``groups``, ``images``, ``notes``; None for what is not defined."""
-        groups, images = (
-            {name: _without_nan(row) for name, row in rows.items()} for rows in (self.groups, self.images)
-        )
-        summary = _without_nan(self.summary)
-        return {"dataset": self.dataset, "summary": summary, "groups": groups, "images": images, "notes": self.notes}
+        """As JSON: ``dataset``, ``summary``, ``groups``, ``images``, ``notes``; None for undefined measures."""
+        return {
+            "dataset": self.dataset,
+            "summary": _without_nan(self.summary),
+            "groups": {name: _without_nan(row) for name, row in self.groups.items()},
+            "images": {name: _without_nan(row) for name, row in self.images.items()},
+            "notes": self.notes,
+        }
 
     def write_json(self, path: str | Path) -> None:
         """Write `to_json` to a file, atomically; creates missing folders."""
         write_json(Path(path), self.to_json())
 
     def write_csv(self, path: str | Path) -> None:
-        """Write a row for the set, named ``all``, and one for each group or, without groups, for each image."""
-        columns, rows = self._columns(), self.groups or self.images
-        text = StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(["name", *columns])
-        for name, row in [("all", self.summary), *rows.items()]:
-            table.writerow([name, *(row.get(column, "") for column in columns)])
-        write_text(Path(path), text.getvalue())
+        """Write a row ``all`` for the set, then one for each group or, without groups, for each image."""
+        columns = self._columns()
+        named = {"all": self.summary, **(self.groups or self.images)}
+        rows = ([name, *(row.get(column, "") for column in columns)] for name, row in named.items())
+        write_csv(Path(path), [["name", *columns], *rows])
 
     def table(self) -> str:
-        """The set and its groups in percent, for a terminal; ``-`` where a row has no such measure."""
-        from vos_shared.tables import text_table
-
+        """The groups and the set in percent, for a terminal; ``-`` for undefined measures."""
         columns = self._columns(images=False)
         rows = [(name, *_percent(row, columns)) for name, row in [*self.groups.items(), ("all", self.summary)]]
         return "\n".join((text_table((self.dataset, *columns), rows), *self.notes))
@@ -109,14 +102,14 @@ def _percent(row: Measures, columns: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Image:
-    """An image or frame that is scored; what a worker process needs of it.
+    """What a worker process needs to score an image or frame.
 
     Attributes:
-        name: of the image, or ``<sequence>/<frame>``.
-        frame: its name.
+        name: name of the image, or ``<sequence>/<frame>``.
+        frame: name of the frame.
         prediction: its result, see `find_prediction`.
-        truth: its mask file; None where the data set has none.
-        read: reads that file.
+        truth: file of the true mask; None if the data set has none.
+        read: reads `truth`.
     """
 
     name: str
@@ -131,7 +124,7 @@ class _Image:
         return self.read(self.truth)
 
     def soft(self, size: Sequence[int] | None = None) -> SoftMask:
-        """The result, float32 [H, W]; of this size if no object is seen."""
+        """The result, float32 [H, W]; zeros of this size if `segment` found no object."""
         return read_prediction(self.prediction, self.frame, size)
 
 
@@ -149,19 +142,19 @@ def evaluate_set(
 
     Args:
         dataset: the protocol, one of `SET_PROTOCOLS`. ``saliency``: MAE, F, S, E and weighted F. ``voc2012``: IoU of
-            each class and their mean; void does not count. ``object-discovery``: P, the share of pixels that are
-            right, and J of the images that hold the object. ``youtube-objects-boxes``: CorLoc.
-        sequences: of the data set.
+            each class and their mean, without void pixels. ``object-discovery``: P, the share of correct pixels, and J
+            of the images with an object. ``youtube-objects-boxes``: CorLoc.
+        sequences: sequences of the data set.
         results: folder of predictions.
-        root: of ``youtube-objects-boxes``, the data set's folder, for its boxes.
-        threshold: of soft masks, for ``object-discovery``, and after scaling each to its range for CorLoc.
-        workers: processes.
-        progress: show a bar where the standard error is a terminal.
+        root: folder of the data set with its boxes; for ``youtube-objects-boxes`` only.
+        threshold: threshold on soft masks for ``object-discovery`` and, after scaling each to 0..1, for CorLoc.
+        workers: number of processes.
+        progress: show a progress bar if standard error is a terminal.
 
     Raises:
-        BadResults: with the results that are missing; or one that cannot be read, or has another size than the truth.
-        BadDataset: no image; or no boxes.
-        BadMask: a true mask that cannot be read.
+        BadResults: results are missing (all are named), cannot be read, or differ in size from the truth.
+        BadDataset: there is no image, or there are no boxes.
+        BadMask: a true mask cannot be read.
     """
     if not 0 < threshold < 1:
         raise UserError(f"threshold is {threshold:g}; it must lie between 0 and 1")
@@ -183,16 +176,17 @@ def evaluate_set(
 def evaluate_set_wise(
     sequences: Sequence[VideoSequence], results: str | Path, *, workers: int = 1, progress: bool = True
 ) -> SetScores:
-    """IoU and accuracy of background and foreground as in the evaluator released with AMD.
+    """IoU and accuracy of background and foreground, as in the evaluator released with AMD.
 
-    Soft masks are resized to the truth, bilinear with corners aligned, and above 0.5 foreground. Intersections and
-    unions are summed over all annotated frames. Any object id of the truth is foreground; void pixels do not count.
+    Soft masks are resized to the size of the truth (bilinear, corners aligned); values above 0.5 are foreground.
+    Intersections and unions are summed over all annotated frames. All object ids of the truth are foreground; void
+    pixels do not count.
 
     Args:
-        sequences: of any data set with masks.
+        sequences: sequences of any data set with masks.
         results: folder of predictions.
-        workers: processes.
-        progress: show a bar where the standard error is a terminal.
+        workers: number of processes.
+        progress: show a progress bar if standard error is a terminal.
 
     Raises:
         BadResults, BadDataset, BadMask: as `evaluate_set`.
@@ -213,7 +207,7 @@ _Run = Callable[[Callable[[_Image], Any], Sequence[_Image]], Iterable[Any]]
 
 
 def _images(sequences: Sequence[VideoSequence], results: Path, *, labelled: bool) -> list[_Image]:
-    """What is scored: frames with a mask, or else all frames."""
+    """The images to score: all frames or, if `labelled`, the frames with a mask."""
     frames = [(s, frame) for s in sequences for frame in (s.annotations if labelled else s.frame_names)]
     if not frames:
         raise BadDataset("there is no image to evaluate")
@@ -231,20 +225,15 @@ def _images(sequences: Sequence[VideoSequence], results: Path, *, labelled: bool
 
 
 def _in_order(work: Callable[[_Image], R], images: Sequence[_Image], *, workers: int, progress: bool) -> Iterator[R]:
-    """What `work` gives for each image, in order, from as many processes."""
+    """Call `work` on each image in `workers` processes; yields the results in order."""
     if workers < 1:
         raise UserError(f"workers must be at least 1, not {workers}")
     bar = partial(tqdm, total=len(images), unit="image", disable=None if progress else True)
     if workers == 1:
         yield from bar(map(work, images))
         return
-    with ProcessPoolExecutor(workers, get_context(start_method()), follow_parent) as pool:
-        try:
-            yield from bar(pool.map(work, images, chunksize=8))
-        except BrokenProcessPool:
-            raise UserError(f"one of {workers} workers died, perhaps for want of memory; use fewer") from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with process_pool(workers) as pool:
+        yield from bar(pool.map(work, images, chunksize=8))
 
 
 def _saliency(images: Sequence[_Image], run: _Run) -> SetScores:
@@ -315,7 +304,7 @@ def _object_discovery(images: Sequence[_Image], threshold: float, run: _Run) -> 
 
 
 def _score_object_discovery(image: _Image, threshold: float) -> dict[str, float]:
-    """P and J of an image; J is NaN where there is no object."""
+    """P and J of an image; J is NaN if the image has no object."""
     given = None if image.truth is None else image.truth_mask()
     soft = image.soft(None if given is None else given.shape)
     require_unit_range(soft, image.prediction)

@@ -16,19 +16,19 @@ from vos_shared.files import open_file
 from vos_shared.method import SoftMasks
 
 SoftMask: TypeAlias = npt.NDArray[np.float32]
-"""The soft mask of one object, float32 [H, W] in 0..1."""
+"""Soft mask of one object, float32 [H, W] in 0..1."""
 
 _ROUNDING: Final = 1e-3
 _HEADERS: Final = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def write_soft_masks(folder: Path, frame_name: str, soft_masks: SoftMasks) -> None:
-    """Write the soft masks of a frame; those of an object from the frame on in which it is first seen.
+    """Write the soft masks of a frame; those of an object begin with the first frame in which it is not empty.
 
     Args:
-        folder: of the sequence.
-        frame_name: of the frame.
-        soft_masks: float32 [K, H, W] in 0..1; row k belongs to object id k + 1.
+        folder: folder of the sequence.
+        frame_name: name of the frame.
+        soft_masks: float32 [K, H, W] in 0..1; row k is object k + 1.
     """
     for object_id, soft_mask in enumerate(soft_masks, start=1):
         target = folder / str(object_id)
@@ -40,11 +40,11 @@ def write_soft_masks(folder: Path, frame_name: str, soft_masks: SoftMasks) -> No
 def _save(path: Path, soft_mask: SoftMask) -> None:
     content = BytesIO()
     np.save(content, soft_mask)
-    path.write_bytes(content.getbuffer())  # NumPy, writing to a file itself, does not tell that a disk is full.
+    path.write_bytes(content.getbuffer())  # NumPy does not report a full disk when it writes the file.
 
 
 def objects_with_soft_masks(folder: Path) -> list[int]:
-    """Ids of the objects that have soft masks in the folder of a sequence; other files and folders do not matter.
+    """Ids of the objects with soft masks in the folder of a sequence; other content is ignored.
 
     Raises:
         BadResults: there are none.
@@ -59,10 +59,10 @@ def objects_with_soft_masks(folder: Path) -> list[int]:
 
 
 def read_soft_mask(folder: Path, object_id: int, frame_name: str) -> SoftMask | None:
-    """The soft mask of an object in a frame, float32 [H, W], or None where there is none.
+    """Read the soft mask of an object in a frame, float32 [H, W]; None if there is no file.
 
     Raises:
-        BadResults: the file is damaged or holds something else, such as values that are not in 0..1.
+        BadResults: the file is damaged or not a soft mask, for example with values outside 0..1.
     """
     path = folder / str(object_id) / f"{frame_name}.npy"
     if not path.is_file():
@@ -84,7 +84,7 @@ def read_soft_mask(folder: Path, object_id: int, frame_name: str) -> SoftMask | 
 
 
 def _load(path: Path) -> npt.NDArray[Any]:
-    """Read an .npy file; its size is compared with its header first, which may claim terabytes."""
+    """Read an .npy file after comparing its size with the header, which may claim terabytes."""
     with open_file(path) as file:
         version = np.lib.format.read_magic(file)
         if version not in _HEADERS:

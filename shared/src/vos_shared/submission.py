@@ -1,7 +1,7 @@
-"""The zip files that benchmark servers take, checked before they are written, and afterwards if need be.
+"""Zip files for benchmark servers: checks of the masks, writing, and checks of existing files.
 
-DAVIS wants `<sequence>/<frame>.png` for every frame, YouTube-VOS `Annotations/<video>/<frame>.png` for the frames of
-`meta.json` alone.
+DAVIS requires `<sequence>/<frame>.png` for every frame, YouTube-VOS `Annotations/<video>/<frame>.png` for the frames in
+`meta.json`.
 """
 
 from __future__ import annotations
@@ -33,39 +33,31 @@ from vos_shared.tables import listed, ranges
 Benchmark = Literal["davis2016", "davis2017", "youtube-vos"]
 
 _FOLDERS: Final[dict[Benchmark, str]] = {"davis2016": "", "davis2017": "", "youtube-vos": "Annotations"}
-"""Where in the zip file the sequences are."""
+"""Folder of the sequences in the zip file."""
 
-_DAMAGE: Final = (
-    OSError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-)
-"""What reading a damaged zip file raises, or one that is packed in an unknown way (a kind of RuntimeError)."""
+_DAMAGE: Final = (OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
+"""Errors from damaged zip files; RuntimeError for an unknown compression."""
 
 _LONGEST_NAME: Final = 200
-"""Characters of a strange file's name in a message."""
+"""Characters of an unknown file's name in a message."""
 
 _HEADERS: Final = 1 << 16
-"""Bytes beside its pixels that a mask may have."""
+"""Bytes that a mask may have beside its pixels."""
 
 _TIME: Final = (1980, 1, 1, 0, 0, 0)
-"""Of all files in a zip file, so that the same masks make the same one."""
+"""Time of all files in a zip file, so that the same masks give the same bytes."""
 
 
 @dataclass(frozen=True)
 class WantedMasks:
-    """What a benchmark wants of one sequence.
+    """The masks of a sequence that a benchmark requires.
 
     Attributes:
-        sequence: its name.
+        sequence: name of the sequence.
         frames: names of the frames.
         size: height and width.
-        ids: of the objects; a mask may hold no others.
-        binary: one foreground; any value above 0 is it, so masks may be black and white.
+        ids: object ids; a mask may contain no others.
+        binary: all values above 0 are one foreground, so that masks may be black and white.
     """
 
     sequence: str
@@ -76,15 +68,15 @@ class WantedMasks:
 
 
 def wanted_masks(benchmark: Benchmark, root: str | Path, split: str | None = None) -> list[WantedMasks]:
-    """What a benchmark wants.
+    """The masks that a benchmark requires.
 
     Args:
         benchmark: ``davis2016``, ``davis2017`` or ``youtube-vos``.
         root: folder of the data set.
-        split: by default as the data set's loader has it.
+        split: by default the split on which the benchmark validates.
 
     Raises:
-        BadDataset: with everything that is missing in the folder.
+        BadDataset: the folder is incomplete; names all that is missing.
     """
     if benchmark == "youtube-vos":
         split = split or "valid"
@@ -103,19 +95,19 @@ def wanted_masks(benchmark: Benchmark, root: str | Path, split: str | None = Non
 def write_submission(
     benchmark: Benchmark, wanted: Sequence[WantedMasks], results: str | Path, output: str | Path
 ) -> int:
-    """Check all masks, then write the zip file; masks of no wanted frame are left out.
+    """Check all masks, then write the zip file; masks that are not required are left out.
 
     Args:
-        benchmark: says how the file is laid out.
+        benchmark: the benchmark, which determines the layout of the file.
         wanted: from `wanted_masks`.
         results: folder of `<sequence>/<frame>.png`.
-        output: the zip file; the same masks give the same bytes.
+        output: the zip file to write; the same masks give the same bytes.
 
     Returns:
         The number of masks.
 
     Raises:
-        BadResults: with everything that is wrong; no file is written then.
+        BadResults: names all that is wrong; no file is written.
     """
     results, output = Path(results), Path(output)
     if not results.is_dir():
@@ -135,10 +127,10 @@ def write_submission(
 
 
 def validate_submission(benchmark: Benchmark, wanted: Sequence[WantedMasks], path: str | Path) -> int:
-    """Check a zip file, whoever wrote it, as `write_submission` checks results; it may hold nothing else.
+    """Check a zip file of any program as `write_submission` checks results; it may contain nothing else.
 
     Args:
-        benchmark: says how the file is laid out.
+        benchmark: the benchmark, which determines the layout of the file.
         wanted: from `wanted_masks`.
         path: the zip file.
 
@@ -146,12 +138,12 @@ def validate_submission(benchmark: Benchmark, wanted: Sequence[WantedMasks], pat
         The number of masks.
 
     Raises:
-        BadResults: with everything that is wrong.
+        BadResults: names all that is wrong.
     """
     path = Path(path)
     try:
         with open_file(path) as file, zipfile.ZipFile(file) as archive:
-            members = {info.orig_filename: info for info in archive.infolist()}  # Not cut at a zero, as `filename` is.
+            members = {info.orig_filename: info for info in archive.infolist()}  # `filename` ends at a zero byte.
             problems = list(_strange_members(archive, _members(benchmark, wanted)))
             with ThreadPoolExecutor() as executor:
                 found = executor.map(lambda item: _problems_packed(archive, members, benchmark, item), wanted)
@@ -160,20 +152,20 @@ def validate_submission(benchmark: Benchmark, wanted: Sequence[WantedMasks], pat
         raise BadResults(f"no such file: {path}") from None
     except _DAMAGE as reason:
         if isinstance(reason, OSError) and reason.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise  # Of the folder for temporary files.
+            raise  # The folder of temporary files is full.
         raise BadResults(f"{path} is no zip file that can be read: {reason}; write it again") from None
     _refuse(path, problems)
     return len(_members(benchmark, wanted))
 
 
 def _members(benchmark: Benchmark, wanted: Iterable[WantedMasks]) -> dict[str, PurePosixPath]:
-    """Name in the zip file of each mask in a results folder."""
+    """Required masks in a results folder by their name in the zip file."""
     masks = [PurePosixPath(item.sequence, f"{frame}.png") for item in wanted for frame in item.frames]
     return {str(PurePosixPath(_FOLDERS[benchmark], mask)): mask for mask in masks}
 
 
 def _strange_members(archive: zipfile.ZipFile, wanted: Collection[str]) -> Iterator[str]:
-    """What is there beside the masks and their folders, or more than once."""
+    """Problems with members that are not required, or that occur more than once."""
     counts = Counter(info.orig_filename for info in archive.infolist())
     folders = {f"{parent}/" for name in wanted for parent in PurePosixPath(name).parents}
     if surplus := [name for name in counts if name not in folders and name not in wanted]:
@@ -186,7 +178,7 @@ def _strange_members(archive: zipfile.ZipFile, wanted: Collection[str]) -> Itera
 def _problems_packed(
     archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], benchmark: Benchmark, wanted: WantedMasks
 ) -> list[str]:
-    """What is wrong with the masks of one sequence in a zip file; no others are unpacked, so none leads elsewhere."""
+    """Problems with the masks of a sequence in a zip file; only these are unpacked, so that no name leads elsewhere."""
     most = 4 * wanted.size[0] * wanted.size[1] + _HEADERS
     large = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -216,7 +208,7 @@ def _problems(results: Path, wanted: Iterable[WantedMasks]) -> list[str]:
 
 
 def _problems_of(results: Path, wanted: WantedMasks) -> Iterator[str]:
-    """What is wrong with the masks of one sequence; frames that share a problem are one."""
+    """Problems with the masks of a sequence; frames with the same problem are reported together."""
     folder = results / wanted.sequence
     there = mask_files(folder)
     lacking = [frame for frame in wanted.frames if frame not in there]
@@ -231,7 +223,7 @@ def _problems_of(results: Path, wanted: WantedMasks) -> Iterator[str]:
 
 
 def _problem(path: Path, wanted: WantedMasks) -> str | None:
-    """What is wrong with a mask, in words that are the same for all masks with the same problem."""
+    """The problem of a mask, in words that are the same for all masks with the same problem."""
     try:
         file = read_file(path)
         mask = file.checked(binary=wanted.binary)

@@ -1,4 +1,4 @@
-"""The measures of video object segmentation; see `region`, `contour`, `statistics`, and the protocols in `davis`."""
+"""Measures of video object segmentation; the protocols of DAVIS are in `davis`."""
 
 from vos_shared.metrics.contour import BOUND_TH, contour_accuracy
 from vos_shared.metrics.region import region_similarity

@@ -1,7 +1,7 @@
-"""Binary masks with 64 pixels to a word, and what J and F need to do with them.
+"""Binary masks with 64 pixels in a word, and the operations on them for J and F.
 
-A packed mask is uint64 [H, words]: pixel x of a row is bit x % 64 of word x // 64. There is always at least one
-spare bit after the last pixel, and spare bits are 0.
+A packed mask is uint64 [H, words]: pixel x of a row is bit x % 64 of word x // 64. There is at least one spare bit
+after the last pixel, and spare bits are 0.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WORD = 64
 
 
 def pack(mask: npt.NDArray[Any]) -> Bits:
-    """Pack a mask, [H, W] of bool or of numbers where nonzero counts, into uint64 [H, W // 64 + 1]."""
+    """Pack a mask [H, W], in which nonzero is the object, into uint64 [H, W // 64 + 1]."""
     height, width = mask.shape
     packed = np.zeros((height, (width // WORD + 1) * 8), dtype=np.uint8)
     packed[:, : (width + 7) // 8] = np.packbits(mask, axis=1, bitorder="little")
@@ -33,11 +33,11 @@ def count(bits: Bits) -> int:
 def boundary(bits: Bits, width: int) -> Bits:
     """Pixels that differ from their right, lower, or lower right neighbour.
 
-    Beyond the image's edge its last row and column go on, so the edge itself is not a boundary.
+    The image is continued beyond its edge by the last row and column, so that the edge is not a boundary.
 
     Args:
         bits: packed mask, uint64 [H, words].
-        width: of the image, in pixels.
+        width: width of the image in pixels.
     """
     word, bit = divmod(width, WORD)
     last = (bits[:, (width - 1) // WORD] >> ((width - 1) % WORD)) & 1
@@ -52,13 +52,13 @@ def boundary(bits: Bits, width: int) -> Bits:
 
 
 def dilate(bits: Bits, radius: int) -> Bits:
-    """Every pixel of the image within `radius` of a set one: dilation by a disk.
+    """Dilation by a disk: all pixels within `radius` of a set pixel.
 
-    Works in the box around the set pixels, grown by the radius.
+    Works in the bounding box of the set pixels, enlarged by the radius.
 
     Args:
         bits: packed mask, uint64 [H, words].
-        radius: in pixels; the disk holds the offsets with x² + y² <= radius².
+        radius: radius in pixels; the disk is x² + y² <= radius².
 
     Returns:
         uint64 [H, words]; spare bits may be set.
@@ -71,7 +71,7 @@ def dilate(bits: Bits, radius: int) -> Bits:
     top, left = max(rows[0] - radius, 0), max(words[0] - reach, 0)
     box = bits[top : rows[-1] + radius + 1, left : words[-1] + reach + 1]
     height, width = box.shape
-    # With empty words between the rows they can be treated as one long line: nothing reaches the next row.
+    # Empty words between the rows allow treating them as one long line: no dilation reaches the next row.
     line = np.zeros((height, width + reach), dtype=np.uint64)
     line[:, :width] = box
     disk = _dilate_line(line.ravel(), width + reach, radius).reshape(line.shape)
@@ -80,12 +80,12 @@ def dilate(bits: Bits, radius: int) -> Bits:
 
 
 def _dilate_line(line: Bits, stride: int, radius: int) -> Bits:
-    """Row by row of the disk, from its narrow ends to its middle: each row is the one before, spread further.
+    """Dilate by each row of the disk, from the narrow ends to the middle; each step spreads the one before further.
 
     Args:
-        line: rows of an image one after another, uint64 [H * stride].
-        stride: words from a row to the next.
-        radius: of the disk.
+        line: concatenated rows of an image, uint64 [H * stride].
+        stride: words per row.
+        radius: radius of the disk.
     """
     dilated = np.zeros_like(line)
     spread, reached = line, 0
@@ -101,7 +101,7 @@ def _dilate_line(line: Bits, stride: int, radius: int) -> Bits:
 
 
 def _spread(line: Bits, step: int) -> Bits:
-    """The line together with itself moved `step` < 64 pixels to both sides."""
+    """The union of the line and its shifts by `step` < 64 pixels to both sides."""
     spread: Bits = np.left_shift(line, step)
     spread |= line
     spread |= line >> step

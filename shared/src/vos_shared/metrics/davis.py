@@ -1,7 +1,7 @@
 """The three protocols of DAVIS, one frame at a time.
 
-Each evaluator takes the ids of the truth and of the prediction, uint8 [H, W], frame by frame, and keeps numbers only.
-Id 255 is void in the truth and belongs to no object in a prediction.
+Each evaluator takes the true and the predicted ids of a frame, uint8 [H, W], and keeps only scores. Id 255 is void in
+the truth and belongs to no object in a prediction.
 """
 
 from __future__ import annotations
@@ -17,46 +17,45 @@ from vos_shared.errors import BadResults
 from vos_shared.masks import VOID, ids_of
 from vos_shared.method import ObjectMask
 from vos_shared.metrics.bits import Bits, pack
-from vos_shared.metrics.contour import BOUND_TH, tolerance
+from vos_shared.metrics.contour import tolerance
 from vos_shared.metrics.packed import Outlined, contour, outline, region
 
 MAX_PROPOSALS: Final = 20
-"""Of a sequence in the unsupervised protocol (Caelles et al., 2019)."""
+"""Largest number of proposals for a sequence in the unsupervised protocol (Caelles et al., 2019)."""
 
 
 @dataclass(frozen=True)
 class FrameScores:
-    """J and F of one object, frame by frame; no F where the protocol has none."""
+    """J and F of an object in each frame; F is empty if the protocol has none."""
 
     region: list[float] = field(default_factory=list)
     contour: list[float] = field(default_factory=list)
 
     def add(self, region: float, contour: float) -> None:
-        """Append one frame."""
+        """Append the scores of a frame."""
         self.region.append(region)
         self.contour.append(contour)
 
 
 class Evaluator(Protocol):
-    """What the three protocols have in common."""
+    """Interface of the protocols."""
 
     def add(self, truth: ObjectMask, prediction: ObjectMask) -> None:
-        """Score one frame; both masks are ids, uint8 [H, W]."""
+        """Score a frame; both masks are ids, uint8 [H, W]."""
 
     def result(self) -> Mapping[int | None, FrameScores]:
-        """Scores of all frames so far by object id; None stands for the foreground as a whole."""
+        """Scores of all frames so far by object id; None is the foreground as a whole."""
 
 
 class Foreground:
-    """DAVIS-2016: whatever has an id is the foreground; void pixels do not count."""
+    """DAVIS-2016: all ids together are the foreground; void pixels are ignored."""
 
-    def __init__(self, bound_th: float = BOUND_TH) -> None:
-        self._bound_th = bound_th
+    def __init__(self) -> None:
         self._scores = FrameScores()
 
     def add(self, truth: ObjectMask, prediction: ObjectMask) -> None:
         """Score one frame."""
-        distance, counted = tolerance(truth.shape, self._bound_th), _counted(truth)
+        distance, counted = tolerance(truth.shape), _counted(truth)
         ours, theirs = (outline(mask, distance, counted) for mask in (truth, prediction))
         self._scores.add(region(ours, theirs), contour(ours, theirs))
 
@@ -66,32 +65,32 @@ class Foreground:
 
 
 class SemiSupervised:
-    """DAVIS-2017 with the first mask given: each object by its own id.
+    """DAVIS-2017 semi-supervised: each object is scored by its id.
 
-    An object without prediction is scored against an empty mask; predicted ids that the truth never holds are ignored.
-    Void is background, as in the official tool (the semi-supervised annotations of DAVIS hold none). An object that
-    enters later (in no DAVIS sequence) is scored in all frames, as in the official tool: 1 where neither has it yet.
+    An object without prediction is scored against an empty mask; predicted ids that are never in the truth are ignored.
+    As in the official tool, void is background (the semi-supervised annotations of DAVIS have no void), and an object
+    that enters later (in no sequence of DAVIS) is scored in all frames: 1 as long as neither truth nor prediction
+    contains it.
+
+    Args:
+        given: the true mask of the first frame, which is the prompt and is not scored.
     """
 
-    def __init__(self, given: ObjectMask, bound_th: float = BOUND_TH) -> None:
-        """Start with the truth of the first frame, which is given to the method and not scored."""
-        self._bound_th = bound_th
+    def __init__(self, given: ObjectMask) -> None:
         self._frames = 0
         self._objects = set(ids_of(given))
         self._scores: dict[int, FrameScores] = {}
 
     def add(self, truth: ObjectMask, prediction: ObjectMask) -> None:
         """Score one frame."""
-        distance = tolerance(truth.shape, self._bound_th)
+        distance = tolerance(truth.shape)
         self._objects.update(ids_of(truth))
-        # Predicted ids are followed too: the truth may hold them later.
+        # Predicted ids are scored too, since the truth may contain them later.
         for k in self._objects.union(ids_of(prediction), self._scores):
             ours, theirs = (outline(mask == k, distance) for mask in (truth, prediction))
-            self._of(k).add(region(ours, theirs), contour(ours, theirs))
+            scores = self._scores.setdefault(k, FrameScores([1.0] * self._frames, [1.0] * self._frames))
+            scores.add(region(ours, theirs), contour(ours, theirs))
         self._frames += 1
-
-    def _of(self, k: int) -> FrameScores:
-        return self._scores.setdefault(k, FrameScores([1.0] * self._frames, [1.0] * self._frames))
 
     def result(self) -> dict[int | None, FrameScores]:
         """Scores by object id."""
@@ -99,25 +98,24 @@ class SemiSupervised:
 
 
 class Unsupervised:
-    """DAVIS-2017 without a mask given: proposals are assigned to objects so that mean J&F is highest.
+    """DAVIS-2017 unsupervised: proposals are assigned to objects such that the mean J&F is highest.
 
-    A proposal is an id that stays with its object over the sequence. Every object is scored in every frame, also where
-    it is not to be seen.
+    A proposal is a predicted id; its assignment holds for the whole sequence. Every object is scored in every frame,
+    visible or not.
     """
 
-    def __init__(self, bound_th: float = BOUND_TH) -> None:
-        self._bound_th = bound_th
+    def __init__(self) -> None:
         self._objects: set[int] = set()
         self._proposals: set[int] = set()
         self._tables: list[_PairScores] = []
 
     def add(self, truth: ObjectMask, prediction: ObjectMask) -> None:
-        """Score one frame: every object against every proposal.
+        """Score every object against every proposal in a frame.
 
         Raises:
             BadResults: more than `MAX_PROPOSALS` different ids so far.
         """
-        table = _PairScores.of(truth, prediction, tolerance(truth.shape, self._bound_th))
+        table = _PairScores.of(truth, prediction, tolerance(truth.shape))
         self._objects.update(table.objects)
         self._proposals.update(table.proposals)
         if len(self._proposals) > MAX_PROPOSALS:
@@ -127,12 +125,12 @@ class Unsupervised:
         self._tables.append(table)
 
     def result(self) -> dict[int | None, FrameScores]:
-        """Scores by object id, each of the proposal that was assigned to it."""
+        """Scores by object id, each of the proposal assigned to the object."""
         objects = sorted(self._objects)
         if not objects:
             return {}
-        # As in the official tool every id up to the highest is a proposal, though it may be empty, and there are
-        # empty ones enough for all objects.
+        # As in the official tool, every id up to the highest is a proposal (possibly empty), and empty proposals are
+        # added until there is one for each object.
         count = max(max(self._proposals, default=0), len(objects))
         proposals = list(range(1, count + 1))
         scores = np.stack([table.select(objects, proposals) for table in self._tables])  # [T, 2, objects, proposals]
@@ -145,12 +143,12 @@ class Unsupervised:
 
 @dataclass(frozen=True)
 class _PairScores:
-    """J and F of one frame, for each object with each proposal.
+    """J and F of each object with each proposal in a frame.
 
     Attributes:
         objects: ids in the truth.
         proposals: ids in the prediction.
-        scores: float64 [2, objects + 1, proposals + 1], J and F; the last row and column are those of the empty mask.
+        scores: float64 [2, objects + 1, proposals + 1], J and F; the last row and column belong to the empty mask.
     """
 
     objects: list[int]
@@ -167,30 +165,30 @@ class _PairScores:
         return cls(objects, proposals, np.array(scores))
 
     def select(self, objects: list[int], proposals: list[int]) -> npt.NDArray[np.float64]:
-        """Scores [2, objects, proposals] of any ids, those of the empty mask for what this frame does not hold."""
+        """Scores [2, objects, proposals] of these ids; an id that is not in the frame scores as the empty mask."""
         rows = [self.objects.index(k) if k in self.objects else -1 for k in objects]
         columns = [self.proposals.index(k) if k in self.proposals else -1 for k in proposals]
         return self.scores[:, rows][:, :, columns]
 
 
 def _outlines(mask: ObjectMask, ids: Iterable[int], distance: int, counted: Bits | None) -> list[Outlined]:
-    """Outline of each id and, last, of the empty mask."""
+    """Outlines of the ids and, last, of the empty mask."""
     planes: list[npt.NDArray[Any]] = [mask == k for k in ids]
     return [outline(plane, distance, counted) for plane in (*planes, np.zeros(mask.shape, dtype=bool))]
 
 
 def _counted(truth: ObjectMask) -> Bits | None:
-    """Packed pixels that are not void; None if all count."""
+    """Packed mask of the pixels that are not void; None if there are no void pixels."""
     return pack(truth != VOID) if (truth == VOID).any() else None
 
 
 def _assign(values: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
-    """Column of each row, all different, so that the sum of values is highest; values are not negative."""
-    # Imported here because only this protocol needs it; scipy.optimize would take another 16 MiB.
+    """Assign a different column to each row such that the sum of values (none negative) is highest."""
+    # Imported here since only this protocol needs it; scipy.optimize would take another 16 MiB.
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
-    # A sparse matrix takes 0 for no edge. Adding 1 changes every full assignment alike.
+    # In a sparse matrix 0 means no edge. Adding 1 changes the sums of all full assignments equally.
     rows, columns = min_weight_full_bipartite_matching(csr_array(values + 1), maximize=True)
     assigned = np.empty(len(values), dtype=np.intp)
     assigned[rows] = columns

@@ -1,4 +1,4 @@
-"""CorLoc: the share of images in which a method's box meets the object's (Deselaers et al., IJCV 2012)."""
+"""CorLoc: the share of images in which the predicted box matches an object (Deselaers et al., IJCV 2012)."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import numpy.typing as npt
 from vos_shared.masks import bounding_box
 
 CORRECT_ABOVE: Final = 0.5
-"""IoU of boxes that counts as found (PASCAL's criterion)."""
+"""IoU above which an object is found (PASCAL's criterion)."""
 
 Box = tuple[int, int, int, int]
-"""Top, left, bottom and right in pixels, bottom and right exclusive."""
+"""Top, left, bottom and right in pixels; bottom and right are exclusive."""
 
 
 def box_from_mask(soft: npt.NDArray[Any], threshold: float = 0.5) -> Box:
-    """The box of the largest connected part of a soft mask.
+    """Box of the largest connected component of a soft mask.
 
-    The mask is scaled to its minimum and maximum and cut at the threshold; pixels that touch at a corner are connected.
-    A mask whose values are all equal has the whole image as its box.
+    The mask is scaled to 0..1 by its minimum and maximum and thresholded; pixels that touch at a corner are connected.
+    A constant mask gives the box of the whole image.
 
     Args:
-        soft: [H, W], of any range.
-        threshold: what is above it belongs to the object.
+        soft: soft mask [H, W] of any range.
+        threshold: pixels above it belong to the object.
     """
     from scipy.ndimage import label
 
@@ -48,7 +48,7 @@ def box_iou(ours: Box, theirs: Box) -> float:
 
 
 def best_iou(box: Box, objects: Iterable[Box]) -> float:
-    """IoU with the object that the box meets best."""
+    """Highest IoU of the box with one of the objects."""
     return max(box_iou(box, one) for one in objects)
 
 

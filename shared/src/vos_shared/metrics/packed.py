@@ -1,4 +1,4 @@
-"""J and F of packed masks: everything about one mask is computed once, however many masks it is compared with."""
+"""J and F of packed masks; what depends on one mask is computed once for all masks that it is compared with."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Outlined:
     """A packed mask with its boundary.
 
     Attributes:
-        bits: the mask, uint64 [H, words]; see `vos_shared.metrics.bits`.
-        area: its pixels.
-        boundary: of the mask, packed.
-        length: pixels of the boundary.
-        near: pixels within the tolerance of the boundary, packed.
+        bits: packed mask, uint64 [H, words]; see `vos_shared.metrics.bits`.
+        area: number of its pixels.
+        boundary: packed boundary of the mask.
+        length: number of boundary pixels.
+        near: packed mask of the pixels within the tolerance of the boundary.
     """
 
     bits: Bits
@@ -33,9 +33,9 @@ def outline(mask: npt.NDArray[Any], tolerance: int, counted: Bits | None = None)
     """Pack a mask and find its boundary.
 
     Args:
-        mask: [H, W] of bool or of numbers where nonzero counts.
-        tolerance: distance in pixels at which boundaries still match.
-        counted: packed mask of the pixels that are not void; None where all count.
+        mask: [H, W]; nonzero is the object.
+        tolerance: largest distance between matching boundaries, in pixels.
+        counted: packed mask of the pixels that are not void; None if there are no void pixels.
     """
     bits = pack(mask)
     if counted is not None:
@@ -52,11 +52,7 @@ def region(truth: Outlined, prediction: Outlined) -> float:
 
 
 def contour(truth: Outlined, prediction: Outlined) -> float:
-    """Contour accuracy F: harmonic mean of the boundary's precision and recall.
-
-    Without any boundary in one of the masks its matches are perfect and those of the other worth nothing, so that F is
-    0; without any in both it is 1.
-    """
+    """Contour accuracy F: harmonic mean of precision and recall; 1 if no mask has a boundary, 0 if only one has."""
     if not truth.length or not prediction.length:
         return float(truth.length == prediction.length)
     precision = count(prediction.boundary & truth.near) / prediction.length

@@ -16,13 +16,13 @@ def region_similarity(
     Args:
         truth: [H, W]; nonzero is the object.
         prediction: [H, W]; nonzero is the object.
-        void: [H, W]; nonzero pixels do not count.
+        void: [H, W]; nonzero pixels are ignored.
 
     Returns:
         J in 0..1; 1 if both masks are empty.
 
     Raises:
-        ValueError: the masks are not of one size.
+        ValueError: the masks differ in size.
     """
     truth, prediction = aligned(truth, prediction, void)
     union = np.count_nonzero(truth | prediction)
@@ -32,7 +32,7 @@ def region_similarity(
 def aligned(
     truth: npt.NDArray[Any], prediction: npt.NDArray[Any], void: npt.NDArray[Any] | None
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Both masks as bool [H, W], without void; ValueError unless all are [H, W] of one size."""
+    """Both masks as bool [H, W], with void pixels cleared; ValueError unless all are [H, W] of one size."""
     shapes = {mask.shape for mask in (truth, prediction, void) if mask is not None}
     if len(shapes) > 1 or truth.ndim != 2:
         raise ValueError(f"masks must be [H, W] of one size, not {' and '.join(map(str, sorted(shapes)))}")

@@ -1,8 +1,8 @@
-"""The measures of salient object detection: a soft mask of one image against its true mask.
+"""Measures of salient object detection, between the soft mask and the true mask of an image.
 
 MAE, F-measure (Achanta et al., CVPR 2009), S-measure (Fan et al., ICCV 2017), E-measure (Fan et al., IJCAI 2018) and
-weighted F-measure (Margolin et al., CVPR 2014). All come from one pass over an image, see `saliency_of`; `Saliency`
-takes their means over a data set. A soft mask is first scaled to its own minimum and maximum.
+weighted F-measure (Margolin et al., CVPR 2014). `saliency_of` computes them for an image; `Saliency` averages them over
+a data set. Each soft mask is first scaled to 0..1 by its minimum and maximum.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ SoftMask = npt.NDArray[np.float32]
 Curve = npt.NDArray[np.float64]
 
 BETA2: Final = 0.3
-"""Weight of precision in F (Achanta et al., section 4); that of the weighted F is 1."""
+"""Weight beta² of precision in F (Achanta et al., section 4); 1 in the weighted F."""
 LEVELS: Final = 256
-"""Thresholds: a pixel belongs to the object at threshold t if the whole part of 255 times its value is at least t."""
+"""Number of thresholds t: a pixel is predicted as object if floor(255 * value) >= t."""
 
 SALIENCY_MEASURES: Final = ("MAE", "maxF", "meanF", "adaptiveF", "S", "maxE", "meanE", "adaptiveE", "weightedF")
-"""What `Saliency` reports. MAE is better the lower it is, all others the higher."""
+"""The reported measures. Lower is better for MAE, higher for all others."""
 
 _EPSILON: Final = float(np.spacing(1.0))
 _ROUNDING: Final = 1e-4
-"""Of a level: k / 255 in float32, times 255, may be just below k."""
+"""Added to levels, since k / 255 * 255 in float32 may be slightly below k."""
 _RADIUS: Final = 3
 _SIGMA: Final = 5.0
-"""Gaussian of the weighted F: 7 x 7 pixels, this deviation (Margolin et al.)."""
+"""Gaussian of the weighted F: 7 x 7 pixels with this standard deviation (Margolin et al.)."""
 _HALVED_AT: Final = 5.0
-"""Pixels from the object at which half of the extra weight of an error is reached: 2 - exp(ln 0.5 / 5 · d)."""
+"""Distance in pixels at which the extra weight of an error, 1 - exp(ln 0.5 / 5 · d), is half its maximum."""
 _FAR: Final = 120
-"""Pixels from the object at which that weight is 2 in float32: 2 - 2^-24."""
+"""Distance in pixels from which on the weight is 2 in float32: 2 - 2^-24."""
 
 
 @dataclass(frozen=True)
 class ImageSaliency:
-    """The measures of one image, each in 0..1.
+    """The measures of an image, each in 0..1.
 
     Attributes:
         mae: mean absolute error.
         f: F-measure at each of the thresholds 0..255, float64 [256].
-        adaptive_f: F-measure at twice the mean of the soft mask, or 1 where that is more.
+        adaptive_f: F-measure at the adaptive threshold: twice the mean of the soft mask, at most 1.
         s: S-measure.
         e: E-measure at each threshold, float64 [256].
         adaptive_e: E-measure at the adaptive threshold.
@@ -62,16 +62,15 @@ class ImageSaliency:
 
     @property
     def measures(self) -> dict[str, float]:
-        """Each of `SALIENCY_MEASURES` of this image; ``max`` is over its own thresholds."""
+        """`SALIENCY_MEASURES` of the image; ``max`` is taken over its thresholds."""
         means = np.array([self.mae, self.adaptive_f, self.s, self.adaptive_e, self.weighted_f])
         return _named(means, self.f, self.e)
 
 
 class Saliency:
-    """Means over the images of a data set, one image at a time.
+    """Means over the images of a data set.
 
-    Curves are averaged over the images before their highest value is taken, so that ``maxF`` and ``maxE`` each belong
-    to one threshold for the whole data set.
+    Curves are averaged before their maximum is taken: ``maxF`` and ``maxE`` use one threshold for the whole data set.
     """
 
     def __init__(self) -> None:
@@ -80,17 +79,13 @@ class Saliency:
         self._curves = np.zeros((2, LEVELS))
 
     def add(self, image: ImageSaliency) -> None:
-        """Count one image."""
+        """Add an image."""
         self._images += 1
         self._values += (image.mae, image.adaptive_f, image.s, image.adaptive_e, image.weighted_f)
         self._curves += (image.f, image.e)
 
     def result(self) -> dict[str, float]:
-        """Each of `SALIENCY_MEASURES` over all images so far.
-
-        Raises:
-            ValueError: there are none.
-        """
+        """`SALIENCY_MEASURES` over all images so far; ValueError if there are none."""
         if not self._images:
             raise ValueError("no image was scored")
         f, e = self._curves / self._images
@@ -105,17 +100,17 @@ def _named(values: npt.NDArray[np.float64], f: Curve, e: Curve) -> dict[str, flo
 
 
 def saliency_of(truth: npt.NDArray[Any], prediction: npt.NDArray[Any]) -> ImageSaliency:
-    """All measures of one image.
+    """Compute all measures of an image.
 
-    Where the truth is empty, F and weighted F are 0, and S and E are high where the prediction is low.
+    If the truth is empty, F and weighted F are 0, and S and E are higher the lower the prediction is.
 
     Args:
         truth: [H, W]; nonzero is the object.
-        prediction: soft mask [H, W], uint8 or float, of any range: it is scaled to its minimum and maximum. One whose
-            values are all equal is not scaled: uint8 then counts as 255ths, floats are cut to 0..1.
+        prediction: soft mask [H, W], uint8 or float of any range; it is scaled to 0..1 by its minimum and maximum. A
+            constant prediction is not scaled: uint8 is divided by 255, float is clipped to 0..1.
 
     Raises:
-        ValueError: not [H, W] of one size, or the prediction holds NaN or infinity.
+        ValueError: not [H, W] of one size, or the prediction contains NaN or infinity.
     """
     if truth.shape != prediction.shape or truth.ndim != 2 or not truth.size:
         raise ValueError(f"truth and prediction must be [H, W] of one size, not {truth.shape} and {prediction.shape}")
@@ -133,7 +128,7 @@ def saliency_of(truth: npt.NDArray[Any], prediction: npt.NDArray[Any]) -> ImageS
 
 
 def _scaled(prediction: npt.NDArray[Any]) -> SoftMask:
-    """The prediction from 0 to 1."""
+    """The prediction, scaled to 0..1."""
     low, high = float(prediction.min()), float(prediction.max())
     if not np.isfinite(high - low):
         raise ValueError("the prediction holds NaN, infinity or values too large to scale")
@@ -146,13 +141,13 @@ def _scaled(prediction: npt.NDArray[Any]) -> SoftMask:
 
 @dataclass(frozen=True)
 class _Cells:
-    """Pixels of the confusion matrix at some thresholds.
+    """Entries of the confusion matrix at some thresholds.
 
     Attributes:
-        hits: object pixels that are predicted, float64 [thresholds].
-        predicted: all that are predicted, float64 [thresholds].
-        object_pixels: of the truth.
-        pixels: of the image.
+        hits: number of true positives, float64 [thresholds].
+        predicted: number of predicted pixels, float64 [thresholds].
+        object_pixels: number of object pixels of the truth.
+        pixels: number of pixels of the image.
     """
 
     hits: Curve
@@ -162,7 +157,7 @@ class _Cells:
 
     @classmethod
     def at_levels(cls, truth: Mask, soft: SoftMask) -> _Cells:
-        """From the histograms of the object and of the rest."""
+        """At `LEVELS` thresholds, from the histograms of the object and of the background."""
         keys = (soft * 255 + _ROUNDING).astype(np.int16)
         keys += np.multiply(truth, LEVELS, dtype=np.int16)
         rest, hits = np.bincount(keys.ravel(), minlength=2 * LEVELS).reshape(2, LEVELS)
@@ -171,23 +166,23 @@ class _Cells:
 
     @classmethod
     def adaptive(cls, truth: Mask, soft: SoftMask) -> _Cells:
-        """At twice the mean, at most 1."""
+        """At the adaptive threshold: twice the mean, at most 1."""
         predicted = soft >= min(2 * float(soft.mean(dtype=np.float64)), 1.0)
         hits, count = np.count_nonzero(predicted & truth), np.count_nonzero(predicted)
         return cls(np.array([hits], float), np.array([count], float), int(np.count_nonzero(truth)), truth.size)
 
     def f_measure(self) -> Curve:
-        """F with `BETA2`; 0 where nothing is hit."""
+        """F with `BETA2`; 0 without true positives."""
         precision = self.hits / np.maximum(self.predicted, 1)
         recall = self.hits / max(self.object_pixels, 1)
         both = BETA2 * precision + recall
         return np.divide((1 + BETA2) * precision * recall, both, out=np.zeros_like(both), where=both > 0)
 
     def e_measure(self) -> Curve:
-        """Enhanced alignment, summed over the pixels and divided by their number less one.
+        """Enhanced alignment, summed over the pixels and divided by their number minus one.
 
-        All pixels of a cell have the same alignment. Where the truth is all background or all object, the sum is that
-        of the pixels which agree with it.
+        All pixels of a cell of the confusion matrix have the same alignment. If the truth is all background or all
+        object, the sum is the number of pixels that agree with it.
         """
         pixels, others = self.pixels, max(self.pixels - 1, 1)
         if self.object_pixels in (0, pixels):
@@ -205,7 +200,7 @@ class _Cells:
 
 
 def _s_measure(truth: Mask, soft: SoftMask) -> float:
-    """Half the likeness of objects, half that of regions."""
+    """S-measure: mean of the object-aware and the region-aware similarity."""
     share = float(truth.mean())
     if share in (0.0, 1.0):
         mean = float(soft.mean(dtype=np.float64))
@@ -215,7 +210,7 @@ def _s_measure(truth: Mask, soft: SoftMask) -> float:
 
 
 def _evenness(values: SoftMask) -> float:
-    """Likeness of values to an even 1, from their mean and standard deviation."""
+    """Object-aware similarity: 1 if all values are 1; from their mean and standard deviation."""
     mean = float(values.mean())
     squares = float(((values - values.dtype.type(mean)) ** 2).sum())
     deviation = float(np.sqrt(squares / max(len(values) - 1, 1)))
@@ -223,7 +218,7 @@ def _evenness(values: SoftMask) -> float:
 
 
 def _regions(truth: Mask, soft: SoftMask) -> float:
-    """Structural similarity of the four parts into which the centroid splits the image, weighted by their pixels."""
+    """Region-aware similarity: SSIM of the four quadrants around the centroid, weighted by their pixels."""
     row, column = _centre(truth)
     parts = [np.s_[rows, columns] for rows in _halves(row) for columns in _halves(column)]
     return sum(
@@ -236,14 +231,14 @@ def _halves(at: int) -> tuple[slice, slice]:
 
 
 def _centre(truth: Mask) -> tuple[int, int]:
-    """Row and column at which the object's centroid, halves rounded up, splits the image; both parts hold it."""
+    """Row and column at which the image is split: the object's centroid, rounded (halves up), plus 1."""
     counts = (truth.sum(axis=1, dtype=np.int64), truth.sum(axis=0, dtype=np.int64))
     row, column = (int(np.arange(len(n)) @ n / n.sum() + 0.5) + 1 for n in counts)
     return row, column
 
 
 def _ssim(truth: Mask, soft: SoftMask) -> float:
-    """Structural similarity without constants; of an even truth it is 1 if the soft mask is even, too, else 0."""
+    """SSIM without constants; for a constant truth 1 if the soft mask is constant as well, else 0."""
     pixels, area = truth.size, int(np.count_nonzero(truth))
     if area in (0, pixels):
         return float(soft.min() == soft.max())
@@ -254,12 +249,12 @@ def _ssim(truth: Mask, soft: SoftMask) -> float:
 
 
 def _sum(values: SoftMask) -> float:
-    """Sum of [H, W], rows in float32 and their sums in float64."""
+    """Sum of [H, W]; rows are summed in float32, their sums in float64."""
     return float(values.sum(axis=1).sum(dtype=np.float64))
 
 
 def _weighted_f(truth: Mask, soft: SoftMask) -> float:
-    """F with errors that neighbouring object pixels may share, and that weigh more far from the object."""
+    """Weighted F: errors are smoothed over object pixels, and weigh more with their distance from the object."""
     count = int(np.count_nonzero(truth))
     if not count:
         return 0.0
@@ -276,7 +271,7 @@ Box = tuple[slice, slice]
 
 
 def _around(truth: Mask, margin: int) -> Box:
-    """The object's box, grown on all sides as far as the image goes."""
+    """The object's bounding box, enlarged by a margin within the image."""
     rows, columns = (np.flatnonzero(truth.any(axis=axis)) for axis in (1, 0))
     return (
         slice(max(int(rows[0]) - margin, 0), int(rows[-1]) + margin + 1),
@@ -285,11 +280,8 @@ def _around(truth: Mask, margin: int) -> Box:
 
 
 def _nearest_object_pixels(truth: Mask) -> tuple[Indices, Indices]:
-    """Row and column of each pixel's nearest object pixel, int32 [2, H, W], and its squared distance, int32 [H, W].
-
-    Of several that are equally near it is the one that SciPy takes.
-    """
-    from scipy.ndimage import distance_transform_edt  # Half of the time of all measures.
+    """Row and column of each pixel's nearest object pixel, int32 [2, H, W], and its squared distance, int32 [H, W]."""
+    from scipy.ndimage import distance_transform_edt  # Takes half of the time of all measures.
 
     nearest = distance_transform_edt(~truth, return_distances=False, return_indices=True)
     down = nearest[0] - np.arange(truth.shape[0], dtype=np.int32)[:, None]
@@ -301,12 +293,12 @@ def _nearest_object_pixels(truth: Mask) -> tuple[Indices, Indices]:
 
 
 def _false(outside: SoftMask, near: Box, distance2: Indices) -> float:
-    """Weighted sum of what is predicted outside the object.
+    """Weighted sum of the prediction outside the object.
 
     Args:
-        outside: soft mask with 0 on the object, [H, W].
-        near: the part of the image outside which all weights are 2.
-        distance2: squared distance to the object in that part.
+        outside: soft mask [H, W] with 0 on the object.
+        near: box of the image outside which all weights are 2.
+        distance2: squared distance to the object in that box.
     """
     decay = np.sqrt(distance2, dtype=np.float32)
     decay *= np.float32(-1 / _HALVED_AT)
@@ -316,13 +308,13 @@ def _false(outside: SoftMask, near: Box, distance2: Indices) -> float:
 
 
 def _missed(truth: Mask, soft: SoftMask, nearest: Indices, distance2: Indices) -> float:
-    """Sum over the object of the error there or, where that is less, of the smoothed one.
+    """Sum over the object of the error or the smoothed error, whichever is less.
 
-    To smooth, errors outside the object are those of the nearest object pixel; outside the image they are 0.
+    For smoothing, a pixel outside the object has the error of its nearest object pixel, and 0 outside the image.
     """
     error = 1 - soft
     errors = np.pad(error, _RADIUS)
-    # Only pixels that the Gaussian reaches from the object need another one's error.
+    # Needed only for pixels within the Gaussian's reach of the object.
     y, x = np.nonzero((distance2 - 1).view(np.uint32) < 2 * _RADIUS**2)
     errors[y + _RADIUS, x + _RADIUS] = error[nearest[0, y, x], nearest[1, y, x]]
     rows, columns = box = _around(truth, 0)
@@ -334,7 +326,7 @@ def _missed(truth: Mask, soft: SoftMask, nearest: Indices, distance2: Indices) -
 
 
 def _smoothed(values: SoftMask, axis: Literal[0, 1]) -> SoftMask:
-    """Gaussian along an axis, which loses `_RADIUS` values at both ends."""
+    """Gaussian smoothing along an axis, which becomes shorter by `_RADIUS` at both ends."""
     weights = [exp(-(step**2) / (2 * _SIGMA**2)) for step in range(_RADIUS + 1)]
     scale = 1 / (2 * sum(weights) - weights[0])
     length = values.shape[axis] - 2 * _RADIUS

@@ -1,33 +1,31 @@
-"""What an evaluation found, as numbers, JSON and CSV."""
+"""The scores of an evaluation, as numbers, JSON and CSV."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from io import StringIO
 from pathlib import Path
 from typing import Any, Final
 
-from vos_shared.atomic import write_json, write_text
+from vos_shared.atomic import write_csv, write_json
 from vos_shared.metrics.davis import FrameScores
 from vos_shared.metrics.statistics import statistics_of
 
 MEASURES: Final = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
 REGION_MEASURES: Final = MEASURES[1:4]
-"""All that there is where the protocol has no F."""
+"""The measures of protocols without F."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One object, or where there is one foreground, one sequence.
+    """Scores of an object, or of the foreground of a sequence.
 
     Attributes:
-        sequence: its name.
-        object_id: in the truth; None for the foreground of the sequence.
+        sequence: name of the sequence.
+        object_id: id in the truth; None for the foreground.
         frame_names: names of the scored frames.
-        frames: J of these frames, and F unless the protocol has none.
+        frames: J of these frames, and F if the protocol has it.
     """
 
     sequence: str
@@ -42,7 +40,7 @@ class Item:
 
     @cached_property
     def measures(self) -> dict[str, float]:
-        """Each of `MEASURES` over the frames, or of `REGION_MEASURES`."""
+        """`MEASURES` over the frames, or `REGION_MEASURES` if the protocol has no F."""
         region = statistics_of(self.frames.region)
         if not self.frames.contour:
             return dict(zip(REGION_MEASURES, region, strict=True))
@@ -53,11 +51,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Scores:
-    """Of a whole evaluation.
+    """The result of an evaluation.
 
     Attributes:
         dataset: name of the protocol, one of `vos_shared.evaluation.PROTOCOLS`.
-        items: what was scored, by name, in the order of the data set; at least one.
+        items: scored objects or sequences by name, in the order of the data set; at least one.
     """
 
     dataset: str
@@ -70,24 +68,24 @@ class Scores:
 
     @cached_property
     def summary(self) -> dict[str, float]:
-        """Mean over all items of each of `MEASURES`, or of `REGION_MEASURES`."""
+        """Mean of each measure over all items."""
         rows = [item.measures for item in self.items.values()]
         return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
 
     @property
     def frame_mean(self) -> float:
-        """Mean J of all scored frames alike, long sequences counting more than short ones."""
+        """Mean J over all scored frames, in which long sequences count more than short ones."""
         values = [value for item in self.items.values() for value in item.frames.region]
         return sum(values) / len(values)
 
     @property
     def objects(self) -> dict[str, dict[str, float]]:
-        """J and F mean of each object, ``{"blackswan_1": {"J": .., "F": ..}}``; empty where there is one foreground."""
+        """Mean J and F of each object, ``{"blackswan_1": {"J": .., "F": ..}}``; empty for a foreground protocol."""
         return self._means(of_objects=True)
 
     @property
     def sequences(self) -> dict[str, dict[str, float]]:
-        """J and F mean of each sequence's foreground, ``{"blackswan": {"J": .., "F": ..}}``; else empty."""
+        """Mean J and F of each foreground, ``{"blackswan": {"J": .., "F": ..}}``; empty for an object protocol."""
         return self._means(of_objects=False)
 
     @property
@@ -120,13 +118,6 @@ class Scores:
         write_json(Path(path), self.to_json())
 
     def write_csv(self, path: str | Path) -> None:
-        """Write a table of the measures, atomically: a row for the mean, named ``all``, then one for each item.
-
-        Creates missing folders.
-        """
-        text = StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(["name", *self.summary])
-        table.writerow(["all", *self.summary.values()])
-        table.writerows([name, *item.measures.values()] for name, item in self.items.items())
-        write_text(Path(path), text.getvalue())
+        """Write a row ``all`` with the means, then one for each item; creates missing folders."""
+        rows = ([name, *item.measures.values()] for name, item in self.items.items())
+        write_csv(Path(path), [["name", *self.summary], ["all", *self.summary.values()], *rows])

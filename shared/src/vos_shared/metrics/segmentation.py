@@ -1,7 +1,6 @@
-"""IoU of classes over a whole set: mIoU of PASCAL VOC, and the set-wise IoU of the evaluator released with AMD.
+"""IoU of classes over a set: mIoU of PASCAL VOC, and the set-wise IoU of the evaluator released with AMD.
 
-Intersections and unions are summed over all pixels of all images before they are divided, so neither is J, which is the
-mean of each frame's own IoU.
+Intersections and unions are summed over all images before division, unlike J, which is the mean IoU of the frames.
 """
 
 from __future__ import annotations
@@ -14,28 +13,28 @@ import numpy.typing as npt
 from vos_shared.masks import VOID
 
 FOREGROUND_ABOVE: Final = 0.5
-"""The AMD evaluator takes soft masks above this as foreground; at exactly 0.5 they are background."""
+"""In the AMD evaluator, soft masks above this value are foreground; 0.5 itself is background."""
 
 
 class ConfusionMatrix:
-    """Pixels by true and predicted class, summed over the images of a set.
+    """Numbers of pixels by true and predicted class, summed over the images of a set.
 
     Attributes:
-        counts: int64 [classes, classes + 1], rows are the truth; the last column is what is predicted as void.
+        counts: int64 [classes, classes + 1]; rows are true classes, columns predicted ones; the last column is void.
     """
 
     def __init__(self, classes: int) -> None:
         self.counts = np.zeros((classes, classes + 1), np.int64)
 
     def add(self, truth: npt.NDArray[Any], prediction: npt.NDArray[Any]) -> None:
-        """Count one image; void (255) pixels of the truth do not count, those of the prediction are wrong.
+        """Count an image; void (255) pixels of the truth are ignored, those of the prediction are errors.
 
         Args:
             truth: class ids, uint8 [H, W].
             prediction: class ids, uint8 [H, W].
 
         Raises:
-            ValueError: not of one size, or an id that is no class.
+            ValueError: the masks differ in size, or an id is not a class.
         """
         if truth.shape != prediction.shape:
             raise ValueError(f"truth is {truth.shape}, prediction {prediction.shape}")
@@ -49,42 +48,37 @@ class ConfusionMatrix:
         self.counts += found.reshape(self.counts.shape)
 
     def iou(self) -> npt.NDArray[np.float64]:
-        """Of each class, float64 [classes]; NaN where neither truth nor prediction holds it."""
+        """IoU of each class, float64 [classes]; NaN for a class in neither truth nor prediction."""
         hits = np.diagonal(self.counts)
         union = self.counts.sum(axis=1) + self.counts[:, :-1].sum(axis=0) - hits
         return _ratio(hits, union)
 
     def accuracy(self) -> npt.NDArray[np.float64]:
-        """Share of each class's pixels that are predicted so, float64 [classes]; NaN where the truth never holds it."""
+        """Share of correct pixels of each class, float64 [classes]; NaN for a class that is not in the truth."""
         hits, pixels = np.diagonal(self.counts), self.counts.sum(axis=1)
         return _ratio(hits, pixels)
 
     def pixel_accuracy(self) -> float:
-        """Share of all pixels that are right; NaN without any."""
+        """Share of correct pixels; NaN without pixels."""
         pixels = int(self.counts.sum())
         return float(np.trace(self.counts) / pixels) if pixels else float("nan")
 
 
 def _ratio(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Quotients, NaN where the divisor is 0."""
+    """Quotients; NaN where the divisor is 0."""
     ratio = np.full(len(part), np.nan)
     np.divide(part, whole, out=ratio, where=whole > 0)
     return ratio
 
 
 def mean_known(values: npt.NDArray[np.float64]) -> float:
-    """Mean of what is not NaN; NaN if all are."""
+    """Mean of the values that are not NaN; NaN if there are none."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")
 
 
 def resized_soft_mask(soft: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """A soft mask at another size [H, W], bilinear, the corners' pixels on each other (align_corners).
-
-    Args:
-        soft: float [h, w].
-        size: height and width.
-    """
+    """Resize a soft mask, float [h, w], to [H, W], bilinear with aligned corners."""
     soft = np.asarray(soft, np.float32)
     for axis, length in enumerate(size):
         if soft.shape[axis] != length:
@@ -93,7 +87,7 @@ def resized_soft_mask(soft: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDAr
 
 
 def _interpolated(values: npt.NDArray[np.float32], axis: int, length: int) -> npt.NDArray[np.float32]:
-    """Linear interpolation at `length` places from the first to the last value of an axis."""
+    """Linear interpolation of an axis at `length` positions from its first to its last value."""
     last = values.shape[axis] - 1
     places = np.linspace(0, last, length) if length > 1 else np.zeros(1)
     low = np.minimum(places.astype(np.intp), max(last - 1, 0))

@@ -1,4 +1,4 @@
-"""What DAVIS reports of a measure over the frames of a sequence: mean, recall and decay."""
+"""Mean, recall and decay of a measure over the frames of a sequence, as reported by DAVIS."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ DECAY_BINS = 4
 
 
 class Statistics(NamedTuple):
-    """Of one measure over one sequence.
+    """Statistics of a measure over a sequence.
 
     Attributes:
-        mean: over its frames.
+        mean: mean over the frames.
         recall: share of frames above 0.5.
-        decay: mean of the first quarter minus mean of the last; positive where a method loses the object.
+        decay: mean of the first quarter minus mean of the last; positive if a method loses the object.
     """
 
     mean: float
@@ -28,8 +28,8 @@ class Statistics(NamedTuple):
 def statistics_of(values: Sequence[float]) -> Statistics:
     """Mean, recall and decay of the values of consecutive frames.
 
-    The quarters of decay end at the frames nearest to four equal parts of 1..n, halves rounded up; neighbouring
-    quarters share a frame, as in DAVIS.
+    As in DAVIS, the quarters end at the frames nearest to four equal parts of 1..n (halves rounded up), and adjacent
+    quarters share a frame.
 
     Raises:
         ValueError: there are no values.

@@ -1,4 +1,4 @@
-"""Mean IU of YouTube-Objects: J of one foreground, no F; predictions may be of another size than the labels."""
+"""Mean IU of YouTube-Objects: J of one foreground, without F, for predictions of any size."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from vos_shared.metrics.region import region_similarity
 
 
 class MeanIU:
-    """Intersection over union of whatever has an id; 1 in a frame where nothing has one in either mask."""
+    """Intersection over union of all ids together; 1 for a frame in which both masks are empty."""
 
     def __init__(self) -> None:
         self._scores = FrameScores()
 
     def add(self, truth: ObjectMask, prediction: ObjectMask) -> None:
-        """Score one frame; both masks uint8 [H, W]."""
+        """Score a frame; both masks are uint8 [H, W]."""
         self._scores.region.append(region_similarity(truth, prediction))
 
     def result(self) -> dict[int | None, FrameScores]:
@@ -28,7 +28,7 @@ class MeanIU:
 
 
 def resized(mask: ObjectMask, size: Sequence[int]) -> ObjectMask:
-    """A mask, uint8 [h, w], at another size [H, W], each pixel that of the nearest one (as Pillow has it)."""
+    """Resize a mask, uint8 [h, w], to [H, W] by Pillow's nearest-neighbour interpolation."""
     height, width = size
     if mask.shape == (height, width):
         return mask
