@@ -16,7 +16,7 @@ import pytest
 from vos_shared import results
 from vos_shared.errors import BadMask, BadResults
 from vos_shared.masks import read_mask, write_mask
-from vos_shared.results import ResultsTree, SequenceWriter, fingerprint, missing_frames
+from vos_shared.results import ResultsTree, SequenceWriter, fingerprint, require_masks
 
 FRAMES = ("00000", "00001", "00002")
 
@@ -294,16 +294,15 @@ def test_a_damaged_record_counts_as_none(tmp_path: Path) -> None:
     assert value_of(tree) == 2
 
 
-def test_missing_frames_lists_all(tmp_path: Path) -> None:
+def test_all_missing_masks_are_listed(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "00001.png").touch()
     wanted = {"cat": FRAMES, "dog": ["00000"]}
-    assert missing_frames(tmp_path, wanted) == {"cat": ["00000", "00002"], "dog": ["00000"]}
-    assert missing_frames(tmp_path, {"cat": ["00001"]}, check=True) == {}
+    require_masks(tmp_path, {"cat": ["00001"]})
     with pytest.raises(BadResults, match=r"lacks 3 masks: cat: 00000, 00002; dog: 00000"):
-        missing_frames(tmp_path, wanted, check=True)
+        require_masks(tmp_path, wanted)
     with pytest.raises(BadResults, match="no such results folder"):
-        missing_frames(tmp_path / "nowhere", wanted)
+        require_masks(tmp_path / "nowhere", wanted)
 
 
 def test_fingerprint_ignores_the_order_of_keys_only() -> None:

@@ -26,7 +26,7 @@ from vos_shared.datasets import VideoSequence
 from vos_shared.errors import BadResults, UserError
 from vos_shared.folders import mask_files
 from vos_shared.masks import describe_size, read_mask
-from vos_shared.results import missing_frames
+from vos_shared.results import require_masks
 from vos_shared.terminal import escaped
 
 
@@ -75,7 +75,7 @@ def _make_folders(output: Path) -> None:
 def _check_complete(folders: dict[str, Path], inputs: Inputs) -> None:
     names = required_masks(inputs)
     for folder in folders.values():
-        missing_frames(folder, names, check=True)
+        require_masks(folder, names)
 
 
 def _nothing_to_do(stillborn: list[Row]) -> None:

@@ -1,4 +1,4 @@
-"""The ``vos`` command, and what all command lines share."""
+"""The ``vos`` command, and functions for all command lines."""
 
 from __future__ import annotations
 
@@ -22,44 +22,43 @@ if TYPE_CHECKING:
     from vos_shared.metrics.scores import Scores
     from vos_shared.set_evaluation import SetScores
 
-# Commands import what they need when they run: --help is instant, and scoring never loads torch.
+# Commands import modules when they run, so that --help is instant and scoring does not load torch.
 
 
 STOPPED: Final = 130
-"""Exit code of what was asked to stop before its end."""
+"""Exit code of a command that was stopped before its end."""
 
 
 def run_cli(command: Callable[[], object], *, prog: str | None = None) -> int:
-    """Run a command line; what the user can mend becomes one line instead of a traceback.
+    """Run a command line; prints an error that the user can mend as one line instead of a traceback.
 
-    That is each `UserError`, and a file or folder that the system refuses to read or write.
+    These are `UserError`, refusals of the system to read or write a file, and lack of memory.
 
     Args:
         command: parses ``sys.argv`` and does the work.
         prog: name of the program; by default that of the script.
 
     Returns:
-        The exit code: 0, 2 after such an error, 130 after Ctrl-C, 141 if nobody reads the output, or what the
-        command returns if that is an int.
+        The exit code: an int that the command returns, otherwise 0; 2 after such an error, 130 after Ctrl-C, 141 if the
+        output is a pipe that was closed.
     """
     prog = prog or Path(sys.argv[0]).name
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # A terminal or file whose encoding lacks "−" or "é" must not end a run.
+        if isinstance(stream, TextIOWrapper):  # For encodings without "−" or "é".
             stream.reconfigure(errors="backslashreplace")
     try:
         result = command()
         if sys.stdout is not None:
-            sys.stdout.flush()  # Python would do it where no error can be caught.
+            sys.stdout.flush()  # At exit no error could be caught.
     except UserError as error:
-        print(
-            f"{prog}: {escaped(str(error).removeprefix(f'{prog}: '))}", file=sys.stderr
-        )  # Many messages name their method.
+        message = str(error).removeprefix(f"{prog}: ")  # Many messages begin with the name of their method.
+        print(f"{prog}: {escaped(message)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{prog}: stopped; what is finished stays", file=sys.stderr)
         return STOPPED
-    except BrokenPipeError:  # As in `vos doctor demo | head -1`; not an error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end.
+    except BrokenPipeError:  # As in `vos doctor demo | head -1`, which is no error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again at exit.
         return 141
     except OSError as error:
         if (refusal := _refusal(error)) is None:
@@ -78,7 +77,7 @@ class Command(Protocol):
     """A command of a console script: a dataclass whose fields are its options."""
 
     def run(self) -> int | None:
-        """Do the work; an int is the exit code."""
+        """Do the work; returns the exit code, or None for 0."""
         ...
 
 
@@ -86,21 +85,21 @@ def run_commands(prog: str, description: str, commands: Mapping[str, Callable[..
     """Run a console script with several commands; does not return.
 
     Args:
-        prog: its name.
-        description: for ``--help``.
-        commands: the dataclass of each `Command`, or what makes one, by name.
+        prog: name of the script.
+        description: description for ``--help``.
+        commands: dataclasses of `Command`, or functions that return one, by name.
     """
 
     def command() -> int | None:
         chosen: Command = tyro.extras.subcommand_cli_from_dict(dict(commands), prog=prog, description=description)
-        with commands_escaped():  # Not before: help may be coloured.
+        with commands_escaped():  # Help may be coloured.
             return chosen.run()
 
     sys.exit(run_cli(command, prog=prog))
 
 
 def _is_want_of_memory(error: MemoryError | RuntimeError) -> bool:
-    """Also in PyTorch's words, for GPUs and for the CPU."""
+    """Whether memory ran out, in Python or in PyTorch, on the CPU or a GPU."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
@@ -110,17 +109,17 @@ def _is_want_of_memory(error: MemoryError | RuntimeError) -> bool:
 
 def _refusal(error: OSError) -> str | None:
     """One line about a file error; None if the error is not about a file."""
-    file = error.filename2 or error.filename  # The first of two is a temporary one that should have been renamed.
+    file = error.filename2 or error.filename  # Of two, the first is a temporary file.
     if file is not None:
         return f"{file}: {error.strerror}"
-    return error.strerror if error.errno in {errno.ENOSPC, errno.EDQUOT} else None  # Writing does not name the file.
+    return error.strerror if error.errno in {errno.ENOSPC, errno.EDQUOT} else None  # A write does not name its file.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Score results as the benchmarks do, in percent.
+    """Score results by the protocols of the benchmarks, in percent.
 
-    Videos: J, F, their mean, recall and decay; J alone on youtube-objects (there called IU), segtrack-v2 and fbms59.
+    Videos: J, F, their mean, recall and decay; only J for youtube-objects (called IU there), segtrack-v2 and fbms59.
     Images: MAE, F, S, E and weighted F for saliency; mean IoU of classes for voc2012; P and J for object-discovery;
     CorLoc for youtube-objects-boxes.
     """
@@ -137,33 +136,34 @@ class Evaluate:
         "object-discovery",
         "youtube-objects-boxes",
     ] = "davis2017"
-    """Protocol: one foreground; each object; up to 20 proposals that are assigned to objects; one foreground in every
-    labelled frame but the first; in every labelled frame (two data sets); and those of images."""
+    """Protocol. davis2016: one foreground; davis2017: each object; davis2017-unsupervised: up to 20 proposals, assigned
+    to objects; youtube-objects: one foreground, without the first labelled frame; segtrack-v2, fbms59: one foreground
+    in every labelled frame; the others are for images."""
     root: Path
-    """The data set's folder; DAVIS: the one with JPEGImages in it."""
+    """Folder of the data set; for DAVIS the one that contains JPEGImages."""
     split: str | None = None
-    """Name or path of the list of sequences or images; by default val, of FBMS-59 Testset, of others all."""
+    """Name or path of a list of sequences or images; by default val, for FBMS-59 Testset, otherwise all."""
     sequences: tuple[str, ...] = ()
-    """Of the split, only these."""
+    """Score only these sequences of the split."""
     resolution: str | None = None
-    """Of DAVIS: folder below JPEGImages; by default 480p, or the only one."""
+    """For DAVIS: folder below JPEGImages; by default 480p, or the only one."""
     results: Path
-    """Folder with <sequence>/<frame>.png to be scored. Of images also <image>.png, and soft masks: grey PNG, npy, npz,
-    or the folder of segment --soft-masks."""
+    """Results folder with <sequence>/<frame>.png; for images also <image>.png, and soft masks: grey PNG, npy, npz, or
+    the folder of segment --soft-masks."""
     set_wise: bool = False
-    """Of any data set with masks: IoU of background and foreground summed over all frames, as the evaluator released
-    with AMD has it, in place of the data set's own measures."""
+    """For any data set with masks: IoU of background and foreground, summed over all frames, as in the evaluator
+    released with AMD, instead of the measures of the data set."""
     threshold: float = 0.5
-    """Of soft masks, for object-discovery and youtube-objects-boxes."""
+    """Threshold on soft masks, for object-discovery and youtube-objects-boxes."""
     json: Path | None = None
-    """Write everything, also frame by frame, to this file."""
+    """Write all scores, including those of each frame, to this file."""
     csv: Path | None = None
     """Write a row for each object (or sequence, class, image) to this file."""
     workers: int = 1
-    """Processes."""
+    """Number of processes."""
 
     def run(self) -> None:
-        """Score, print the table, write the files."""
+        """Score, print a table, write the files."""
         from vos_shared.atomic import require_json
 
         require_json(self.json)
@@ -196,7 +196,7 @@ class Evaluate:
             return set_scores, set_scores.table()
         scores = evaluate(self.dataset, sequences, self.results, workers=self.workers)
         table = score_table(scores)
-        if self.dataset in (SEGTRACK, FBMS):  # Papers report one or the other mean.
+        if self.dataset in (SEGTRACK, FBMS):  # Papers report either mean.
             table += f"\nmean J of all frames alike: {100 * scores.frame_mean:.1f}"
         return scores, table
 
@@ -212,23 +212,23 @@ class Evaluate:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoData:
-    """Write the synthetic clips with exact object ids, as a DAVIS folder."""
+    """Write synthetic clips with exact object ids as a DAVIS folder."""
 
     output: Annotated[Path, tyro.conf.Positional]
-    """Folder to write; it must be new or empty."""
+    """Folder to write; it must not exist or be empty."""
     clips: int = 3
-    """How many sequences."""
+    """Number of sequences."""
     frames: int = 24
-    """Frames of each."""
+    """Number of frames in each."""
     size: tuple[int, int] = (240, 432)
     """Height and width."""
     objects: int = 3
-    """At most so many objects in a clip."""
+    """Number of objects in each."""
     seed: int = 0
-    """The same seed gives the same clips."""
+    """Seed; equal seeds give equal clips."""
 
     def run(self) -> None:
-        """Write the tree."""
+        """Write the clips."""
         from vos_shared.datasets.synthetic import write_new_davis_tree
 
         if self.seed < 0:
@@ -241,15 +241,15 @@ class DemoData:
 
 @dataclass(frozen=True, kw_only=True)
 class Overlay(InputArguments):
-    """Draw masks over their video: one MP4 for each sequence."""
+    """Draw masks over their videos: write an MP4 for each sequence."""
 
     masks: Path | None = None
-    """Results folder with <sequence>/<frame>.png, or for one video the folder of its masks; by default the data set's
-    own masks."""
+    """Results folder with <sequence>/<frame>.png, or for one video the folder of its masks; by default the masks of the
+    data set."""
     output: Path
-    """The MP4 file; for a data set the folder for <sequence>.mp4."""
+    """The MP4 file; for a data set, the folder for <sequence>.mp4."""
     fps: float | None = None
-    """Frames a second; by default frames are shown when they are in the video, those of a folder 24 a second."""
+    """Frames a second; by default as in the video, or 24 for a folder of frames."""
     alpha: float = 0.5
     """Opacity of the objects, 0 to 1."""
 
@@ -257,7 +257,7 @@ class Overlay(InputArguments):
         """Write the videos."""
         from vos_shared.overlay_video import draw_sequences
 
-        if self.fps is not None and not 0.001 <= self.fps <= 1e6:  # The writer's denominators end at 1001.
+        if self.fps is not None and not 0.001 <= self.fps <= 1e6:  # Rates are fractions with denominators up to 1001.
             raise UserError(f"--fps is {self.fps:g}; give 0.001 to 1,000,000 frames a second")
         if not 0 <= self.alpha <= 1:
             raise UserError(f"--alpha is {self.alpha:g}; give 0 to 1")
@@ -266,20 +266,20 @@ class Overlay(InputArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor:
-    """Say what a data set or results folder holds and what is wrong with it; exit code 1 if anything is."""
+    """Report what a data set or results folder contains and what is wrong with it; exit code 1 for problems."""
 
     folder: Annotated[Path, tyro.conf.Positional]
-    """Data set's folder, or results folder with <sequence>/<frame>.png."""
+    """Folder of a data set, or results folder with <sequence>/<frame>.png."""
     root: Path | None = None
-    """For a results folder: the data set's folder to compare it with."""
+    """For a results folder: folder of the data set to compare it with."""
     dataset: str | None = None
-    """How to read that data set, davis2017 by default. Without --root: read FOLDER as this data set, for example
-    saliency, segtrack-v2, fbms59 or voc2012; DAVIS, YouTube-VOS and YouTube-Objects are recognised without it."""
+    """Kind of the data set in --root; by default davis2017. Without --root: kind of FOLDER, for example saliency,
+    segtrack-v2, fbms59 or voc2012; DAVIS, YouTube-VOS and YouTube-Objects are recognised without it."""
     split: str | None = None
-    """Split or list of sequences of that data set; by default the one that is validated on."""
+    """Split or list of sequences of the data set; by default the validation split."""
 
     def run(self) -> int:
-        """Examine, print the report."""
+        """Examine the folder and print the report."""
         from vos_shared.datasets import load_dataset
         from vos_shared.doctor import examine, examine_dataset
 
@@ -294,23 +294,23 @@ class Doctor:
 
 @dataclass(frozen=True, kw_only=True)
 class Submit:
-    """Write the zip file that a benchmark's server takes, if all masks are right; or check one."""
+    """Check results and write the zip file for a benchmark's server, or check a zip file."""
 
     dataset: Literal["davis2016", "davis2017", "youtube-vos"]
     """The benchmark."""
     root: Path
-    """The data set's folder."""
+    """Folder of the data set."""
     split: str | None = None
-    """Split or list of sequences; by default val, of YouTube-VOS valid."""
+    """Split or list of sequences; by default val, for YouTube-VOS valid."""
     results: Path | None = None
-    """Folder with <sequence>/<frame>.png to be submitted."""
+    """Results folder with <sequence>/<frame>.png to submit."""
     output: Path | None = None
     """The zip file to write."""
     check: Path | None = None
-    """In place of the two: a zip file to check."""
+    """A zip file to check, instead of --results and --output."""
 
     def run(self) -> None:
-        """Check, write."""
+        """Check and write."""
         from vos_shared.submission import validate_submission, wanted_masks, write_submission
 
         if self.check is not None and self.results is None and self.output is None:

@@ -1,4 +1,4 @@
-"""What the contract tests run a method on, and how they measure what it holds."""
+"""Clips for the contract tests, and measuring the memory that a method holds."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from vos_shared.method import Frame, ObjectMask, Segmentation, Segmenter
 from vos_shared.video import Video
 
 SIZE: Final = (64, 80)
-"""Height and width of most clips here: small, and with several cells of any feature network."""
+"""Height and width of most clips: small, but several cells of any feature network."""
 
 Prompts = Mapping[int, ObjectMask]
-"""Masks by the number of the frame in which they are given."""
+"""Prompts by the index of their frame."""
 
 
 def clip(frames: int = 5, size: tuple[int, int] = SIZE, seed: int = 0, leaves: bool = False) -> tuple[Frame, Frame]:
     """Two textured squares, ids 1 and 2, that move over a textured background.
 
     Args:
-        frames: how many.
+        frames: number T of frames.
         size: height and width.
-        seed: of the textures.
-        leaves: object 1 goes out of sight half-way.
+        seed: seed of the textures.
+        leaves: whether object 1 disappears half-way.
 
     Returns:
         Frames uint8 [T, H, W, 3] and masks uint8 [T, H, W].
@@ -52,19 +52,19 @@ def clip(frames: int = 5, size: tuple[int, int] = SIZE, seed: int = 0, leaves: b
 def run(
     segmenter: Segmenter, frames: Sequence[Frame] | Frame, prompts: Prompts, *, soft_masks: bool = False
 ) -> list[Segmentation]:
-    """Segment a clip from a fresh start."""
+    """Segment a clip, after `reset` and `prepare`."""
     segmenter.reset()
     segmenter.prepare(Video.open(np.asarray(frames)))
     return [segmenter.step(frame, prompts.get(t), soft_masks=soft_masks) for t, frame in enumerate(frames)]
 
 
 class Segment(Protocol):
-    """How `run` is called."""
+    """Type of `run`."""
 
     def __call__(
         self, segmenter: Segmenter, frames: Frame, prompts: Prompts, *, soft_masks: bool = False
     ) -> list[Segmentation]:
-        """Segment a clip from a fresh start."""
+        """Segment a clip, after `reset` and `prepare`."""
 
 
 def masks_of(segmentations: Sequence[Segmentation]) -> npt.NDArray[np.uint8]:
@@ -74,7 +74,7 @@ def masks_of(segmentations: Sequence[Segmentation]) -> npt.NDArray[np.uint8]:
 
 @contextmanager
 def tracing() -> Iterator[None]:
-    """Count what Python and NumPy allocate inside the block."""
+    """Trace the allocations of Python and NumPy in the block."""
     tracemalloc.start()
     try:
         yield
@@ -83,7 +83,7 @@ def tracing() -> Iterator[None]:
 
 
 def held_bytes() -> int:
-    """Live memory of Python and NumPy since `tracing` began, and of all tensors."""
+    """Memory in bytes that Python and NumPy hold since `tracing` began, and that of all tensors."""
     gc.collect()
     storages: dict[int, int] = {storage.data_ptr(): storage.nbytes() for storage in _storages()}
     traced, _ = tracemalloc.get_traced_memory()

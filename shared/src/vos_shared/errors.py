@@ -1,12 +1,12 @@
 """Errors that the user can mend.
 
-Everything that is wrong with input, files or options is a `UserError`: its text says what is wrong, where,
-and what to do. The command lines print it on one line and exit with code 2; nothing else is caught.
+Anything wrong with input, files or options is a `UserError`: its message says what is wrong, where, and what to do.
+Command lines print it on one line and exit with code 2.
 """
 
 
 class UserError(Exception):
-    """Something the user can mend; the message is one line that names the place and the remedy."""
+    """An error that the user can mend; the message is one line that names the place and the remedy."""
 
 
 class BadMask(UserError):
@@ -18,7 +18,7 @@ class BadVideo(UserError):
 
 
 class DamagedVideo(BadVideo):
-    """A video file that is damaged or cut short; its sound part can be had with ``accept_damaged``."""
+    """A video file that is damaged or cut short; ``accept_damaged`` uses the frames that can be decoded."""
 
 
 class BadDataset(UserError):

@@ -22,7 +22,7 @@ from vos_shared.method import ObjectMask
 from vos_shared.metrics.davis import Evaluator, Foreground, SemiSupervised, Unsupervised
 from vos_shared.metrics.scores import Item, Scores
 from vos_shared.metrics.youtube_objects import MeanIU, resized
-from vos_shared.results import missing_frames
+from vos_shared.results import require_masks
 from vos_shared.runtime.parents import process_pool
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def evaluate(
     if dataset == YOUTUBE_OBJECTS:
         sequences = [sequence for sequence in sequences if len(sequence.annotations) > 1] or sequences
     jobs = [_job(dataset, sequence, Path(results)) for sequence in sequences]
-    missing_frames(results, {job.sequence: [frame.name for frame in job.frames] for job in jobs}, check=True)
+    require_masks(results, {job.sequence: [frame.name for frame in job.frames] for job in jobs})
     bar = partial(tqdm, total=sum(len(job.frames) for job in jobs), unit="frame", disable=None if progress else True)
     workers = min(workers, len(jobs))
     scored = _score_in_processes(jobs, workers, bar) if workers > 1 else _score_here(jobs, bar)

@@ -1,4 +1,4 @@
-"""What a command works on: a data set, or any video with or without a first mask."""
+"""The input of a command: a data set, or a video with or without prompts."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class InputArguments:
-    """The part of a command line that names the input."""
+    """The options that name the input."""
 
     source: Annotated[str, tyro.conf.Positional]
-    """A data set's folder (DAVIS: the one with JPEGImages in it), a folder of frames, a glob pattern in quotes, or a
+    """Folder of a data set (for DAVIS the one that contains JPEGImages), folder of frames, glob pattern in quotes, or
     video file."""
     dataset: str = "davis2017"
-    """How to read a data set: davis2017 (objects), davis2016 (one foreground), youtube-vos, youtube-objects,
-    segtrack-v2 or fbms59; of images, each a sequence of one frame: saliency, voc2012, object-discovery or
+    """Kind of data set: davis2017 (objects), davis2016 (one foreground), youtube-vos, youtube-objects,
+    segtrack-v2 or fbms59; for images, each a sequence of one frame: saliency, voc2012, object-discovery or
     youtube-objects-boxes."""
     split: str | None = None
-    """Of a data set: name of a split or path of a list of sequences; by default val, of YouTube-VOS valid, of
-    FBMS-59 Testset, of others all; all sequences where there is no list and no folder of a resolution (MOSE, LVOS)."""
+    """For a data set: name of a split or path of a list of sequences; by default val, for YouTube-VOS valid, for
+    FBMS-59 Testset, otherwise all; all sequences if there are neither lists nor resolution folders (MOSE, LVOS)."""
     sequences: tuple[str, ...] = ()
-    """Of a data set: only these sequences."""
+    """For a data set: process only these sequences."""
     resolution: str | None = None
-    """Of DAVIS: folder below JPEGImages; by default 480p, or the only one."""
+    """For DAVIS: folder below JPEGImages; by default 480p, or the only one."""
     accept_damaged: bool = False
-    """Of a video file that is damaged or cut short, take the frames that can be decoded."""
+    """For a video file that is damaged or cut short: use the frames that can be decoded."""
 
     @property
     def is_dataset(self) -> bool:
-        """Whether the source is a data set; the name of any but DAVIS says so, which is the default."""
+        """Whether the source is a data set: `dataset` is not DAVIS, the default, or the folder has JPEGImages."""
         return not self.dataset.startswith("davis") or Path(self.source, "JPEGImages").is_dir()
 
     def load(self, prompt: Path | None = None, *, masks_required: bool = True) -> list[VideoSequence]:
@@ -52,18 +52,21 @@ class InputArguments:
 
         Args:
             prompt: mask of a video's first frame, or folder of masks named like the frames in which objects appear.
-            masks_required: False where the masks of a data set need not be there, for methods without prompt.
+            masks_required: False accepts a data set without masks, for methods without prompts.
 
         Raises:
             UserError: the source or the prompt cannot be used.
         """
-        from vos_shared.datasets import require_known
+        from vos_shared.datasets import load_dataset, require_known
 
         require_known(self.dataset)
         if self.is_dataset:
             if prompt is not None:
                 raise UserError(f"{self.source} is a data set, which brings its own masks; leave out --prompt")
-            return self._dataset(masks_required)
+            only = self.sequences or None
+            return load_dataset(
+                self.dataset, self.source, self.split, only, self.resolution, masks_required=masks_required
+            )
         given = {"split": self.split, "sequences": self.sequences, "resolution": self.resolution}
         if unused := [f"--{name}" for name, value in given.items() if value]:
             raise UserError(f"{self.source} is no data set (it has no JPEGImages); leave out {', '.join(unused)}")
@@ -72,18 +75,12 @@ class InputArguments:
         except DamagedVideo as error:
             raise DamagedVideo(f"{error} --accept-damaged takes what can be decoded") from error
 
-    def _dataset(self, masks_required: bool) -> list[VideoSequence]:
-        from vos_shared.datasets import load_dataset
-
-        only = self.sequences or None
-        return load_dataset(self.dataset, self.source, self.split, only, self.resolution, masks_required=masks_required)
-
 
 def require_prompts(sequences: list[VideoSequence], supervision: Supervision) -> None:
-    """Check before any work that each sequence has what the method must be told.
+    """Check, before any work, that each sequence has prompts if the method needs them.
 
     Raises:
-        UserError: a mask is needed and there is none, or the other way round.
+        UserError: a sequence has no mask, or its masks hold no object.
     """
     if not _is_prompted(supervision):
         return
@@ -100,11 +97,11 @@ def require_prompts(sequences: list[VideoSequence], supervision: Supervision) ->
 
 
 def inputs_fingerprint(sequence: VideoSequence, supervision: Supervision) -> str:
-    """Of samples of the frames, and of the masks that the method is shown."""
+    """Hash of samples of the frames, and of the masks if the method uses them."""
     digest = hashlib.sha256(sequence.video.fingerprint().encode())
     if _is_prompted(supervision):
         for frame_name, path in sequence.annotations.items():
-            # A data set that reads masks in its own way may keep those of a frame in several files.
+            # A data set with its own format may store the masks of a frame in several files.
             content = read_bytes(path) if sequence.read is None else sequence.read(path).tobytes()
             digest.update(frame_name.encode() + b"\0" + content)
         digest.update(b"binary" if sequence.binary else b"ids")
@@ -114,11 +111,11 @@ def inputs_fingerprint(sequence: VideoSequence, supervision: Supervision) -> str
 
 
 def _is_prompted(supervision: Supervision) -> bool:
-    return supervision.name == "FIRST_FRAME"  # Not the member itself: it would bring NumPy to every --help.
+    return supervision.name == "FIRST_FRAME"  # Importing the enum would import NumPy for every --help.
 
 
 def _video(source: str, prompt: Path | None, *, accept_damaged: bool) -> VideoSequence:
-    """The one video; a video file is decoded once, so that damage is found before any work."""
+    """The sequence of a single video; a video file is decoded once, to find damage before any work."""
     from vos_shared.datasets import VideoSequence
     from vos_shared.masks import ids_of
     from vos_shared.video import Video
@@ -136,16 +133,16 @@ def _video(source: str, prompt: Path | None, *, accept_damaged: bool) -> VideoSe
 
 
 def _are_black_and_white(masks: list[Path]) -> bool:
-    """Whether masks are 0 and 255 rather than ids.
+    """Whether masks are black and white (0 and 255) rather than ids.
 
     Raises:
-        BadMask: some are and some are not, so that ids would be lost.
+        BadMask: some are black and white, others hold ids.
     """
     from vos_shared.masks import ids_of, is_black_and_white, is_palette, read_mask
 
     drawn = [path for path in masks if is_black_and_white(path)]
     others = [path for path in masks if path not in drawn and ids_of(read_mask(path))]
-    if others:  # Beside ids, 255 in a palette is void.
+    if others:  # Together with masks of ids, 255 in a palette is void.
         drawn = [path for path in drawn if not is_palette(path)]
     if drawn and others:
         raise BadMask(

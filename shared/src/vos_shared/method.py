@@ -1,4 +1,4 @@
-"""The contract between a method and everything that runs methods.
+"""The contract between methods and the tools that run them.
 
 A method package registers a `Method` under the entry-point group ``vos.methods``. Importing this module or a
 `Method` does not import torch, so that discovery and ``--help`` are instant.
@@ -27,30 +27,30 @@ Frame: TypeAlias = npt.NDArray[np.uint8]
 """One RGB frame, uint8 [H, W, 3]."""
 
 ObjectMask: TypeAlias = npt.NDArray[np.uint8]
-"""Object ids, uint8 [H, W]: 0 is background, 1..K are objects. 255 is void in ground truth only."""
+"""Object ids, uint8 [H, W]: 0 is background, 1..K are objects; 255 is void, in ground truth only."""
 
 SoftMasks: TypeAlias = npt.NDArray[np.float32]
-"""Soft masks, float32 [K, H, W] in 0..1; row k belongs to object id k + 1."""
+"""Soft masks, float32 [K, H, W] in 0..1; row k is object k + 1."""
 
 ENTRY_POINT_GROUP = "vos.methods"
 
 
 class Supervision(enum.Enum):
-    """What a method is told about the objects."""
+    """How a method learns about the objects."""
 
     FIRST_FRAME = "first frame"
     """The mask of every object is given in the frame where the object first appears."""
     NONE = "none"
-    """Nothing: the method finds the foreground by itself and calls it object 1 (2, 3, .. for more)."""
+    """Nothing is given: the method finds the foreground by itself and calls it object 1 (2, 3, .. for more)."""
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What a segmenter says of one frame.
+    """The result of a segmenter for a frame.
 
     Attributes:
         mask: object ids, uint8 [H, W].
-        soft_masks: soft masks float32 [K, H, W] in 0..1, only when they were asked for.
+        soft_masks: soft masks, float32 [K, H, W] in 0..1; None unless asked for.
     """
 
     mask: ObjectMask
@@ -59,12 +59,12 @@ class Segmentation:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What runs behind a segmenter, for reports.
+    """Information about a segmenter, for reports.
 
     Attributes:
-        parameters: number of learned values in the networks; 0 for a method without a network.
-        weights: describes the weights ("official ytvos_e060_res4", "untrained, seed 0", "none needed").
-        trained: False where no training of any kind stands behind the result.
+        parameters: number of parameters of the networks; 0 without a network.
+        weights: description of the weights ("official ytvos_e060_res4", "untrained, seed 0", "none needed").
+        trained: False if the result involves no training at all.
     """
 
     parameters: int
@@ -73,7 +73,7 @@ class ModelInfo:
 
 
 class Segmenter(ABC):
-    """Segments one video after another, frame by frame, causally and in bounded memory."""
+    """Segments videos frame by frame, causally and in bounded memory."""
 
     @property
     @abstractmethod
@@ -84,10 +84,10 @@ class Segmenter(ABC):
     def reset(self) -> None:
         """Forget the current video; the next `step` is the first frame of a new one."""
 
-    def prepare(self, video: Video) -> None:  # noqa: B027 - most methods need nothing of it
-        """See the whole video before the first `step`, for methods that must; call it after `reset`.
+    def prepare(self, video: Video) -> None:  # noqa: B027 - most methods do not need it
+        """Process the whole video before the first `step`; call it after `reset`.
 
-        Does nothing by default. A method that needs it raises `UserError` from `step` when it was not called.
+        Does nothing by default. A method that needs it raises `UserError` in `step` if it was not called.
         """
 
     @abstractmethod
@@ -96,12 +96,12 @@ class Segmenter(ABC):
 
         Args:
             frame: uint8 RGB [H, W, 3]; all frames of a video have one size.
-            prompt: ids of objects that are new in this frame, uint8 [H, W]; zero elsewhere. An all-zero prompt is
-                the same as none. Ids that are known already are left as they are.
+            prompt: ids of objects that are new in this frame, uint8 [H, W], and 0 elsewhere. An all-zero prompt equals
+                None. Ids that are known already are ignored.
             soft_masks: also return soft masks.
 
         Raises:
-            UserError: the frame or the prompt cannot be used (its size, its type).
+            UserError: the frame or the prompt has the wrong size or type.
         """
 
 
@@ -110,12 +110,12 @@ class Method:
     """A method as the tools see it.
 
     Attributes:
-        name: the name on command lines and in results, for example ``dense-ulearn``.
-        title: describes the method in a few words.
+        name: name on command lines and in results, for example ``dense-ulearn``.
+        title: short description of the method.
         paper: authors, venue and year.
-        supervision: what the method is told about the objects.
+        supervision: how the method learns about the objects.
         loader: ``module:function`` of ``load(weights, device, precision, **options) -> Segmenter``; imported on use.
-        variants: variant name to the options that make it; the method's own name is the plain variant.
+        variants: options of each variant by its name; the name of the method is the plain variant.
     """
 
     name: str
@@ -127,7 +127,7 @@ class Method:
 
     @property
     def variant_names(self) -> tuple[str, ...]:
-        """All names under which the method can be run, the plain one first."""
+        """Names of all variants, the plain one first."""
         return (self.name, *(name for name in self.variants if name != self.name))
 
     def load(
@@ -142,14 +142,14 @@ class Method:
         """Build the segmenter.
 
         Args:
-            weights: a file, the name of an entry of the method's weights table, or None for the method's default.
+            weights: a file, a name in the method's weights table, or None for the method's default.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
             precision: ``fp32``, ``bf16`` or ``fp16``.
             variant: one of `variant_names`; None is the plain one.
-            options: options of the method, stronger than those of the variant.
+            options: options of the method; they override those of the variant.
 
         Raises:
-            UserError: unknown variant, unusable weights, device or precision.
+            UserError: unknown variant or option; weights, device or precision cannot be used.
         """
         if variant is not None and variant not in self.variant_names:
             raise UserError(f"{self.name}: no variant {variant!r}; there is {', '.join(self.variant_names)}")
@@ -163,7 +163,7 @@ def discover() -> tuple[dict[str, Method], dict[str, str]]:
     """Find every installed method.
 
     Returns:
-        Methods by name in alphabetical order, and for entry points that could not be used the reason by their name.
+        Methods by name in alphabetical order, and the reasons why other entry points cannot be used, by name.
     """
     methods: dict[str, Method] = {}
     broken: dict[str, str] = {}
@@ -172,7 +172,7 @@ def discover() -> tuple[dict[str, Method], dict[str, str]]:
             method = entry.load()
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # A stranger's package may fail in any way, `SystemExit` too.
+        except BaseException as error:  # Any package may register, and fail in any way, even by `SystemExit`.
             broken[entry.name] = f"{type(error).__name__}: {error}"
             continue
         if isinstance(method, Method):
@@ -186,7 +186,7 @@ def find_variant(name: str, methods: Iterable[Method]) -> tuple[Method, str]:
     """Find the method that has a variant of this name.
 
     Raises:
-        UserError: no installed method has it.
+        UserError: no installed method has such a variant.
     """
     available = list(methods)
     for method in available:

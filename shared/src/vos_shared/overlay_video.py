@@ -12,7 +12,7 @@ from vos_shared.errors import BadResults
 from vos_shared.folders import mask_files
 from vos_shared.masks import overlay, read_mask
 from vos_shared.readahead import read_ahead
-from vos_shared.results import missing_frames
+from vos_shared.results import require_masks
 from vos_shared.video import Video, VideoWriter, video_comment
 
 _DEFAULT_FPS: Final = 24.0
@@ -50,7 +50,7 @@ def write_overlay(
         UserError: a frame or a mask cannot be read, or they differ in size.
     """
     require_overlay(path)
-    missing_frames(masks.parent, {masks.name: video.frame_names}, check=True)
+    require_masks(masks.parent, {masks.name: video.frame_names})
     files = mask_files(masks)
     drawn = (
         overlay(frame, read_mask(files[name], binary=binary), alpha)

@@ -1,4 +1,4 @@
-"""Segmenters run over sequences into trees of results: what is finished stays, what is not is computed."""
+"""Running a segmenter over sequences into results folders; finished sequences are skipped."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def _all_frames(sequence: VideoSequence) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class Output:
-    """A tree of results that a segmenter fills.
+    """A results folder that a segmenter fills.
 
     Attributes:
-        tree: where the results of each sequence go.
-        write: writes the files of one frame into the folder of its sequence.
-        frame_names: frames of a sequence that are written; by default all.
-        pictures: whether that makes ``<frame>.png`` of each, without which a sequence is not finished.
+        tree: the results folder.
+        write: writes the files of a frame into the folder of its sequence.
+        frame_names: names of the frames to write; by default all.
+        pictures: whether `write` makes ``<frame>.png`` for each of them, which a finished sequence must have.
         soft_masks: whether `write` needs soft masks.
     """
 
@@ -46,21 +46,16 @@ class Output:
     soft_masks: bool = False
 
     def required(self, sequence: VideoSequence) -> Sequence[str]:
-        """Frames of which there must be a picture when the sequence is finished."""
+        """Names of the frames that must have a picture when the sequence is finished."""
         return self.frame_names(sequence) if self.pictures else ()
 
     def is_finished(self, sequence: VideoSequence, inputs: str) -> bool:
-        """Whether the results of a sequence are there, made from these inputs."""
+        """Whether the results of a sequence exist and were made from these inputs."""
         return self.tree.is_complete(sequence.name, self.required(sequence), inputs)
 
 
 def mask_output(tree: ResultsTree, frame_names: Callable[[VideoSequence], Sequence[str]] = _all_frames) -> Output:
-    """Palette PNGs of object ids, ``<sequence>/<frame>.png``.
-
-    Args:
-        tree: where they go.
-        frame_names: the frames whose masks are written; by default all.
-    """
+    """Output of palette PNGs, ``<sequence>/<frame>.png``, for the frames `frame_names` of a sequence."""
     from vos_shared.masks import write_mask
 
     def write(folder: Path, item: SegmentedFrame) -> None:
@@ -70,7 +65,7 @@ def mask_output(tree: ResultsTree, frame_names: Callable[[VideoSequence], Sequen
 
 
 def soft_mask_output(tree: ResultsTree) -> Output:
-    """Soft masks, ``<sequence>/<object id>/<frame>.npy``."""
+    """Output of soft masks, ``<sequence>/<object id>/<frame>.npy``."""
     from vos_shared.soft_masks import write_soft_masks
 
     def write(folder: Path, item: SegmentedFrame) -> None:
@@ -81,15 +76,15 @@ def soft_mask_output(tree: ResultsTree) -> Output:
 
 
 def check_outputs(outputs: Sequence[Output], sequences: Iterable[VideoSequence], *, overlay: bool = False) -> None:
-    """Refuse, before any work, to replace what somebody else has written.
+    """Check, before any work, that nothing but earlier results is replaced.
 
     Args:
-        outputs: what will be written.
-        sequences: what will be processed.
-        overlay: whether overlay videos will be drawn beside the masks of the first output.
+        outputs: the outputs to write.
+        sequences: the sequences to process.
+        overlay: whether overlay videos will be written beside the masks of the first output.
 
     Raises:
-        BadResults: naming the folder or file.
+        BadResults: names the folder or file that would be replaced.
     """
     from vos_shared.overlay_video import overlay_path, require_overlay
     from vos_shared.results import check_places
@@ -111,23 +106,25 @@ def process(
     resume: bool = True,
     fingerprint: Callable[[VideoSequence], str] | None = None,
 ) -> None:
-    """Run a segmenter over the sequences that are not finished in all outputs; shows progress.
+    """Run a segmenter over the sequences that are not finished in all outputs; shows a progress bar.
 
-    The time of each sequence is kept in the record of the first output, see `times_of`.
+    The time of each sequence is stored in the record of the first output, see `times_of`.
 
     Args:
-        sequences: the share of this process.
-        segmenter: runs over one after another.
-        outputs: what is written, the first is the main one. `check_outputs` looks at them before long work.
-        supervision: of the method.
-        device: where it computes, for the times.
-        seed: of random numbers, the same for every sequence.
-        resume: leave alone what is finished; False computes all anew.
-        fingerprint: of what a sequence's results are made from; by default of its frames and prompts.
+        sequences: the sequences of this process.
+        segmenter: the segmenter.
+        outputs: the outputs to write; check them with `check_outputs` first.
+        supervision: supervision of the method.
+        device: device of the segmenter, for the times.
+        seed: seed of the random generators, the same for every sequence.
+        resume: skip finished sequences; False computes all anew.
+        fingerprint: hash of the inputs of a sequence; by default of its frames and prompts.
 
     Raises:
-        UserError: at the sequence that it concerns; finished sequences stay.
+        UserError: a sequence cannot be processed; those that are finished stay.
     """
+    from vos_shared.runtime.device import describe_device
+
     made_from = fingerprint or (lambda sequence: inputs_fingerprint(sequence, supervision))
     inputs = {sequence.name: made_from(sequence) for sequence in sequences}
 
@@ -150,7 +147,7 @@ def process(
                     soft_masks=any(output.soft_masks for output in outputs),
                     on_frame=bar.update,
                 )
-                keep({"timing": {"device": _described(device), **timing.to_json()}})
+                keep({"timing": {"device": describe_device(device), **timing.to_json()}})
 
 
 _Write = Callable[[SegmentedFrame], None]
@@ -158,7 +155,7 @@ _Keep = Callable[[Mapping[str, Any]], None]
 
 
 def _writers(stack: ExitStack, outputs: Sequence[Output], sequence: VideoSequence, inputs: str) -> tuple[_Write, _Keep]:
-    """What writes a frame to all outputs, and what keeps a record beside the first."""
+    """A function that writes a frame to all outputs, and one that adds to the record of the first."""
     origin = sequence.video.origin
     writers = [
         stack.enter_context(output.tree.writer(sequence.name, output.required(sequence), inputs, source=origin))
@@ -180,14 +177,8 @@ def _writers(stack: ExitStack, outputs: Sequence[Output], sequence: VideoSequenc
     return write, writers[0].extra
 
 
-def _described(device: torch.device) -> str:
-    from vos_shared.runtime.device import describe_device
-
-    return describe_device(device)
-
-
 def draw(sequences: Sequence[VideoSequence], tree: ResultsTree) -> None:
-    """Draw the objects over the frames, ``<sequence>.mp4`` beside the masks, unless one is there that is younger."""
+    """Write an overlay video ``<sequence>.mp4`` beside the masks, unless there is one newer than the masks."""
     from vos_shared.overlay_video import overlay_path, write_overlay
 
     for sequence in tqdm(sequences, desc="drawing", unit="sequence", disable=bar_hidden()):
@@ -198,10 +189,10 @@ def draw(sequences: Sequence[VideoSequence], tree: ResultsTree) -> None:
 
 
 def times_of(sequences: Sequence[VideoSequence], tree: ResultsTree) -> dict[str, dict[str, Any]]:
-    """What each sequence cost, now or when it was computed; see `vos_shared.sequence_loop.SequenceTiming.to_json`.
+    """Times of each sequence, from this run or an earlier one; see `vos_shared.sequence_loop.SequenceTiming.to_json`.
 
     Raises:
-        BadResults: a record is not there or damaged, since another run writes to the tree at the same time.
+        BadResults: a record is missing or damaged, since another run writes to the folder at the same time.
     """
     records = {sequence.name: tree.record(sequence.name) or {} for sequence in sequences}
     times = {name: record.get("extra", {}).get("timing") for name, record in records.items()}
@@ -211,9 +202,7 @@ def times_of(sequences: Sequence[VideoSequence], tree: ResultsTree) -> dict[str,
 
 
 def write_timing(sequences: Sequence[VideoSequence], tree: ResultsTree, path: Path) -> None:
-    """Write the times of this run and of those before it as JSON; under torchrun a file for each process.
-
-    With more processes than sequences some have no sequence and write nothing.
+    """Write the times of the sequences as JSON; under torchrun, each process with sequences writes a file.
 
     Raises:
         BadResults: as `times_of`.
@@ -227,7 +216,7 @@ def write_timing(sequences: Sequence[VideoSequence], tree: ResultsTree, path: Pa
 
 
 def bar_hidden() -> bool | None:
-    """For ``tqdm(disable=..)``: only the first process shows a bar, and only in a terminal."""
+    """Value for ``tqdm(disable=..)``: only the first process shows a bar, and only in a terminal."""
     from vos_shared.runtime.distributed import rank
 
     return None if rank() == 0 else True

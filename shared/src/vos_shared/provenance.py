@@ -1,4 +1,4 @@
-"""What results are made with: hashes of weights and of a method's own files."""
+"""Hashes of weights and of a method's package, for records of results."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from vos_shared.method import Method
 
 
 def weights_digest(weights: str | None) -> str | list[str] | None:
-    """Hash of what a user gave as weights.
+    """Hash of the weights that a user names.
 
     Args:
-        weights: a file, a folder of them, the prefix of a TensorFlow checkpoint, a name or None.
+        weights: a file, a folder, the prefix of a TensorFlow checkpoint, a name in the method's table, or None.
 
     Returns:
-        SHA-256 of the file, or those of all files of the folder or checkpoint; a name stands for itself, since the
-        method's table says what it means, and None for what comes with the package.
+        SHA-256 of the file, or of each file of the folder or checkpoint; a name or None is returned as it is.
     """
     path = Path(weights or "")
     if weights and path.is_file():
@@ -32,7 +31,7 @@ def weights_digest(weights: str | None) -> str | list[str] | None:
 
 
 def package_digest(method: Method) -> str:
-    """Hash of all files of a method's package and of vos-shared, code and weights: other files may mean other masks."""
+    """Hash of all files of a method's package and of vos-shared, on which the masks depend."""
     digest = hashlib.sha256()
     for module in (method.loader.partition(":")[0].partition(".")[0], "vos_shared"):
         for path in _package_files(module):

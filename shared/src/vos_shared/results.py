@@ -1,9 +1,8 @@
-"""A tree of results: masks of each sequence, complete or not there at all.
+"""Results folders: the masks of each sequence appear together or not at all.
 
-``<root>/<sequence>/<frame>.png`` are the masks. ``<root>/.manifest/<sequence>.json`` says with which inputs and
-settings they were made: one file a sequence, so that processes and machines can share a tree. Only
-the moment in which a sequence takes its place is locked.
-``<root>/.partial/`` holds sequences that are being written.
+Masks are ``<root>/<sequence>/<frame>.png``. ``<root>/.manifest/<sequence>.json`` records the inputs and settings with
+which they were made; with one record per sequence, processes and machines can share a folder. Sequences that are being
+written are in ``<root>/.partial/``.
 """
 
 from __future__ import annotations
@@ -32,17 +31,17 @@ from vos_shared.tables import listed, ranges
 MASKS: Final = "masks"
 SOFT_MASKS: Final = "soft masks"
 LONGEST_NAME: Final = 240
-"""Bytes of a sequence's name; file systems allow 255, and names of records and unfinished folders are longer."""
+"""Longest name of a sequence in bytes; the names of records and partial folders are longer and limited to 255."""
 _LOCK: Final = ".lock"
 _EXCHANGE_SECONDS: Final = 60
-"""Exchanging a folder takes a moment; a lock that is held for longer was left by a machine that is gone."""
+"""Longest wait for a lock. Replacing a folder is fast; a lock held for longer is left from a machine that failed."""
 
 
 class SequenceWriter:
-    """Takes the masks of one sequence; made by `ResultsTree.writer`.
+    """Writes the masks of a sequence; returned by `ResultsTree.writer`.
 
     Attributes:
-        folder: where files of the sequence are written until it is finished.
+        folder: folder of the sequence until it is finished.
     """
 
     def __init__(self, folder: Path, frame_names: Sequence[str]) -> None:
@@ -55,24 +54,24 @@ class SequenceWriter:
 
         Raises:
             BadResults: the sequence has no such frame.
-            BadMask: not uint8 [H, W].
+            BadMask: the mask is not uint8 [H, W].
         """
         if frame_name not in self._frame_names:
             raise BadResults(f"{self.folder.name}: there is no frame {frame_name} in this sequence")
         write_mask(self.folder / f"{frame_name}.png", mask)
 
     def extra(self, record: Mapping[str, Any]) -> None:
-        """Keep something beside the masks (JSON: times, memory); it comes back from `ResultsTree.record`."""
+        """Add JSON values (times, memory) to the record of the sequence, see `ResultsTree.record`."""
         self._extra.update(record)
 
 
 class ResultsTree:
-    """Masks of many sequences, made with one set of settings.
+    """A results folder, written with one set of settings.
 
     Attributes:
-        root: its folder, made when something is written.
-        settings: what the masks depend on beside the inputs: method, weights, options, as JSON values.
-        kind: what a sequence's folder holds, `MASKS` or `SOFT_MASKS`; one never replaces the other.
+        root: the folder, created when something is written.
+        settings: what the masks depend on besides the inputs (method, weights, options), as JSON values.
+        kind: content of the sequences, such as `MASKS` or `SOFT_MASKS`; one kind never replaces another.
     """
 
     def __init__(self, root: str | Path, *, settings: Mapping[str, Any] | None = None, kind: str = MASKS) -> None:
@@ -82,36 +81,30 @@ class ResultsTree:
             raise BadResults(f"results cannot go to {self.root}: that is a file, not a folder")
 
     def is_complete(self, sequence_name: str, frame_names: Sequence[str], inputs: str = "") -> bool:
-        """Whether all masks are there, made from these inputs with these settings."""
+        """Whether all masks exist and were made from these inputs with these settings."""
         return self.is_finished(sequence_name, inputs) and not _missing(self.folder(sequence_name), frame_names)
 
     def is_finished(self, sequence_name: str, inputs: str = "") -> bool:
-        """Whether the folder of a sequence is there and was made from these inputs with these settings."""
+        """Whether the folder of a sequence exists and was made from these inputs with these settings."""
         record = self.record(sequence_name) or {}
         made_from = (record.get("settings_hash"), record.get("inputs"))
         return made_from == (fingerprint(self.settings), inputs) and self.folder(sequence_name).is_dir()
 
     @contextmanager
     def writer(
-        self,
-        sequence_name: str,
-        frame_names: Sequence[str],
-        inputs: str = "",
-        *,
-        source: str = "",
+        self, sequence_name: str, frame_names: Sequence[str], inputs: str = "", *, source: str = ""
     ) -> Iterator[SequenceWriter]:
-        """Write one sequence; its masks appear together when the block ends, and not if it raises.
+        """Write a sequence; its masks appear together when the block ends, and not if it raises.
 
         Args:
-            sequence_name: a folder name.
-            frame_names: every frame of the sequence.
-            inputs: a fingerprint of what the masks are made from.
-            source: where that is, such as the path of the video; masks of another place are not replaced.
+            sequence_name: name of the sequence.
+            frame_names: all frames of the sequence.
+            inputs: fingerprint of the inputs.
+            source: path of the video; masks of another video of the same name are not replaced.
 
         Raises:
-            BadResults: not a folder name; the sequence is there already, but from somebody else, such as frames or
-                true masks, or another video of this name, or somebody has changed its masks since; at the end, frames
-                without a mask.
+            BadResults: the name cannot name a folder; the folder exists and was not written as results, belongs to
+                another video, or was edited by hand; at the end of the block, masks are missing.
         """
         self._require_same_source(sequence_name, inputs, source)
         self._require_unedited(sequence_name)
@@ -129,48 +122,55 @@ class ResultsTree:
 
     @contextmanager
     def replacing(self, sequence_name: str, inputs: str = "", said: Mapping[str, Any] | None = None) -> Iterator[Path]:
-        """Fill the folder of a sequence; it takes its place when the block ends, and not if it raises.
+        """Replace the folder of a sequence when the block ends, but not if it raises.
 
         Args:
-            sequence_name: a folder name.
-            inputs: a fingerprint of what the content is made from.
-            said: more entries of the record, read when the block ends.
+            sequence_name: name of the sequence.
+            inputs: fingerprint of the inputs.
+            said: further entries of the record, read when the block ends.
 
         Yields:
-            An empty folder.
+            An empty folder to fill.
 
         Raises:
             BadResults: as `require_ours`.
         """
         self.require_ours(sequence_name)
-        target, record = self.folder(sequence_name), self._record(sequence_name, inputs)
+        target, entry = self.folder(sequence_name), self._entry(sequence_name)
+        record = {
+            "sequence": sequence_name,
+            "kind": self.kind,
+            "inputs": inputs,
+            "settings": self.settings,
+            "settings_hash": fingerprint(self.settings),
+        }
         with partial_folder(self.root, sequence_name) as partial:
             yield partial
             with self._only_one(sequence_name):
-                write_json(self._entry(sequence_name), {**record, "finished": None})
+                write_json(entry, {**record, "finished": None})
                 _exchange(partial, target)
                 finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-                write_json(self._entry(sequence_name), {**record, "finished": finished, **(said or {})})
+                write_json(entry, {**record, "finished": finished, **(said or {})})
 
     @contextmanager
     def _only_one(self, sequence_name: str) -> Iterator[None]:
-        """Keep other processes from a sequence for a moment, so that its masks and its record are of one run."""
+        """Lock a sequence, so that its masks and its record come from the same run."""
         path = self.root / ".manifest" / f".{sequence_name}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path, seconds=_EXCHANGE_SECONDS):
             yield
 
     def record(self, sequence_name: str) -> dict[str, Any] | None:
-        """What is known of a finished sequence: settings, inputs, time; of masks number, ``extra``; else None."""
+        """The record of a finished sequence (settings, inputs, time, ``extra``); None if it is not finished."""
         self.folder(sequence_name)
         record = self._entry_content(sequence_name)
         return record if record and record.get("finished") else None
 
     def folder(self, sequence_name: str) -> Path:
-        """Where the masks of a sequence are.
+        """The folder of a sequence.
 
         Raises:
-            BadResults: the name would lead out of the tree, or is hidden.
+            BadResults: the name leads out of the results folder, is hidden, or too long.
         """
         if not sequence_name or sequence_name.startswith(".") or ".." in sequence_name:
             raise BadResults(f"{sequence_name!r} cannot name a sequence; a sequence is a folder name")
@@ -181,10 +181,10 @@ class ResultsTree:
         return self.root / sequence_name
 
     def require_ours(self, sequence_name: str) -> None:
-        """Refuse to replace a folder that was not written as results of this kind.
+        """Check that the folder of a sequence does not exist or was written as results of this kind.
 
         Raises:
-            BadResults: it is there, from somebody else, such as frames or true masks; or the name is not a folder name.
+            BadResults: the folder holds something else, such as frames or true masks; or as `folder`.
         """
         target = self.folder(sequence_name)
         if not target.exists():
@@ -198,7 +198,7 @@ class ResultsTree:
             )
 
     def _require_same_source(self, sequence_name: str, inputs: str, source: str) -> None:
-        """Refuse to replace the masks of another video that has the same name."""
+        """Raise `BadResults` if the folder holds the masks of another video of the same name."""
         record = self.record(sequence_name) or {}
         before = record.get("source")
         if before and source and before != source and record.get("inputs") != inputs:
@@ -208,13 +208,13 @@ class ResultsTree:
             )
 
     def is_edited(self, sequence_name: str) -> bool:
-        """Whether somebody has changed the masks of a finished sequence: all are there, and their size differs."""
+        """Whether the masks of a finished sequence were edited: all exist, and their total size differs."""
         record, folder = self.record(sequence_name) or {}, self.folder(sequence_name)
         whole = len(list(folder.glob("*.png"))) == record.get("frames")
         return whole and "bytes" in record and _bytes(folder) != record["bytes"]
 
     def _require_unedited(self, sequence_name: str) -> None:
-        """Refuse to replace masks that somebody has corrected by hand."""
+        """Raise `BadResults` if the masks were edited by hand."""
         if not self._entry(sequence_name).is_file():
             return
         with self._only_one(sequence_name):
@@ -226,7 +226,7 @@ class ResultsTree:
             )
 
     def _entry_content(self, sequence_name: str) -> dict[str, Any] | None:
-        """The record, also of a sequence that is not finished; None where there is none that can be read."""
+        """The record of a sequence, finished or not; None if it is missing or unreadable."""
         try:
             content = read_json(self._entry(sequence_name))
         except (OSError, ValueError):
@@ -236,25 +236,16 @@ class ResultsTree:
     def _entry(self, sequence_name: str) -> Path:
         return self.root / ".manifest" / f"{sequence_name}.json"
 
-    def _record(self, sequence_name: str, inputs: str) -> dict[str, Any]:
-        return {
-            "sequence": sequence_name,
-            "kind": self.kind,
-            "inputs": inputs,
-            "settings": self.settings,
-            "settings_hash": fingerprint(self.settings),
-        }
-
 
 def check_places(trees: Sequence[ResultsTree], sequence_names: Iterable[str]) -> None:
-    """Refuse, before any work, to replace what somebody else has written, or one tree by another.
+    """Check, before any work, that results replace neither other content nor each other.
 
     Args:
-        trees: what will be written.
-        sequence_names: to each of them.
+        trees: the results folders to write.
+        sequence_names: the sequences to write to each of them.
 
     Raises:
-        BadResults: naming the folder.
+        BadResults: names the folder that would be replaced.
     """
     names = list(sequence_names)
     for one, other in combinations(trees, 2):
@@ -265,15 +256,15 @@ def check_places(trees: Sequence[ResultsTree], sequence_names: Iterable[str]) ->
 
 
 def require_apart(one: Path, other: Path, sequence_names: Iterable[str]) -> None:
-    """Refuse two trees if one would replace the other when it puts a sequence into its place.
+    """Check that two results folders do not replace each other.
 
     Args:
         one: root of one of them.
-        other: of the other.
-        sequence_names: what will be written to both.
+        other: root of the other.
+        sequence_names: the sequences to write to both.
 
     Raises:
-        BadResults: they are the same, or one lies in the folder of a sequence of the other.
+        BadResults: they are equal, or one is inside the folder of a sequence of the other.
     """
     names = list(sequence_names)
     for inner, outer in ((one.resolve(), other.resolve()), (other.resolve(), one.resolve())):
@@ -283,17 +274,17 @@ def require_apart(one: Path, other: Path, sequence_names: Iterable[str]) -> None
 
 @contextmanager
 def partial_folder(root: Path, name: str) -> Iterator[Path]:
-    """A folder below ``<root>/.partial`` for what is being written; what is left in it when the block ends is removed.
+    """Make a temporary folder below ``<root>/.partial``; it is removed when the block ends, unless it was moved.
 
-    It is locked while the block runs, so that other runs can tell it from what killed runs left, which is removed here.
+    The folder is locked while the block runs. Folders without a lock were left by killed runs and are removed here.
 
     Args:
-        root: of the tree.
-        name: of what is written, for people who look; at most `LONGEST_NAME` bytes.
+        root: root of the results folder.
+        name: readable beginning of the folder's name; at most `LONGEST_NAME` bytes.
     """
     partial = root / ".partial"
     partial.mkdir(parents=True, exist_ok=True)
-    sweep_abandoned(partial)
+    _sweep_abandoned(partial)
     folder = partial / f"{name}.{secrets.token_hex(4)}"
     try:
         with locked(_lock_of(folder), seconds=0):
@@ -304,8 +295,8 @@ def partial_folder(root: Path, name: str) -> Iterator[Path]:
         _lock_of(folder).unlink(missing_ok=True)
 
 
-def sweep_abandoned(partial: Path) -> None:
-    """Remove what killed runs left in a folder of unfinished results: what no running process has locked."""
+def _sweep_abandoned(partial: Path) -> None:
+    """Remove partial folders of killed runs: those that no process has locked."""
     for folder in partial.glob("*"):
         if folder.suffix == _LOCK:
             continue
@@ -320,41 +311,34 @@ def _lock_of(folder: Path) -> Path:
     return folder.with_name(folder.name + _LOCK)
 
 
-def missing_frames(
-    root: str | Path, frame_names: Mapping[str, Sequence[str]], *, check: bool = False
-) -> dict[str, list[str]]:
-    """Frames without a mask in a results folder, whoever wrote it.
+def require_masks(root: str | Path, frame_names: Mapping[str, Sequence[str]]) -> None:
+    """Check that a results folder of any program has a mask for each frame.
 
     Args:
         root: folder of ``<sequence>/<frame>.png``.
-        frame_names: the frames that should be there, by sequence.
-        check: raise if any lacks.
-
-    Returns:
-        The missing frames of each incomplete sequence.
+        frame_names: names of the frames by sequence.
 
     Raises:
-        BadResults: no such folder; with `check`, a list of everything that is missing.
+        BadResults: no such folder, or masks are missing; names all of them.
     """
     root = Path(root)
     if not root.is_dir():
         raise BadResults(f"no such results folder: {root}")
     lacking = {name: missing for name, frames in frame_names.items() if (missing := _missing(root / name, frames))}
-    if check and lacking:
+    if lacking:
         count = sum(map(len, lacking.values()))
         text = listed((f"{name}: {ranges(frames, frame_names[name])}" for name, frames in lacking.items()), "; ")
         raise BadResults(f"{root} lacks {count} {'mask' if count == 1 else 'masks'}: {text}")
-    return lacking
 
 
 def fingerprint(value: Any) -> str:
-    """Hash of a JSON value that does not depend on the order of keys."""
+    """Hash of a JSON value, independent of the order of keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _bytes(folder: Path) -> int:
-    """Size of all masks in a folder, which need not be there."""
+    """Total size of the masks in a folder."""
     return sum(path.stat().st_size for path in folder.glob("*.png"))
 
 
@@ -364,7 +348,7 @@ def _missing(folder: Path, frame_names: Sequence[str]) -> list[str]:
 
 
 def _exchange(new: Path, target: Path) -> None:
-    """Put a folder in the place of another, which is removed; the last of several processes wins."""
+    """Replace a folder by another; the last of several processes wins."""
     for _ in range(10):
         old = new.with_name(f"{new.name}.old")
         try:
@@ -375,7 +359,7 @@ def _exchange(new: Path, target: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
         try:
             new.rename(target)
-        except OSError:  # Another process has put the same sequence there in the meantime.
+        except OSError:  # Meanwhile another process has written the same sequence.
             continue
         return
     raise BadResults(f"{target} cannot be replaced; are several runs writing it at once?")

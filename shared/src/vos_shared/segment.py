@@ -1,4 +1,4 @@
-"""The ``segment`` command behind every method's command line."""
+"""The ``segment`` command of every method."""
 
 from __future__ import annotations
 
@@ -21,58 +21,50 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentArguments(InputArguments):
-    """Segment videos: a palette PNG for each frame, in OUTPUT/<sequence>/."""
+    """Segment videos: write a palette PNG for each frame to OUTPUT/<sequence>/."""
 
     output: Path
-    """Folder for the masks. Sequences that are finished there, with the same input and settings, are not redone."""
+    """Folder for the masks. Sequences that are finished there with the same input and settings are skipped."""
     prompt: Path | None = None
-    """Of a video: palette PNG with the objects of its first frame, or a folder of masks named like frames."""
+    """For a video: palette PNG with the objects of its first frame, or a folder of masks named like the frames."""
     weights: str | None = None
-    """A file, or a name in the table of published weights; by default the method's own choice."""
+    """A file, or a name in the table of weights; by default the method chooses."""
     variant: str | None = None
-    """Named variant of the method; by default the plain one."""
+    """Variant of the method, by name; by default the plain one."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps. Under torchrun each process takes its GPU and its share of the sequences."""
     precision: str = "fp32"
     """fp32, bf16 or fp16."""
     seed: int = 0
-    """Of random numbers, the same for every sequence."""
+    """Seed of the random generators, the same for every sequence."""
     resume: bool = True
-    """Skip sequences that are finished; --no-resume computes all anew."""
+    """Skip finished sequences; --no-resume computes all again."""
     overlay: bool = False
-    """Also write OUTPUT/<sequence>.mp4, the objects drawn over the frames."""
+    """Also write OUTPUT/<sequence>.mp4 with the objects drawn over the frames."""
     soft_masks: Path | None = None
     """Also write soft masks: FOLDER/<sequence>/<id>/<frame>.npy, float32 [H, W] in 0..1."""
     timing: Path | None = None
-    """Write a JSON file: frames a second, milliseconds a frame, decode / model / encode time, peak memory."""
-
-    def check_seed(self) -> None:
-        """Refuse a seed that no generator takes.
-
-        Raises:
-            UserError: naming it.
-        """
-        if not 0 <= self.seed < 2**64:
-            raise UserError(f"--seed is {self.seed}; it must be from 0 to {2**64 - 1}")
+    """Write a JSON file: frames a second, milliseconds a frame, time to decode, segment and encode, peak memory."""
 
 
 def run_segment(method: Method, arguments: SegmentArguments, **options: Any) -> None:
-    """The ``segment`` command.
+    """Run the ``segment`` command.
 
     Args:
-        method: what to run.
-        arguments: the command line; a method with options of its own subclasses it.
-        options: of the method, for `Method.load`.
+        method: the method.
+        arguments: the command line; a method with further options subclasses it.
+        options: options of the method, for `Method.load`.
 
     Raises:
-        UserError: with whatever is wrong, before or at the sequence it concerns; finished sequences stay.
+        UserError: input or options are invalid; finished sequences stay.
     """
     from vos_shared.processing import check_outputs, draw, mask_output, process, soft_mask_output, write_timing
     from vos_shared.results import SOFT_MASKS, ResultsTree
     from vos_shared.runtime.distributed import shard
 
     require_json(arguments.timing)
-    arguments.check_seed()
+    if not 0 <= arguments.seed < 2**64:
+        raise UserError(f"--seed is {arguments.seed}; it must be from 0 to {2**64 - 1}")
     if arguments.prompt is not None and method.supervision is Supervision.NONE:
         raise UserError(f"{method.name} finds the foreground by itself and takes no mask; leave out --prompt")
     sequences = shard(arguments.load(arguments.prompt, masks_required=method.supervision is not Supervision.NONE))
@@ -102,10 +94,10 @@ def run_segment(method: Method, arguments: SegmentArguments, **options: Any) -> 
 def load_segmenter(
     method: Method, arguments: SegmentArguments, options: Mapping[str, Any]
 ) -> tuple[Segmenter, torch.device]:
-    """The segmenter that the command line asks for, and where it computes.
+    """The segmenter that the command line asks for, and its device.
 
     Raises:
-        UserError: unusable weights, device, precision, variant or option.
+        UserError: weights, device, precision, variant or an option cannot be used.
     """
     from vos_shared.runtime.device import choose_device
 
@@ -117,7 +109,7 @@ def load_segmenter(
 def run_settings(
     method: Method, segmenter: Segmenter, arguments: SegmentArguments, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What masks depend on beside the input, as JSON values; the device is not among it."""
+    """What masks depend on besides the input, as JSON values; the device is left out."""
     import av
 
     from vos_shared.provenance import package_digest, weights_digest
@@ -128,7 +120,7 @@ def run_settings(
         "weights": segmenter.info.weights,
         "weights_digest": weights_digest(arguments.weights),
         "package_digest": package_digest(method),
-        # Versions decode the same file to other pixels.
+        # Decoded pixels depend on the version.
         "decoder": f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}",
         "precision": arguments.precision,
         "seed": arguments.seed,
@@ -137,6 +129,6 @@ def run_settings(
 
 
 def _version(method: Method) -> str | None:
-    """Version of the distribution that registered the method."""
+    """Version of the distribution that registers the method."""
     entries = entry_points(group=ENTRY_POINT_GROUP, name=method.name)
     return next((entry.dist.version for entry in entries if entry.dist), None)

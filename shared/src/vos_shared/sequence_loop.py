@@ -1,4 +1,4 @@
-"""Running a segmenter over a sequence, with decoding and encoding beside it."""
+"""Running a segmenter over a sequence, while threads decode and encode."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SegmentedFrame:
-    """A frame of a sequence and what the segmenter says of it.
+    """A frame of a sequence and its segmentation.
 
     Attributes:
-        index: of the frame in the sequence, from 0.
-        name: of the frame.
+        index: number of the frame in the sequence, from 0.
+        name: name of the frame.
         frame: uint8 RGB [H, W, 3].
-        segmentation: of the frame.
+        segmentation: result of the segmenter.
     """
 
     index: int
@@ -35,15 +35,15 @@ class SegmentedFrame:
 
 @dataclass(frozen=True)
 class SequenceTiming:
-    """What one sequence cost.
+    """Time and memory of a sequence.
 
     Attributes:
-        seconds: all together, but for `prepare_seconds`.
+        seconds: total time without `prepare_seconds`.
         prepare_seconds: time in `prepare`, without waiting for frames.
-        frame_seconds: time in the segmenter for each frame, the device waited for.
-        decode_seconds: time that frames were waited for; they are decoded ahead on a thread.
-        encode_seconds: time the thread that writes masks was busy, beside the segmenter.
-        peak_memory_bytes: tensors on a GPU, else the whole process.
+        frame_seconds: time of the segmenter for each frame, including queued work of the device.
+        decode_seconds: time of waiting for frames, which a thread decodes ahead.
+        encode_seconds: time that the thread for writing masks was busy, in parallel to the segmenter.
+        peak_memory_bytes: peak memory of tensors on a GPU, otherwise of the process.
     """
 
     seconds: float
@@ -59,7 +59,7 @@ class SequenceTiming:
         return len(self.frame_seconds)
 
     def to_json(self) -> dict[str, Any]:
-        """All values and the usual figures from them; seconds, milliseconds, bytes."""
+        """All values and derived figures, in seconds, milliseconds and bytes."""
         return {
             "frames": self.frames,
             "frames_per_second": round(self.frames / (self.seconds + self.prepare_seconds), 3),
@@ -78,7 +78,7 @@ class SequenceTiming:
 
 
 def total_timing(timings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """All sequences together, from what `SequenceTiming.to_json` gave for each; at least one."""
+    """The totals over sequences, from `SequenceTiming.to_json` of each; there must be one at least."""
     rows = list(timings)
     frames = sum(row["frames"] for row in rows)
     seconds = {part: round(sum(row["seconds"][part] for row in rows), 4) for part in rows[0]["seconds"]}
@@ -102,23 +102,23 @@ def segment_sequence(
     soft_masks: bool = False,
     on_frame: Callable[[], object] = lambda: None,
 ) -> SequenceTiming:
-    """Segment one sequence from its first frame to its last.
+    """Segment a sequence from its first frame to its last.
 
-    Frames are decoded and results written on threads of their own while the segmenter works.
+    Frames are decoded and results written on threads while the segmenter works.
 
     Args:
-        segmenter: is reset first.
-        sequence: the video, and the masks from which objects are prompted where they first appear.
-        write: takes the result of each frame; called on one thread, in order.
-        supervision: with ``NONE`` no mask of the sequence is read.
-        device: where the segmenter computes, for the times.
-        seed: of the random numbers; set anew for each sequence, so that no sequence depends on those before it. The
-            caller's generators are as before afterwards.
-        soft_masks: also ask for soft masks.
+        segmenter: the segmenter; it is reset first.
+        sequence: the video, and the masks that prompt objects where they first appear.
+        write: called with the result of each frame, on one thread, in order.
+        supervision: with ``NONE``, no mask of the sequence is read.
+        device: device of the segmenter, for the times.
+        seed: seed of the random generators. It is set for each sequence, so that sequences do not depend on each other;
+            the state of the global generators is restored at the end.
+        soft_masks: also compute soft masks.
         on_frame: called after each frame, for progress.
 
     Raises:
-        UserError: from the video, its masks, the segmenter, or `write`.
+        UserError: an error of the video, its masks, the segmenter, or `write`.
     """
     from vos_shared.readahead import read_ahead
     from vos_shared.runtime.background import BackgroundThread

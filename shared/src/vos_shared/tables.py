@@ -1,4 +1,4 @@
-"""Tables and long lists as text, for terminals."""
+"""Tables and long lists as text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, rule: bool = True) -> str:
-    """Columns that line up; the first to the left, the others to the right; with `rule` a line below the header."""
+    """Align columns, the first to the left, the others to the right; with `rule`, draw a line below the header."""
     lines = [tuple(map(escaped, line)) for line in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     if rule:
@@ -21,13 +21,13 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, rule: bo
 
 
 _MOST: Final = 20
-"""Names that a message lists; a reader looks at the first few."""
+"""Largest number of names in a message."""
 _LONGEST: Final = 250
-"""Characters of each of them; paths are shorter."""
+"""Longest name in characters; paths are shorter."""
 
 
 def listed(names: Iterable[str], separator: str = ", ", most: int = _MOST) -> str:
-    """``a, b, c and 999,997 more``: the names, as many as a line takes, each cut to its beginning where it is long."""
+    """Join names, at most `most` of them: ``a, b, c and 999,997 more``; long names are cut."""
     every = list(names)
     shown = [name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…" for name in every[:most]]
     more = f" and {len(every) - most:,} more" if len(every) > most else ""
@@ -35,7 +35,7 @@ def listed(names: Iterable[str], separator: str = ", ", most: int = _MOST) -> st
 
 
 def ranges(names: Sequence[str], order: Sequence[str]) -> str:
-    """``00003, 00007-00012``: some of the names in `order`, runs of neighbours in short; a long list is cut."""
+    """Names in short, with runs of consecutive names in `order`: ``00003, 00007-00012``; a long list is cut."""
     position = {name: t for t, name in enumerate(order)}
     runs: list[list[str]] = []
     for name in names:
@@ -47,7 +47,7 @@ def ranges(names: Sequence[str], order: Sequence[str]) -> str:
 
 
 def score_table(scores: Scores) -> str:
-    """All measures of each object (or sequence) and, last, their mean; in percent."""
+    """Table of all measures of each object (or sequence) and of their mean, in percent."""
     measures = tuple(scores.summary)
     rows = [(item.name, *_percent(item.measures, measures)) for item in scores.items.values()]
     mean = ("mean", *_percent(scores.summary, measures))

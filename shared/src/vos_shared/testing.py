@@ -1,7 +1,7 @@
-"""Pytest plugin with what the tests of every package need; the workspace loads it with ``-p vos_shared.testing``.
+"""Pytest plugin for the tests of all packages; the workspace loads it with ``-p vos_shared.testing``.
 
-Fixtures: `device` and `run_command`; every test runs on one thread. Functions: `parity_folder` and the weights that the
-parity folders make from names. Needs the extra ``test``.
+Fixtures: `device` and `run_command`; every test runs on one thread. Functions: `parity_folder`, and weights of the
+parity folders, which follow from their names. Needs the extra ``test``.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from torch import Tensor
 
 pytest.register_assert_rewrite("vos_shared.contract_tests")
 
-# How fast a test machine is says nothing about the code.
+# The speed of the test machine must not matter.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-# A background job of a script ignores Ctrl-C and so do its children; tests that send it need a process that does not.
+# A background job ignores Ctrl-C, and so do its children; some tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Main = Callable[[], object]
-"""The function behind a console script; it reads `sys.argv`."""
+"""The function of a console script; it reads `sys.argv`."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Outcome:
 
     Attributes:
         code: exit code.
-        stdout: what it printed.
-        stderr: its messages.
+        stdout: its standard output.
+        stderr: its standard error.
     """
 
     code: int
@@ -51,18 +51,18 @@ class Outcome:
 
 
 RunCommand = Callable[..., Outcome]
-"""Called with a console script's function, its name and its arguments."""
+"""Takes the function, the name and the arguments of a console script."""
 
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """Test models are so small that threads mostly wait for each other."""
+    """Use one thread: test models are so small that threads mostly wait for each other."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", params=["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
 def device(request: pytest.FixtureRequest) -> torch.device:
-    """The CPU, and the GPU where there is one: a test that takes it runs on each."""
+    """The CPU and, if there is one, the GPU; a test with this fixture runs on each."""
     return torch.device(request.param)
 
 
@@ -79,7 +79,7 @@ def run_command(capsys: pytest.CaptureFixture[str]) -> RunCommand:
 
 
 def exit_code(main: Main, program: str, *arguments: object) -> int:
-    """Run a console script in this process and return its exit code; an exception other than SystemExit passes."""
+    """Run a console script in this process and return its exit code; other exceptions than SystemExit pass."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [program, *map(str, arguments)])
         try:
@@ -90,7 +90,7 @@ def exit_code(main: Main, program: str, *arguments: object) -> int:
 
 
 def parity_folder(package: str) -> Path:
-    """The folder with a package's official numbers, under the folder that VOS_PARITY names; skips without it."""
+    """The folder with the official numbers of a package in the folder VOS_PARITY; skips the test without it."""
     root = os.environ.get("VOS_PARITY")
     if not root or not Path(root, package).is_dir():
         pytest.skip(f"VOS_PARITY does not name a folder that holds the official numbers of {package}")
@@ -98,13 +98,13 @@ def parity_folder(package: str) -> Path:
 
 
 def recipe_noise(name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    """Standard normal noise that follows from a weight's name; the recipes of all parity folders start from it."""
+    """Standard normal noise that depends only on a weight's name; all parity folders use it."""
     seed = zlib.crc32(name.encode())
-    return np.asarray(np.random.RandomState(seed).standard_normal(shape))  # The recipes' generator.
+    return np.asarray(np.random.RandomState(seed).standard_normal(shape))  # The generator of the recipes.
 
 
 def bilinear_kernel(size: int, channels: int) -> npt.NDArray[np.float64]:
-    """Kernel [size, size, C, C] of a transposed convolution that enlarges each channel bilinearly; the size is even."""
+    """Kernel [size, size, C, C] of a transposed convolution that upsamples each channel bilinearly; `size` is even."""
     taps = 1 - np.abs(np.arange(size) - (size / 2 - 0.5)) / (size / 2)
     kernel: npt.NDArray[Any] = np.outer(taps, taps)[:, :, None, None] * np.eye(channels)
     return kernel
@@ -114,11 +114,11 @@ def recipe_tensor(key: str, shape: tuple[int, ...]) -> Tensor:
     """An entry of a PyTorch state by the recipe that dense-ulearn and amd-objectness share.
 
     Args:
-        key: of the state, such as ``layer1.0.bn1.weight``.
-        shape: of the entry.
+        key: key in the state, such as ``layer1.0.bn1.weight``.
+        shape: shape of the entry.
 
     Returns:
-        float32, or an int64 zero for ``num_batches_tracked``.
+        A float32 tensor, or int64 zero for ``num_batches_tracked``.
     """
     leaf = key.rpartition(".")[2]
     if leaf == "num_batches_tracked":

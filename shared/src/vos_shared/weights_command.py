@@ -1,4 +1,4 @@
-"""The commands about weights that every method has."""
+"""Commands about weights that every method has."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from vos_shared.errors import UserError
 from vos_shared.tables import text_table
 
 OURS: Final = ".safetensors"
-"""Suffix of our own files."""
+"""Suffix of files in our format."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsCommand:
-    """List the weights that there are, or say more of those with a NAME."""
+    """List all weights, or show details of those with a NAME."""
 
     table: Annotated[WeightsTable, tyro.conf.Suppress, tyro.conf.Fixed]
     name: Annotated[str | None, tyro.conf.Positional] = None
-    """Say all that is known of these: licence, address, hash, figures."""
+    """Show all that is known of these weights: licence, address, hash, scores."""
     download: bool = False
-    """Fetch those with this NAME into torch hub's cache, and check their hash."""
+    """Download the weights NAME to torch hub's cache and check their hash."""
 
     def run(self) -> None:
-        """Print, fetch.
+        """Print and download.
 
         Raises:
-            UserError: no weights have this name, or they cannot be fetched.
+            UserError: no weights have this name, or they cannot be downloaded.
         """
         if self.name is not None:
             facts = self.table.facts(self.name)
@@ -50,21 +50,21 @@ class WeightsCommand:
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertArguments:
-    """What to convert, and into what."""
+    """The options of commands that convert weights."""
 
     source: Annotated[str, tyro.conf.Positional]
-    """A file of ours, an official one (of a TensorFlow checkpoint the prefix, without .index), or the name of published
-    weights."""
+    """A file in our or the official format (for a TensorFlow checkpoint its prefix, without .index), or the name of
+    published weights."""
     output: Annotated[Path, tyro.conf.Positional]
-    """The file to write: .safetensors for ours, any other name for an official one."""
+    """The file to write: .safetensors for our format, any other name for the official one."""
     half: bool = False
-    """Ours only: store float16, half the size."""
+    """For our format: store float16, half the size."""
 
     def to_ours(self, official: str | None) -> bool:
-        """Check the options; whether the file to write is one of ours.
+        """Check the options; returns whether the file to write is in our format.
 
         Args:
-            official: suffix of official files; None where they may have any name.
+            official: suffix of official files; None if they may have any name.
 
         Raises:
             UserError: another suffix, --half for an official file, or a file that would replace its source.

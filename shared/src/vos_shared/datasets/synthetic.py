@@ -1,8 +1,8 @@
-"""Synthetic clips with exact ids: the built-in demonstration, and training data that needs no download.
+"""Synthetic clips with exact ids: the built-in demo, and training data without a download.
 
-Soft, textured bodies drift over a moving ground, turn, change their shape and pass over one another, with light from
-the upper left and shadows to the lower right. The edges of the picture are blended as a camera's are; those of the
-masks are not: an id says which body a pixel's centre lies on.
+Textured bodies move over a moving ground, turn, deform and occlude each other, with light from the upper left and
+shadows to the lower right. The edges in the picture are blended as by a camera, those in the masks are not: an id names
+the body at the pixel's centre.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _COLOURS: Final = (
     (("0e5f4e", "239077", "69c29f"), ("0b2b33", "17444b")),  # Beetle.
     (("b23f6a", "de6f93", "f3a9bb"), ("6b1a3e", "8c2b52")),  # Rose.
 )
-"""Ramps of a body's coat and of its markings."""
+"""Colour ramps of the coat and of the markings of a body."""
 
 
 def clip(
@@ -53,18 +53,18 @@ def clip(
 
     Args:
         seed: equal seeds and settings give equal clips.
-        frames: T.
+        frames: number T of frames.
         size: height and width in pixels.
-        objects: K, of which all but the late ones are in the first frame.
-        late: the last so many objects come into the picture only after a third of the clip.
-        leaving: the first so many objects are gone in its last third.
+        objects: number K of objects; all but the late ones are in the first frame.
+        late: number of objects, the last ones, that enter after a third of the clip.
+        leaving: number of objects, the first ones, that have left in the last third.
         ground: one of `GROUNDS`; by default the seed chooses.
 
     Returns:
-        Frames, uint8 RGB [T, H, W, 3], and ids 0..K, uint8 [T, H, W]; a higher id lies over a lower one.
+        Frames, uint8 RGB [T, H, W, 3], and ids 0..K, uint8 [T, H, W]; a higher id occludes a lower one.
 
     Raises:
-        UserError: settings that make no clip.
+        UserError: the settings are invalid.
     """
     _check(frames, size, objects, late, leaving)
     if seed < 0:
@@ -82,7 +82,7 @@ def clip(
     for t in range(frames):
         picture, masks[t] = render(scene, t)
         picture *= brightness
-        picture += 0.008 * rng.standard_normal((*size, 1), dtype=np.float32)  # The grain of a sensor.
+        picture += 0.008 * rng.standard_normal((*size, 1), dtype=np.float32)  # Sensor noise.
         pictures[t] = np.clip(picture, 0, 1) * 255 + 0.5
     return pictures, masks
 
@@ -99,26 +99,26 @@ def write_davis_tree(
     late: int = 0,
     leaving: int = 0,
 ) -> list[str]:
-    """Write clips as a data set that the DAVIS loaders read, resolution folder ``240p`` for a height of 240.
+    """Write clips as a DAVIS folder, with a resolution folder such as ``240p`` for a height of 240.
 
-    The lists of sequences come last, so a tree with `ImageSets` in it is whole.
+    The lists of sequences are written last, so that a folder with `ImageSets` is complete.
 
     Args:
-        root: folder, made where there is none; what is there under the same names is replaced.
+        root: the folder; created if missing, existing files are replaced.
         clips: number of sequences in the list ``val``.
-        train_clips: number of others in the list ``train``.
-        frames: T of each.
+        train_clips: number of further sequences in the list ``train``.
+        frames: as in `clip`, also `size`, `objects`, `late` and `leaving`.
         size: height and width in pixels.
-        seed: another seed gives other clips.
-        objects: K of each.
-        late: of these, how many come into the picture only after a third of the clip.
-        leaving: of these, how many are gone in its last third.
+        seed: seed of the clips.
+        objects: number of objects.
+        late: number of objects that enter late.
+        leaving: number of objects that leave.
 
     Returns:
         Names of the sequences, those of ``val`` first.
 
     Raises:
-        UserError: settings that make no clip.
+        UserError: the settings are invalid.
     """
     if clips < 1 or train_clips < 0:
         raise UserError(f"{clips} clips and {train_clips} for training: at least one clip is needed")
@@ -144,17 +144,17 @@ def write_davis_tree(
 
 
 def write_new_davis_tree(root: str | Path, **settings: Any) -> list[str]:
-    """Write clips as `write_davis_tree` does, whole or not at all: a killed process leaves no half of a data set.
+    """Write clips as `write_davis_tree` does, atomically.
 
     Args:
-        root: folder that is not there yet, or is empty.
-        settings: of `write_davis_tree`.
+        root: a folder that does not exist or is empty.
+        settings: arguments of `write_davis_tree`.
 
     Returns:
         Names of the sequences.
 
     Raises:
-        UserError: the folder holds something, maybe since another process has written it; settings that make no clip.
+        UserError: the folder is not empty (another process may have written it), or the settings are invalid.
     """
     root = Path(root).absolute()
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
@@ -164,7 +164,7 @@ def write_new_davis_tree(root: str | Path, **settings: Any) -> list[str]:
             names = write_davis_tree(partial, **settings)
             _put(partial, root)
     finally:
-        with suppress(OSError):  # Another process may be writing there.
+        with suppress(OSError):  # Not empty if another process writes there.
             (root.parent / ".partial").rmdir()
     return names
 
@@ -204,13 +204,13 @@ def _check(frames: int, size: tuple[int, int], objects: int, late: int, leaving:
 
 
 def _ground(rng: np.random.Generator, size: tuple[int, int], name: str) -> Field:
-    """Half as large again as the picture, so that no part of it is seen twice at once."""
+    """The ground; 1.5 times as large as the picture, so that its repetition is not visible."""
     height, width = (next_fast_len(int(1.5 * side)) for side in size)
     return GROUNDS[name](rng, (height, width))
 
 
 def _camera(rng: np.random.Generator, frames: int, size: tuple[int, int]) -> npt.NDArray[np.float64]:
-    """A steady drift with a slight sway, turn and zoom: a hand-held camera."""
+    """Motion of a hand-held camera: steady drift, slight sway, rotation and zoom."""
     t = np.arange(frames)
     heading, phase = rng.uniform(0, 2 * np.pi, 2)
     drift = 0.005 * min(size) * t
@@ -260,7 +260,7 @@ def _body(
 def _spread(
     rng: np.random.Generator, extent: npt.NDArray[np.float64], radii: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Places inside the picture, each the best of many for being far from the others: (y, x), [K, 2]."""
+    """Positions (y, x) in the picture that are far apart, [K, 2]: for each, the best of many random ones."""
     places = np.empty((len(radii), 2))
     for k, radius in enumerate(radii):
         tries = rng.uniform(radius, extent - radius, (40, 2))
@@ -276,7 +276,7 @@ def _wandering(
     start: npt.NDArray[np.float64],
     goal: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float64]:
-    """From one place towards another in an arc, at no more than 1.8 % of the picture's short side a frame."""
+    """Path (y, x), [T, 2], in an arc towards a goal, at most 1.8 % of the picture's short side a frame."""
     way = goal - start
     share = min(1.0, 0.018 * extent.min() * frames / max(float(np.linalg.norm(way)), 1.0))
     t = np.linspace(0, 1, frames)[:, None]
@@ -288,7 +288,7 @@ def _wandering(
 def _entering(
     frames: int, extent: npt.NDArray[np.float64], goal: npt.NDArray[np.float64], radius: float
 ) -> npt.NDArray[np.float64]:
-    """Out of the picture for a third of the clip, then from the nearer side edge to the goal."""
+    """Path (y, x), [T, 2]: outside the picture for a third of the clip, then from the nearer side to the goal."""
     side = -1.8 * radius if goal[1] < extent[1] / 2 else extent[1] + 1.8 * radius
     t = np.clip((np.arange(frames) + 1) / frames * 1.5 - 0.5, 0, 1)[:, None]
     outside = np.array([goal[0], side])
@@ -297,7 +297,7 @@ def _entering(
 
 
 def _coat(rng: np.random.Generator, side: int, colours: tuple[Palette, Palette]) -> Field:
-    """Colours and markings, and how steep the bumps rise down and across: [side, side, 5]."""
+    """Colours (3 channels) and slopes of the bumps down and across, [side, side, 5]."""
     marks = COATS[int(rng.integers(len(COATS)))](rng, side)
     tone = 0.7 * noise(rng, (side, side), 3, slope=2) + 0.3 * noise(rng, (side, side), 20, slope=1)
     own, other = (ramp(palette, tone) for palette in colours)

@@ -1,6 +1,6 @@
-"""Drawing the synthetic clips: bodies with an outline, a coat, light and shadow, over a ground that a camera sees.
+"""Rendering of synthetic clips: bodies with outline, coat, light and shadow over a ground that a camera views.
 
-Everything is float32; colours are RGB in 0..1; angles are radians, y points down.
+All values are float32; colours are RGB in 0..1; angles are radians; y points down.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vos_shared.method import ObjectMask
 
 @dataclass(frozen=True)
 class Body:
-    """One object: a closed outline around a moving centre, filled by a coat that turns and stretches with it.
+    """An object: a closed outline around a moving centre, filled by a coat that turns and deforms with it.
 
     The outline is the radius r(a, t) = size (1 + sum of swing[k] cos((k + 2) a + phase[k] + pulse[k] t)).
 
@@ -25,9 +25,9 @@ class Body:
         path: centre (y, x) in each frame, [T, 2].
         turn: angle in each frame, radians, [T].
         swing: amplitude of each harmonic, [4].
-        phase: its phase, radians.
-        pulse: its change per frame, radians.
-        coat: colour, and how steep its bumps rise down and across, [S, S, 5].
+        phase: phase of each harmonic, radians, [4].
+        pulse: change of each phase per frame, radians, [4].
+        coat: colour and slopes of its bumps down and across, [S, S, 5].
         gloss: strength of the highlight.
     """
 
@@ -43,13 +43,13 @@ class Body:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a clip shows.
+    """The content of a clip.
 
     Attributes:
         size: height and width of the picture.
-        ground: colours [H', W', 3], repeating.
-        camera: shift of the ground (y, x) in pixels, angle in radians and zoom, in each frame, [T, 4].
-        bodies: from the lowest to the topmost; ids 1..K.
+        ground: colours [H', W', 3]; repeats at its edges.
+        camera: shift of the ground (y, x) in pixels, angle in radians and zoom of each frame, [T, 4].
+        bodies: bodies with ids 1..K, from the lowest to the topmost.
     """
 
     size: tuple[int, int]
@@ -59,7 +59,7 @@ class Scene:
 
 
 def render(scene: Scene, t: int) -> tuple[Field, ObjectMask]:
-    """Colours of one frame under even light, float32 [H, W, 3], and its ids, uint8 [H, W]."""
+    """Render a frame under even light: colours, float32 [H, W, 3], and ids, uint8 [H, W]."""
     picture = _view(scene.ground, scene.camera[t], scene.size)
     mask = np.zeros(scene.size, dtype=np.uint8)
     for k, body in enumerate(scene.bodies, start=1):
@@ -96,7 +96,7 @@ class _Window:
 
 
 def _window(body: Body, t: int, size: tuple[int, int], shift: tuple[float, float] = (0, 0)) -> _Window | None:
-    """The body's surroundings, or None where it is out of the picture."""
+    """The pixels around a body, or None if it is outside the picture."""
     cy, cx = body.path[t] + shift
     reach = 1.7 * body.size + 2
     rows = slice(max(0, int(cy - reach)), min(size[0], int(cy + reach) + 1))
@@ -134,7 +134,7 @@ def _paint(picture: Field, mask: ObjectMask, k: int, body: Body, t: int) -> None
 
 
 def _shaded(body: Body, t: int, window: _Window) -> Field:
-    """Colours of a body's surface: a flattened dome with small bumps, lit by a lamp and by the sky."""
+    """Colours of a body: a flattened dome with small bumps, lit by a lamp and the sky."""
     turn = np.float32(body.turn[t])
     middle = body.coat.shape[0] / 2
     radius = middle * 0.95 * np.arcsin(window.share) * (2 / np.pi)

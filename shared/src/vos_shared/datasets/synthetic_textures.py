@@ -1,7 +1,7 @@
-"""Procedural textures for the synthetic clips: grounds to move over and patterns for the objects.
+"""Procedural textures of synthetic clips: grounds, and coats of the objects.
 
-Everything is float32; colours are RGB in 0..1. All textures repeat without a seam, since they are made from noise
-that is filtered in the frequency domain.
+All values are float32; colours are RGB in 0..1. Textures repeat without a seam, since their noise is filtered in the
+frequency domain.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from scipy.spatial import cKDTree
 from scipy.special import ndtr
 
 Field: TypeAlias = npt.NDArray[np.float32]
-"""Values [H, W], or with channels [H, W, C]."""
+"""Values [H, W] or [H, W, C]."""
 
 Palette: TypeAlias = Sequence[str]
 """Colours as ``rrggbb``, from dark to light or from low to high."""
 
 LIGHT: Final = np.array([-0.48, -0.55, 0.68], dtype=np.float32) / np.float32(np.linalg.norm([0.48, 0.55, 0.68]))
-"""Towards the light, x to the right, y down, z to the viewer: from the upper left, as painters have it."""
+"""Direction towards the light, from the upper left: x to the right, y down, z to the viewer."""
 
 
 def noise(
@@ -32,11 +32,11 @@ def noise(
     """Fractal noise, evenly distributed over 0..1.
 
     Args:
-        rng: source of randomness.
+        rng: random generator.
         shape: (H, W).
-        detail: of the largest blotches, how many fit into the short side.
-        slope: how fast smaller features fade; 1 is rough, 3 is smooth.
-        stretch: how much longer than high the blotches are.
+        detail: number of the largest blotches along the short side.
+        slope: decay of the spectrum; 1 is rough, 3 is smooth.
+        stretch: width of the blotches divided by their height.
     """
     height, width = shape
     short = min(shape)
@@ -53,7 +53,7 @@ def noise(
 
 
 def sample(texture: Field, y: Field, x: Field) -> Field:
-    """Bilinear look-up of a texture [H, W, C] at pixel positions [h, w], repeating it at its edges: [h, w, C]."""
+    """Sample a texture [H, W, C] at pixel positions [h, w], bilinear and periodic: [h, w, C]."""
     height, width, channels = texture.shape
     colours = texture.reshape(-1, channels)
     top, left = np.floor(y), np.floor(x)
@@ -94,14 +94,14 @@ def smoothstep(low: float, high: float, field: Field) -> Field:
 
 
 def slopes(height: Field) -> tuple[Field, Field]:
-    """Rise per pixel down and across, of a field that repeats."""
+    """Slopes of a periodic field down and across, per pixel."""
     down = (np.roll(height, -1, 0) - np.roll(height, 1, 0)) / 2
     across = (np.roll(height, -1, 1) - np.roll(height, 1, 1)) / 2
     return down.astype(np.float32), across.astype(np.float32)
 
 
 def relief(colour: Field, height: Field, depth: float) -> Field:
-    """Light a surface by its bumps; `depth` is their height in pixels."""
+    """Shade a surface with bumps of height `depth` in pixels."""
     down, across = slopes(height * np.float32(depth))
     shade = (LIGHT[2] - across * LIGHT[0] - down * LIGHT[1]) / np.sqrt(1 + across**2 + down**2) / LIGHT[2]
     lit: Field = colour * np.clip(shade, 0.35, 1.6)[..., None].astype(np.float32)
@@ -110,12 +110,12 @@ def relief(colour: Field, height: Field, depth: float) -> Field:
 
 @dataclass(frozen=True)
 class Cells:
-    """A plane divided among random points, as cracks divide mud: each pixel belongs to its nearest point.
+    """A plane divided into the Voronoi cells of random points.
 
     Attributes:
-        nearest: distance to that point, in mean distances between points.
-        border: distance to the border with the next cell, same unit.
-        index: number of the point.
+        nearest: distance of each pixel to its point, in mean distances between points.
+        border: distance of each pixel to the next cell, in the same unit.
+        index: index of each pixel's point.
     """
 
     nearest: Field
@@ -124,7 +124,7 @@ class Cells:
 
 
 def cells(rng: np.random.Generator, shape: tuple[int, int], per_side: float) -> Cells:
-    """Divide a plane into cells, about `per_side` along its short side; it repeats."""
+    """Divide a periodic plane into cells, about `per_side` along its short side."""
     spacing = min(shape) / per_side
     size = np.array(shape)
     down, across = np.maximum(1, np.round(size / spacing)).astype(int)
