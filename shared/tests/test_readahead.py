@@ -15,7 +15,7 @@ from vos_shared.readahead import read_ahead
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
     yield
-    assert [thread for thread in threading.enumerate() if thread.name == "vos-read-ahead"] == []
+    assert [thread for thread in threading.enumerate() if thread.name.startswith("vos-read-ahead")] == []
 
 
 def test_stopping_early_ends_the_thread_and_closes_the_source() -> None:

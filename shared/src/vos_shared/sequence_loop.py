@@ -124,19 +124,18 @@ def segment_sequence(
     from vos_shared.runtime.background import BackgroundThread
     from vos_shared.runtime.memory import peak_memory_bytes, reset_peak
     from vos_shared.runtime.seeding import seeded
-    from vos_shared.runtime.timing import Stopwatch
-    from vos_shared.runtime.waiting import WaitingTime
+    from vos_shared.runtime.timing import Stopwatch, timed
     from vos_shared.video import TimedVideo
 
     reset_peak(device)
-    preparing, stepping, waiting = Stopwatch(device), Stopwatch(device), WaitingTime()
+    preparing, stepping, waiting = Stopwatch(device), Stopwatch(device), Stopwatch()
     video = TimedVideo(sequence.video)
     with seeded(seed), BackgroundThread() as background:
         segmenter.reset()
         with preparing:
             segmenter.prepare(video)
         started = time.perf_counter()
-        frames = waiting.each(read_ahead(_prompted_frames(sequence, supervision)))
+        frames = timed(read_ahead(_prompted_frames(sequence, supervision)), waiting)
         for index, (name, frame, prompt) in enumerate(frames):
             with stepping:
                 segmentation = segmenter.step(frame, prompt, soft_masks=soft_masks)

@@ -22,7 +22,7 @@ from vos_shared.demuxing import opened_container, silence_ffmpeg
 from vos_shared.errors import BadVideo
 from vos_shared.method import Frame
 from vos_shared.readahead import read_ahead
-from vos_shared.runtime.waiting import WaitingTime
+from vos_shared.runtime.timing import Stopwatch, timed
 from vos_shared.video_file import FileVideo
 from vos_shared.video_sources import (
     FRAME_SUFFIXES,
@@ -192,15 +192,16 @@ class TimedVideo(Video):
 
     def __init__(self, video: Video) -> None:
         super().__init__(video._source, video.name, video._fps, origin=video.origin)
-        self.waiting = WaitingTime()
+        self.waiting = Stopwatch()
 
     def __iter__(self) -> Iterator[Frame]:
         """As `Video`."""
-        return self.waiting.each(super().__iter__())
+        return timed(super().__iter__(), self.waiting)
 
     def __getitem__(self, index: int) -> Frame:
         """As `Video`."""
-        return self.waiting.call(lambda: super(TimedVideo, self).__getitem__(index))
+        with self.waiting:
+            return super().__getitem__(index)
 
 
 def _full(path: str | Path) -> Path:

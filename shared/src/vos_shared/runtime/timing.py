@@ -1,11 +1,15 @@
-"""Wall-clock time of work on any device."""
+"""Wall-clock time of work on any device; imports torch only where a device needs it."""
 
 from __future__ import annotations
 
 import time
-from typing import Self
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Self, TypeVar
 
-import torch
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
 
 
 class Stopwatch:
@@ -23,7 +27,7 @@ class Stopwatch:
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
-        self._device = torch.device(device)
+        self._device = device
         self.laps: list[float] = []
 
     @property
@@ -41,8 +45,24 @@ class Stopwatch:
         self.laps.append(time.perf_counter() - self._start)
 
 
-def synchronise(device: torch.device) -> None:
+def timed(items: Iterator[T], watch: Stopwatch) -> Iterator[T]:
+    """Yield the items; the watch measures the time until each is available."""
+    end = object()
+    while True:
+        with watch:
+            item = next(items, end)
+        if item is end:
+            return
+        yield item  # type: ignore[misc]  # It is not the end.
+
+
+def synchronise(device: torch.device | str) -> None:
     """Wait until the device has finished all queued work."""
+    if str(device) == "cpu":
+        return
+    import torch
+
+    device = torch.device(device)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
