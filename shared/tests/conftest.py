@@ -1,4 +1,4 @@
-"""The small things that many tests of vos-shared work on."""
+"""Fixtures of many tests of vos-shared."""
 
 import importlib
 import sys

@@ -1,4 +1,4 @@
-"""The smallest method: an object stays where it was given."""
+"""The smallest method: it repeats the prompt."""
 
 import sys
 

@@ -80,7 +80,7 @@ def test_what_is_no_json_is_not_replaced_by_it(tmp_path: Path) -> None:
 
 
 def test_what_the_system_refuses_names_the_file(tmp_path: Path) -> None:
-    """Not the temporary one, and a full disk, which the system tells without a name, too."""
+    """The error names the file and not the temporary one, even for a full disk, where the system gives no name."""
     path = tmp_path / "weights.pth"
     for name in (None, "temporary"):
         with pytest.raises(OSError, match="No space left") as full, atomic_path(path) as temporary:

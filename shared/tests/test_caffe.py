@@ -1,4 +1,4 @@
-"""Caffe's files: our own reader and writer of protobuf's wire format."""
+"""Caffe's files: the reader and writer of protobuf's wire format."""
 
 from __future__ import annotations
 

@@ -38,11 +38,11 @@ def test_weights_come_back_with_their_metadata(tmp_path: Path) -> None:
     ids=lambda value: f"{value.dtype}",
 )
 def test_what_cannot_be_weights_is_refused(value: torch.Tensor, tmp_path: Path) -> None:
-    """Whatever the format: they would segment nothing, or everything, without a word."""
+    """In every format: such weights would silently segment nothing, or everything."""
     with pytest.raises(BadWeights, match=r"w\.pth.* bad") as refused:
         require_weights({"good": torch.ones(2), "bad": value}, "w.pth")
     assert "\n" not in str(refused.value)
-    if not value.is_complex():  # Which safetensors of 2025 cannot store.
+    if not value.is_complex():  # safetensors cannot store it.
         safetensors_io.save(tmp_path / "w.safetensors", {"good": torch.ones(2), "bad": value}, {})
         with pytest.raises(BadWeights, match=r"w\.safetensors.* bad"):
             safetensors_io.load(tmp_path / "w.safetensors")
@@ -98,7 +98,7 @@ def test_our_files_missing_or_damaged(tmp_path: Path) -> None:
 
 @pytest.fixture
 def official(tmp_path: Path) -> Path:
-    """A snapshot as official training code leaves it."""
+    """A snapshot as official training code writes it."""
     weight = torch.nn.Parameter(torch.ones(3))
     optimiser = torch.optim.Adam([weight])
     weight.sum().backward()
@@ -126,7 +126,7 @@ def test_official_snapshots_load_with_their_numpy_score(official: Path) -> None:
 
 
 def test_official_snapshots_written_under_numpy_1(official: Path, tmp_path: Path) -> None:
-    """NumPy 2 renamed the module that a pickled scalar names."""
+    """NumPy 2 renamed the module of pickled scalars."""
     old = tmp_path / "old.pth"
     with zipfile.ZipFile(official) as source, zipfile.ZipFile(old, "w") as target:
         for name in source.namelist():
@@ -139,7 +139,7 @@ def test_official_snapshots_written_under_numpy_1(official: Path, tmp_path: Path
 
 
 class Payload:
-    """Unpickled, it would make a file."""
+    """Unpickling it would create a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = str(path)
@@ -159,7 +159,7 @@ def test_code_in_a_file_is_refused_and_never_run(tmp_path: Path, form: str) -> N
         load_torch(path)
     assert "\n" not in str(caught.value)
     assert not trace.exists()
-    with path.open("rb") as file:  # The file would do it: the test can fail.
+    with path.open("rb") as file:  # Unpickling does create it, so this test can fail.
         (torch.load(file, weights_only=False) if form != "plain pickle" else pickle.load(file))
     assert trace.exists()
 
@@ -183,7 +183,7 @@ def test_old_torch_files_cut_or_changed_anywhere(tmp_path: Path) -> None:
     for content in damaged:
         path.write_bytes(content)
         try:
-            load_torch(path)  # A changed number is a number.
+            load_torch(path)  # A flipped bit may still give a valid number.
         except BadWeights as error:
             assert "\n" not in str(error)  # noqa: PT017 - some do load
             refused += 1

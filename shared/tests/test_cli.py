@@ -17,7 +17,7 @@ from vos_shared.video import Video
 
 
 def vos(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    """Run the command in this process; its exit code."""
+    """Run the command in this process and return its exit code."""
     monkeypatch.setattr(sys, "argv", ["vos", *map(str, words)])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -75,7 +75,7 @@ def test_a_full_disk_becomes_one_line_and_2(capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.parametrize("lines", [1, 100_000])
 def test_nobody_reads_the_output_any_more(lines: int) -> None:
-    """As in ``vos doctor demo | head -1``; Python notices while it prints, or only at its end."""
+    """As in ``vos doctor demo | head -1``; Python notices the closed pipe while printing, or at exit."""
     code = f"from vos_shared.cli import run_cli; raise SystemExit(run_cli(lambda: print('line\\n' * {lines})))"
     reader, writer = os.pipe()
     os.close(reader)

@@ -1,4 +1,4 @@
-"""COCO objects: what pycocotools makes of the annotations, without crowds and small ones."""
+"""COCO objects: the masks of pycocotools, without crowds and small objects."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_polygons_and_run_lengths_give_the_same_mask(tmp_path: Path, segmentatio
     frame, mask = objects[0]
     assert frame.shape == (HEIGHT, WIDTH, 3)
     assert frame.dtype == np.uint8
-    assert frame[0, 0, 0] > 190  # Red comes first.
+    assert frame[0, 0, 0] > 190  # RGB order.
     assert mask.dtype == bool
     np.testing.assert_array_equal(mask, square())
 
@@ -79,7 +79,7 @@ def test_polygons_of_one_object_are_joined(tmp_path: Path) -> None:
 def test_crowds_and_small_objects_are_left_out(tmp_path: Path) -> None:
     small, enough = square(), square()
     small[:], enough[:] = False, False
-    small.flat[:18], enough.flat[:19] = True, True  # 18 of 600 pixels are 3 % to the pixel.
+    small.flat[:18], enough.flat[:19] = True, True  # 18 of 600 pixels are exactly 3 %.
     root = write_coco(
         tmp_path,
         annotation(compressed(small)),
@@ -91,7 +91,7 @@ def test_crowds_and_small_objects_are_left_out(tmp_path: Path) -> None:
     assert len(objects) == 1
     frame, mask = objects[0]
     assert mask.sum() == 19
-    assert (frame == 60).all()  # Grey becomes RGB.
+    assert (frame == 60).all()  # Converted to RGB.
     assert len(CocoObjects(root, min_share=0.02)) == 2
     with pytest.raises(BadDataset, match=r"holds no object that covers more than 20\.0%"):
         CocoObjects(root, min_share=0.2)
@@ -145,7 +145,7 @@ def test_what_is_no_coco_folder(tmp_path: Path) -> None:
     "corner", ["1e9", "-1e9", "NaN", "1e30", "-Infinity", "1" + "0" * 400, '"7"', "null", "true", "[]"]
 )
 def test_a_polygon_that_native_code_cannot_walk_along(tmp_path: Path, corner: str) -> None:
-    """pycocotools checks no number: these end in segmentation faults, gigabytes, or the mask of a box elsewhere."""
+    """pycocotools does not check numbers: these lead to segmentation faults, gigabytes, or a wrong mask."""
     path = write_coco(tmp_path, annotation([[*SQUARE[:-1], 4711]])) / "annotations/instances_train2017.json"
     path.write_text(path.read_text().replace("4711", corner))
     with pytest.raises(BadDataset, match=r"annotation 7 of a\.jpg .*a corner at") as caught:
@@ -200,7 +200,7 @@ def test_photographs_in_subfolders(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
 def test_masks_drawn_on_the_stored_photograph_are_turned_with_it(tmp_path: Path, orientation: int) -> None:
-    """COCO's tools ignore EXIF. What is bright in the photograph stays under the mask."""
+    """COCO's tools ignore EXIF. The mask must still cover the bright part of the photograph."""
     root = write_coco(tmp_path, annotation([SQUARE]))
     exif = Image.Exif()
     exif[0x112] = orientation
@@ -221,7 +221,7 @@ def test_a_segmentation_that_cannot_be_right(tmp_path: Path, segmentation: Any) 
 def test_a_photograph_that_is_another(tmp_path: Path) -> None:
     objects = CocoObjects(write_coco(tmp_path, annotation([SQUARE])))
     Image.new("RGB", (WIDTH + 1, HEIGHT)).save(tmp_path / "train2017/a.jpg")
-    for read in (lambda: objects[0], lambda: CocoObjects(tmp_path)):  # At once, not hours later.
+    for read in (lambda: objects[0], lambda: CocoObjects(tmp_path)):  # Before training, not hours later.
         with pytest.raises(BadDataset, match=r"a\.jpg is 31 wide and 20 high, its annotations are for one 30 wide"):
             read()
     (tmp_path / "train2017/a.jpg").write_bytes(b"\xff\xd8\xff")

@@ -11,7 +11,7 @@ from vos_shared.method import Method
 
 
 class TestContract(MethodContract):
-    """The smallest method keeps the whole contract."""
+    """The smallest method passes the contract tests."""
 
     @pytest.fixture
     def method(self, copying: Method) -> Method:

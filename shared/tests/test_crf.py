@@ -1,4 +1,4 @@
-"""The dense CRF: equal to the official post-processing of OSMN, and it moves labels to the edges of the picture."""
+"""The dense CRF: equals the official post-processing of OSMN, and moves labels to the edges in the picture."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_labels_are_probabilities_of_nine_tenths(frame: npt.NDArray[np.uint8]) -
 
 def test_certain_probabilities_stay(frame: npt.NDArray[np.uint8]) -> None:
     still = CRFSettings(smoothness_weight=0, appearance_weight=0)
-    certain = np.eye(3, dtype=np.float32)[stripes(5, 50)].transpose(2, 0, 1)  # Zeros, of which there is no logarithm.
+    certain = np.eye(3, dtype=np.float32)[stripes(5, 50)].transpose(2, 0, 1)  # Zeros have no logarithm.
     np.testing.assert_array_equal(refine_probabilities(frame, certain, still), stripes(5, 50))
 
 

@@ -1,4 +1,4 @@
-"""Video files that are damaged or cut short are refused or, if accepted, known for it; whole ones never are."""
+"""Video files that are damaged or cut short are refused or, if accepted, reported; intact ones never are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vos_shared.video import Video
 
 @pytest.mark.parametrize("name", ENCODINGS)
 def test_a_file_that_is_cut_short_is_refused(tmp_path: Path, name: str) -> None:
-    """FFmpeg alone takes the end of the file for that of the video."""
+    """FFmpeg takes the end of the file as the end of the video."""
     whole = write_encoding(tmp_path, name, noise())
     assert len(Video.open(whole)) == 12
     data = whole.read_bytes()
@@ -43,7 +43,7 @@ def test_what_can_be_decoded_is_there_on_request(tmp_path: Path, name: str) -> N
 
 @pytest.mark.parametrize(("name", "codec"), [("a.avi", "mpeg4"), ("a.mp4", "mpeg4"), ("a.flv", "flv")])
 def test_damage_that_the_decoder_conceals_is_told(tmp_path: Path, name: str, codec: str) -> None:
-    """It puts together what it lacks from other frames and marks them."""
+    """FFmpeg conceals missing parts with other frames and marks such frames."""
     path = write_video(tmp_path / name, noise(), codec=codec)
     data = bytearray(path.read_bytes())
     for place in range(len(data) // 2, len(data) // 2 + 30, 3):
@@ -58,7 +58,7 @@ def test_damage_that_the_decoder_conceals_is_told(tmp_path: Path, name: str, cod
 
 @pytest.mark.parametrize("name", sorted(ENCODINGS.keys() - {"vp8_live.webm", "gif.gif"}))
 def test_a_download_that_broke_off_in_a_file_of_full_length_is_refused(tmp_path: Path, name: str) -> None:
-    """The rest is zeros. Live recordings and GIF do not tell how long they are."""
+    """The rest is zeros. Live recordings and GIF do not store their length."""
     path = write_encoding(tmp_path, name, noise(40))
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
@@ -84,7 +84,7 @@ def test_frames_may_be_shown_for_times_of_their_own(tmp_path: Path, name: str) -
 
 
 class Pipe(io.BytesIO):
-    """Nothing that was written can be changed."""
+    """Data that was written to a pipe cannot be changed later."""
 
     def seekable(self) -> bool:
         return False

@@ -1,4 +1,4 @@
-"""DAVIS folders: what is there is found, what is missing is listed at once, prompts give nothing away."""
+"""DAVIS folders: sequences are found, all that is missing is listed, prompts show no more than they may."""
 
 from __future__ import annotations
 

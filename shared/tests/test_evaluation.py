@@ -1,4 +1,4 @@
-"""Scoring folders of masks: numbers that the official tool gave, and what is wrong with a folder."""
+"""Scoring of results folders: the numbers of the official tool, and errors in folders."""
 
 import csv
 import json
@@ -45,7 +45,7 @@ OFFICIAL_OBJECTS = {
 
 
 def ellipses(name: str, t: int, *, predicted: bool) -> ObjectMask:
-    """Frame t of a sequence: ellipses that move, or a prediction of them that trembles."""
+    """Frame t of a sequence: moving ellipses, or a jittered prediction of them."""
     height, width, _, objects = ELLIPSES[name]
     y, x = np.mgrid[:height, :width]
     mask = np.zeros((height, width), dtype=np.uint8)
@@ -78,7 +78,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small(tree: Path, tmp_path: Path) -> Small:
-    """VideoSequence a and a copy of its results that a test may spoil."""
+    """Sequence a and a copy of its results that tests may change."""
     results = tmp_path / "results"
     (results / "a").mkdir(parents=True)
     for path in (tree / "results/a").iterdir():
@@ -93,7 +93,7 @@ def scores(tree: Path) -> Scores:
 
 @pytest.fixture(scope="session")
 def published() -> Path:
-    """Folder of real data sets and of the results that others published on them."""
+    """Folder of real data sets and of published results on them."""
     if "VOS_DATA" not in os.environ:
         pytest.skip("VOS_DATA names no folder of real data")
     return Path(os.environ["VOS_DATA"])
@@ -183,7 +183,7 @@ def test_a_dead_worker_is_an_error_not_a_wait(tree: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_workers_end_with_their_parent() -> None:
-    """A batch system kills the process it knows; workers would wait for ever on a queue that they keep open."""
+    """A batch system kills only the parent process; workers would wait forever on their queue."""
     program = (
         "import os, time\n"
         "from concurrent.futures import ProcessPoolExecutor\n"

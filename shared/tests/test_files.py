@@ -1,4 +1,4 @@
-"""Files that users name: only regular ones are opened, and JSON that is nested without end is one line."""
+"""Files that users name: only regular files are opened, and deeply nested JSON is an error of one line."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named p
 
 @pytest.fixture(autouse=True)
 def nobody_writes() -> Iterator[None]:
-    """Whoever waits for a pipe waits for ever: end the test run, which is then red, rather than let it hang."""
+    """Reading a pipe would wait forever: let the test run fail rather than hang."""
     timer = threading.Timer(60, os._exit, [70])
     timer.start()
     yield
@@ -125,7 +125,7 @@ REFUSED_BY_THE_SYSTEM: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("name", REFUSED_BY_THE_SYSTEM)
 def test_pipes_in_a_run_and_among_weights(tmp_path: Path, name: str) -> None:
-    """The command line makes one line of such an error."""
+    """The command line prints such an error as one line."""
     if name == "log.jsonl":
         pytest.importorskip("tensorboard")
     os.mkfifo(tmp_path / name)
@@ -147,7 +147,7 @@ def test_no_reader_waits_for_a_pipe(tmp_path: Path, name: str) -> None:
 
 
 def test_pipes_beside_files(tmp_path: Path) -> None:
-    """Records, soft masks and scores that are pipes are as good as none; doctor names the mask."""
+    """Records, soft masks and scores that are pipes count as missing; doctor names the mask."""
     tree = ResultsTree(tmp_path)
     (tmp_path / ".manifest").mkdir()
     (tmp_path / "1").mkdir()

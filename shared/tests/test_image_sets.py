@@ -1,4 +1,4 @@
-"""Data sets of images, SegTrack v2 and FBMS-59: what is found, what is missing, and how masks become ids."""
+"""Data sets of images, SegTrack v2 and FBMS-59: content, missing files, and ids of masks."""
 
 import csv
 from pathlib import Path

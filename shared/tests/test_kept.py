@@ -1,4 +1,4 @@
-"""Networks that were fine-tuned on one video, kept under its name."""
+"""Files of networks that were fine-tuned on one video."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Folders as data sets come in: the doctor finds a problem exactly where a command refuses the folder."""
+"""Layouts of data sets: the doctor reports a problem exactly when a command refuses the folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks: what is written comes back bit for bit, and what is not ids is refused with one line that says why."""
+"""Masks: written ids are read back exactly, and files without ids are refused with the reason in one line."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_black_and_white_is_object_1_only_when_asked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("soft", [False, True])
 def test_binary_masks_have_two_values(tmp_path: Path, soft: bool) -> None:
-    """Object 1 is whatever is not 0; in a soft map or a resized mask that would be far too much."""
+    """Read as binary, all nonzero pixels of a soft map or a resized mask would be object 1."""
     y, x = np.mgrid[:64, :64] - 32.0
     fading = np.clip(255 * (1 - np.hypot(y, x) / 40), 0, 255).astype(np.uint8)
     Image.fromarray(fading if soft else (fading > 90).astype(np.uint8) * 200).save(tmp_path / "mask.png")
@@ -192,7 +192,7 @@ def huge(tmp_path: Path) -> None:
 
 
 def understated(tmp_path: Path) -> None:
-    """More data than the header announces: a bomb, or a damaged header."""
+    """More data than the header announces: a decompression bomb or a damaged header."""
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 0, 10, 8, 3, 0, 0, 0))
     data += chunk(b"PLTE", bytes(6)) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
     (tmp_path / "mask.png").write_bytes(data)

@@ -1,4 +1,4 @@
-"""J and F against their definitions written out pixel by pixel, and what must hold for any masks."""
+"""J and F against their definitions, pixel by pixel, and properties for any masks."""
 
 import math
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def unpack(bits: Bits, width: int) -> BoolMask:
 
 
 def plain_boundary(mask: BoolMask) -> BoolMask:
-    """Pixels that differ from their right, lower or lower right neighbour; the last row and column go on outside."""
+    """Pixels that differ from their right, lower or lower right neighbour; the last row and column are continued."""
     padded = np.pad(mask, (0, 1), mode="edge")
     edge: BoolMask = (mask != padded[1:, :-1]) | (mask != padded[:-1, 1:]) | (mask != padded[1:, 1:])
     return edge

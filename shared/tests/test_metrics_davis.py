@@ -27,7 +27,7 @@ def boxes(**columns: int) -> ObjectMask:
 def test_mean_and_recall() -> None:
     mean, recall, _ = statistics_of([0.5, 0.6, 1.0, 0.1])
     assert mean == pytest.approx(0.55)
-    assert recall == 0.5  # 0.5 itself is not above 0.5.
+    assert recall == 0.5  # 0.5 does not count.
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_mean_and_recall() -> None:
     [
         ([0.7], 0),
         ([1, 0, 0], 0.5),  # Limits 1, 1.5, 2, 2.5, 3 round up to frames 1, 2, 2, 3, 3: frames 1-2 against frame 3.
-        ([5, 4, 3, 2, 1], 3),  # Frames 1-2 against 4-5: neighbouring quarters share a frame.
+        ([5, 4, 3, 2, 1], 3),  # Frames 1-2 against 4-5: adjacent quarters share a frame.
         (range(1001), -750),  # Frames 0-250 against 750-1000, although 250 and more do not fit into 8 bits.
     ],
 )
@@ -71,7 +71,7 @@ def test_foreground_is_the_union_of_all_ids_outside_void() -> None:
 def test_each_row_carries_its_own_object_though_ids_have_gaps() -> None:
     truth = boxes(k2=0, k7=30)
     evaluator = SemiSupervised(truth)
-    evaluator.add(truth, boxes(k2=0, k3=45))  # 7 is not predicted, 3 is no object.
+    evaluator.add(truth, boxes(k2=0, k3=45))  # 7 is not predicted, 3 is not an object.
     evaluator.add(truth, boxes(k2=5, k7=30))
     result = evaluator.result()
     assert list(result) == [2, 7]
@@ -93,7 +93,7 @@ def test_scores_of_an_object_are_those_of_its_masks_alone() -> None:
 def test_an_object_that_enters_later_is_right_where_nobody_has_it() -> None:
     evaluator = SemiSupervised(boxes(k1=0))
     evaluator.add(boxes(k1=0), boxes(k1=0))
-    evaluator.add(boxes(k1=0), boxes(k1=0, k2=20))  # Predicted before it is there.
+    evaluator.add(boxes(k1=0), boxes(k1=0, k2=20))  # Predicted before it appears.
     evaluator.add(boxes(k1=0, k2=20), boxes(k1=0, k2=25, k3=45))
     result = evaluator.result()
     assert list(result) == [1, 2]

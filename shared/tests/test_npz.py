@@ -1,4 +1,4 @@
-"""Weights in npz files: floating-point arrays, or one line."""
+"""Weights in npz files: floating-point arrays, or an error of one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photographs and videos are shown upright, as cameras and phones mean it."""
+"""Photographs and videos are rotated as their metadata says."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vos_shared.video_file import _upright
 
 
 def shown(stored: np.ndarray, orientation: int) -> np.ndarray:
-    """EXIF 2.3, tag 274: where row 0 and column 0 of what is stored belong in the picture."""
+    """EXIF 2.3, tag 274: position of row 0 and column 0 of the stored image in the upright picture."""
     turned = stored.swapaxes(0, 1) if orientation >= 5 else stored
     up = {1: 1, 2: 1, 3: -1, 4: -1, 5: 1, 6: 1, 7: -1, 8: -1}[orientation]
     left = {1: 1, 2: -1, 3: -1, 4: 1, 5: 1, 6: -1, 7: -1, 8: 1}[orientation]
@@ -45,7 +45,7 @@ def test_photographs_are_set_upright(tmp_path: Path, orientation: int, mode: str
     ids=["0", "9", "text", "byte", "infinity", "undefined"],
 )
 def test_a_strange_orientation_is_none(tmp_path: Path, kind: int, value: bytes) -> None:
-    """A good photograph is neither damaged nor turned by a tag that no camera writes."""
+    """An invalid tag neither damages nor rotates a photograph."""
     count = len(value) if kind in (1, 2, 7) else 1
     entry = struct.pack("<HHI4s", 0x112, kind, count, value)
     exif = b"II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)

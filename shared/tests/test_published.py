@@ -24,7 +24,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 class Wrong(BaseHTTPRequestHandler):
-    """Answers that are no whole file."""
+    """Answers that are not a complete file."""
 
     answers: ClassVar[dict[str, bytes]] = {
         "/cut.pth": b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + bytes(100),
@@ -134,7 +134,7 @@ def test_offline_says_what_to_do_by_hand(web: str, cache: Path) -> None:
     ("name", "says"), [("cut", r"100 of 1,000 bytes came"), ("chunks", "IncompleteRead"), ("nonsense", r"nonsense")]
 )
 def test_a_download_that_breaks_off_leaves_nothing(cache: Path, name: str, says: str) -> None:
-    """Nothing is known of the file but what the server says of it."""
+    """Only the server's header tells the size of the file."""
     with serving(Wrong) as web, pytest.raises(BadWeights, match=rf"cannot be downloaded \({says}.*\); fetch") as caught:
         fetch(entry(f"{web}/{name}.pth"))
     assert "\n" not in str(caught.value)

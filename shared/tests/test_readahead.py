@@ -1,4 +1,4 @@
-"""Reading ahead: bounded, in order, and gone when the consumer is."""
+"""Reading ahead: bounded, in order, and ended with the consumer."""
 
 from __future__ import annotations
 

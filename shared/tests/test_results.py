@@ -100,7 +100,7 @@ def test_lacking_frames_are_all_named(tmp_path: Path) -> None:
 
 
 def test_frames_and_folders_of_others_are_never_replaced(tmp_path: Path) -> None:
-    """Think of `--output videos` for the frames in videos/cat."""
+    """For example `--output videos` for the frames in videos/cat."""
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "00000.png").write_text("a frame of somebody")
     with pytest.raises(BadResults, match="not written as results"):
@@ -109,7 +109,7 @@ def test_frames_and_folders_of_others_are_never_replaced(tmp_path: Path) -> None
 
 
 def test_another_video_of_the_same_name_is_not_replaced(tmp_path: Path) -> None:
-    """Think of a/frames and b/frames, one after the other into one folder."""
+    """For example a/frames and b/frames, one after the other, into the same folder."""
     tree = ResultsTree(tmp_path)
     fill(tree, value=1, inputs="a", source="/a/cat")
     with pytest.raises(BadResults, match="holds the masks of /a/cat, not of /b/cat"):
@@ -133,7 +133,7 @@ def test_masks_that_were_corrected_by_hand_are_not_replaced(tmp_path: Path) -> N
 
 
 def test_masks_that_vanish_while_they_are_made_are_lacking(tmp_path: Path) -> None:
-    """A run that slept for hours may find its unfinished folder swept by another."""
+    """Another run may have removed the partial folder of a run that was suspended for hours."""
     tree = ResultsTree(tmp_path)
 
     def make_and_lose(writer: SequenceWriter) -> None:
@@ -179,7 +179,7 @@ def test_a_file_in_the_place_of_the_tree(tmp_path: Path) -> None:
 
 
 def test_many_writers_share_a_tree(tmp_path: Path) -> None:
-    """Different sequences at once, and one that several write: the last wins, and it is whole."""
+    """Processes write different sequences, and one sequence together: the last wins, and it is complete."""
     trees = [ResultsTree(tmp_path, settings={"k": k}) for k in range(4)]
     with ThreadPoolExecutor(4) as pool:
         for k, tree in enumerate(trees):
@@ -192,7 +192,7 @@ def test_many_writers_share_a_tree(tmp_path: Path) -> None:
 
 
 def test_one_writer_at_a_time_exchanges_a_sequence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else the masks of one run could stand beside the record of another."""
+    """Otherwise the masks of one run could get the record of another."""
     exchange, alone, met = results._exchange, threading.Lock(), []
 
     def slow(new: Path, target: Path) -> None:
@@ -237,7 +237,7 @@ def test_kill_loses_the_running_sequence_only(tmp_path: Path) -> None:
 
 
 def test_a_live_run_keeps_its_folder_however_long_a_frame_takes(tmp_path: Path) -> None:
-    """Another run on the same tree removes nothing that is being written, whatever its age."""
+    """Another run on the same folder removes nothing that is being written, however old it is."""
     with ResultsTree(tmp_path).writer("slow", FRAMES) as writer:
         writer.write(FRAMES[0], mask())
         os.utime(writer.folder, (0, 0))

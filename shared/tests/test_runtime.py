@@ -114,7 +114,7 @@ def test_peak_memory_sees_an_allocation_that_is_gone() -> None:
 
 
 def test_a_peak_is_reset_before_anything_is_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CUDA refuses to reset what it has not begun to count."""
+    """CUDA refuses to reset the peak before its first use."""
     calls: list[str] = []
     monkeypatch.setattr(torch.cuda, "init", lambda: calls.append("init"))
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: calls.append(f"reset {device}"))

@@ -1,4 +1,4 @@
-"""Saliency measures: equal to their definitions written down plainly, and what must hold for any masks."""
+"""Saliency measures: equal to their definitions, and properties for any masks."""
 
 import math
 from typing import Any
@@ -34,7 +34,7 @@ def naive_f(g: Array, binary: Array) -> float:
 
 
 def naive_e(g: Array, binary: Array) -> float:
-    """Pixel by pixel, as the paper has it."""
+    """Pixel by pixel, as in the paper."""
     if not g.any():
         enhanced = 1.0 - binary
     elif g.all():
@@ -55,7 +55,7 @@ def naive_ssim(g: Array, p: Array) -> float:
     n = max(g.size - 1, 1)
     x, y = p.mean(), g.mean()
     sx, sy, sxy = ((p - x) ** 2).sum() / n, ((g - y) ** 2).sum() / n, ((p - x) * (g - y)).sum() / n
-    if g.min() == g.max() or p.min() == p.max():  # Exactly zero, not the rounding of a sum.
+    if g.min() == g.max() or p.min() == p.max():  # Exactly zero, without rounding errors.
         return float(g.min() == g.max() and p.min() == p.max())
     return float(4 * x * y * sxy / ((x * x + y * y) * (sx + sy) + EPS))
 

@@ -256,7 +256,7 @@ def test_a_broken_frame_costs_its_own_sequence_only(davis: Path, copying: Method
 
 
 def test_frames_are_never_replaced_by_masks(davis: Path, copying: Method) -> None:
-    """The folder above the frames is given as output by mistake."""
+    """The parent folder of the frames is given as output by mistake."""
     frames = davis / "JPEGImages" / "480p" / "cat"
     before = sorted(frames.iterdir())
     prompt = davis / "Annotations" / "480p" / "cat" / "00000.png"

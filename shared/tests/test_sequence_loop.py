@@ -1,4 +1,4 @@
-"""The loop over a sequence: what a method is told, and what counts as its time."""
+"""The loop over a sequence: the calls of the segmenter, and the measured times."""
 
 import random
 from collections.abc import Generator
@@ -22,7 +22,7 @@ class Sink(dict[str, ObjectMask]):
 
 
 class Witness(Segmenter):
-    """Writes down what it is told."""
+    """Records its calls."""
 
     info = ModelInfo(0, "none", True)
 
@@ -50,7 +50,7 @@ def test_the_loop_resets_prepares_and_prompts_once(davis: Path) -> None:
 
 
 def test_waiting_for_frames_is_not_the_methods_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock that only frames and the method move on."""
+    """With a clock that only frames and the method advance."""
     now = 0.0
 
     class Slow(ArrayFrames):
@@ -83,7 +83,7 @@ def test_a_method_that_is_told_nothing_sees_no_mask(davis: Path) -> None:
 
 
 def test_the_callers_random_numbers_go_on(davis: Path) -> None:
-    """Validation in the middle of training must not make every epoch draw the same."""
+    """Validation during training must not make every epoch draw the same random numbers."""
     cat, _ = davis2017(davis)
     seed_everything(5)
     expected = np.random.rand(2).tolist(), torch.rand(1).item(), random.random()  # noqa: NPY002

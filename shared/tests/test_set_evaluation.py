@@ -1,4 +1,4 @@
-"""Measures of whole sets: truths of IoU, CorLoc, P and J, and what is wrong with a folder of results."""
+"""Measures of sets: known values of IoU, CorLoc, P and J, and errors in results folders."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Soft masks in files: what is written comes back, and anything else is one line."""
+"""Soft masks in files: written values are read back, and other content is an error of one line."""
 
 from __future__ import annotations
 

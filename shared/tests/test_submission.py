@@ -1,4 +1,4 @@
-"""Submission files: exactly what the server wants, and everything wrong is told before a file exists."""
+"""Submission files: exactly what the server requires; all errors are reported before a file is written."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def vos(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
 
 @pytest.fixture
 def results(davis: Path, tmp_path: Path) -> Path:
-    """The true masks of `davis`, as a method's."""
+    """The true masks of `davis` as results of a method."""
     return shutil.copytree(davis / "Annotations" / "480p", tmp_path / "results")
 
 
@@ -151,7 +151,7 @@ def test_a_file_that_somebody_else_made(davis: Path, results: Path, tmp_path: Pa
         archive.writestr("__MACOSX/cat/00000.png", b"")
     with pytest.raises(BadResults, match=r"holds 2 files that do not belong there: \.\./outside\.png, __MACOSX"):
         validate_submission("davis2017", wanted, path)
-    with zipfile.ZipFile(path, "w") as archive:  # All in one more folder, as some programs pack them.
+    with zipfile.ZipFile(path, "w") as archive:  # All in another folder, as some programs pack them.
         for mask in sorted(results.rglob("*.png")):
             archive.write(mask, mask.relative_to(tmp_path))
     with pytest.raises(BadResults, match=r"holds 8 files .* \.\.; cat lacks 00000-00004; dog lacks 00000-00002$"):
@@ -204,7 +204,7 @@ def test_a_zip_file_with_a_damaged_name(davis: Path, tmp_path: Path) -> None:
 
 
 def packed(results: Path, path: Path) -> Path:
-    """A zip file of the masks, as anybody may make it."""
+    """A zip file of the masks, made without our code."""
     with zipfile.ZipFile(path, "w") as archive:
         for mask in sorted(results.rglob("*.png")):
             archive.write(mask, mask.relative_to(results))

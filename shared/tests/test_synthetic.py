@@ -1,4 +1,4 @@
-"""Synthetic clips: the same seed gives the same clip, ids are exact, and the tree is a DAVIS data set."""
+"""Synthetic clips: equal seeds give equal clips, ids are exact, and the folder is a DAVIS data set."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_objects_and_ground_move() -> None:
 
 
 def disc(y: float, x: float, radius: float) -> Body:
-    """A white body without bumps that stands still."""
+    """A white body without bumps or motion."""
     coat = np.zeros((16, 16, 5), dtype=np.float32)
     coat[..., :3] = 1
     still = np.zeros(4)
@@ -168,7 +168,7 @@ def test_clips_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
         with pytest.raises(OSError, match="No space left"):
             write_new_davis_tree(root, **CLIPS)
     assert not list(tmp_path.iterdir())
-    abandoned = tmp_path / ".partial" / "clips.12ab34cd"  # As a killed process leaves it.
+    abandoned = tmp_path / ".partial" / "clips.12ab34cd"  # Left by a killed process.
     (abandoned / "JPEGImages").mkdir(parents=True)
     root.mkdir()
     names = write_new_davis_tree(root, **CLIPS)

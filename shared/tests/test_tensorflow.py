@@ -11,7 +11,7 @@ import pytest
 from vos_shared.checkpoints.tensorflow import read_checkpoint, write_checkpoint
 from vos_shared.errors import BadWeights
 
-# Not by importorskip: TensorFlow must not be loaded before triton, and while tests are collected it would be.
+# Not importorskip, which would load TensorFlow before triton while tests are collected.
 pytestmark = pytest.mark.skipif(find_spec("tensorflow") is None, reason="TensorFlow is not installed")
 
 

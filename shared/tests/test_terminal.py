@@ -1,4 +1,4 @@
-"""Names never command the terminal."""
+"""Control characters in names are never sent to the terminal."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_doctor(
 
 @dataclasses.dataclass
 class Printing:
-    """A command that prints a name in every way that there is."""
+    """A command that prints a name in all possible ways."""
 
     def run(self) -> None:
         """Print it."""

@@ -1,4 +1,4 @@
-"""The pytest plugin: commands in process, and the numbers that parity folders start from."""
+"""The pytest plugin: commands in the same process, and the weights of parity folders."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Several processes that train together: the numbers of one, and one end for all."""
+"""Several processes that train together: the numbers of a single process, and a common end."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_two_processes_compute_what_one_does_with_both_batches(tmp_path: Path) -
 
 
 def test_two_processes_log_after_a_resume_what_an_uninterrupted_run_logs(tmp_path: Path) -> None:
-    """Losses that were summed up before the stop are those of all processes, not of the first alone."""
+    """Losses that were summed before the stop are those of all processes, not only of the first."""
     run_ranks(tmp_path / "whole", "none", 2)
     assert [code for code, _ in run_ranks(tmp_path / "parts", "sample", 2)] == [2, 2]
     assert step_of(tmp_path / "parts") == 2

@@ -1,4 +1,4 @@
-"""A run in a folder: killed, resumed, stopped, and what it refuses. The methods test their step only."""
+"""A run in a folder: killed, resumed, stopped, refused. The tests of the methods cover only their step."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Hook = Callable[[TrainingRun], object]
 
 
 class Samples(Dataset[Tensor]):
-    """Pairs of numbers by (step, slot); one of them may be broken."""
+    """Pairs of numbers by (step, slot); one of them may raise an error."""
 
     def __init__(self, broken: tuple[int, int] | None = None) -> None:
         self.broken = broken
@@ -103,7 +103,7 @@ def step_of(folder: Path) -> int:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing stopped."""
+    """An uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole")
     assert train(folder) == folder / "last.safetensors"
     return folder
@@ -118,7 +118,7 @@ def test_a_run_logs_means_and_numbers(whole: Path) -> None:
 
 @pytest.mark.parametrize("stop", [0, 1, 4, 5])
 def test_a_broken_run_goes_on_as_if_nothing_had_been(whole: Path, tmp_path: Path, stop: int) -> None:
-    """In the middle of a step, when losses are half summed up, with dropout and momentum."""
+    """Between two logs, while losses are summed, with dropout and momentum."""
 
     def fail(run: TrainingRun) -> None:
         if run.step == stop:
@@ -126,7 +126,7 @@ def test_a_broken_run_goes_on_as_if_nothing_had_been(whole: Path, tmp_path: Path
 
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, before=fail)
-    torch.rand(3)  # Whatever happens in between.
+    torch.rand(3)  # Must not affect the run.
     assert train(tmp_path, resume=True)
     assert_same(tmp_path, whole)
 
@@ -173,7 +173,7 @@ def test_losses_that_are_not_finite_end_the_run_and_are_not_saved(tmp_path: Path
 
 
 def test_weights_that_are_not_finite_never_replace_good_ones(tmp_path: Path) -> None:
-    """The loss shows it one step later, when it may be too late."""
+    """The loss shows it only one step later."""
 
     def spoil(run: TrainingRun) -> None:
         if run.step == 3:
@@ -220,7 +220,7 @@ def test_a_disk_that_is_full_keeps_the_last_state_and_says_so(tmp_path: Path, mo
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_pytorchs_words_for_a_full_disk_never_appear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch's own writer raises a RuntimeError of thirty lines."""
+    """PyTorch itself raises a RuntimeError of thirty lines."""
     monkeypatch.setattr("vos_shared.training.resume.atomic_path", lambda path: open_full())
     with pytest.raises(OSError, match="No space left"):
         ResumeFile(tmp_path / "resume.pt").save({"step": 1, "weights": torch.zeros(10000)})
@@ -244,7 +244,7 @@ def test_what_a_run_has_written_is_not_replaced(whole: Path, tmp_path: Path) -> 
         train(whole)
     with only_run(tmp_path, fabric("cpu")), pytest.raises(UserError, match="another run uses"):
         train(tmp_path)
-    (tmp_path / ".0123456789abcdef.partial").write_bytes(b"132 MB")  # Of a run that was killed while it saved.
+    (tmp_path / ".0123456789abcdef.partial").write_bytes(b"132 MB")  # Left by a run that was killed while it saved.
     train(tmp_path, steps=1)
     assert not list(tmp_path.glob(".*.partial"))
 

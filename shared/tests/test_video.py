@@ -1,4 +1,4 @@
-"""Videos: every source gives the same frames, as often as asked; broken frames are named; no thread is left over."""
+"""Videos: all sources give the same frames each time; broken frames are named; no thread remains."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_frames_of_any_8_bit_kind_come_as_rgb(tmp_path: Path, frames: np.ndarray
 
 
 def test_names_that_are_no_text_are_refused(folder: Path) -> None:
-    """Lists, records and reports could not hold them."""
+    """Lists, records and reports could not contain them."""
     odd = Path(os.fsdecode(b"caf\xe9"))
     renamed = folder.rename(folder.with_name(str(odd)))
     with pytest.raises(BadVideo, match="no valid UTF-8; rename it"):
@@ -203,7 +203,7 @@ def test_names_whose_readings_agree_are_taken(tmp_path: Path, names: tuple[str, 
 
 
 def test_a_cover_picture_is_not_the_video() -> None:
-    """Nor is a small preview, nor what cannot be decoded."""
+    """Neither is a small preview, nor a stream that cannot be decoded."""
     cover: Any = SimpleNamespace(codec_context=1, disposition=Disposition.attached_pic, width=600, height=600)
     video: Any = SimpleNamespace(codec_context=1, disposition=Disposition(0), width=64, height=48)
     preview: Any = SimpleNamespace(codec_context=1, disposition=Disposition(0), width=32, height=24)
@@ -330,7 +330,7 @@ def test_truncated_video_file(tmp_path: Path, movie: Path) -> None:
 
 
 def test_video_without_a_decodable_frame(tmp_path: Path) -> None:
-    """A stream that is announced but empty."""
+    """A stream that the header announces, but without content."""
     with av.open(str(tmp_path / "empty.avi"), "w") as container:
         stream = container.add_stream("mjpeg", rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
@@ -340,7 +340,7 @@ def test_video_without_a_decodable_frame(tmp_path: Path) -> None:
 
 
 def test_truncated_video_with_its_index_in_front(tmp_path: Path) -> None:
-    """A download that broke off: FFmpeg alone would end the video early without a word."""
+    """An incomplete download: FFmpeg itself would silently end the video early."""
     noise = np.random.default_rng(0).integers(0, 256, (FRAMES, 48, 64, 3), dtype=np.uint8)
     path = tmp_path / "noise.mp4"
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
@@ -429,7 +429,7 @@ def test_fingerprints_follow_the_content(tmp_path: Path) -> None:
         return [Video.open(tmp_path / place).fingerprint() for place in ("frames", "film.mp4")]
 
     (tmp_path / "frames").mkdir()
-    for number in range(3):  # BMP files are of one size whatever they show.
+    for number in range(3):  # The size of BMP files does not depend on their content.
         Image.new("RGB", (160, 120), (number, 0, 0)).save(tmp_path / "frames" / f"{number}.bmp")
     (tmp_path / "film.mp4").write_bytes(
         write_film(tmp_path / "a.mp4", np.zeros((4, 48, 64, 3), np.uint8)) + bytes(3 << 20)

@@ -1,4 +1,4 @@
-"""Video files: any name, no other file than the one that is named, no frames too large, times and shape of pixels."""
+"""Video files: unusual names, no access to other files, limits of size, times, and shape of pixels."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_frames_have_the_limit_that_images_have(tmp_path: Path) -> None:
 
 
 def test_a_header_that_understates_the_size_of_frames(tmp_path: Path) -> None:
-    """Decoders go by the stream."""
+    """Decoders use the dimensions in the stream."""
     path = write_video(tmp_path / "wide.avi", np.zeros((1, 16, 9008, 3), np.uint8), codec="mjpeg")
     path.write_bytes(path.read_bytes().replace((9008).to_bytes(4, "little"), (64).to_bytes(4, "little")))
     with pytest.raises(BadVideo, match="the limit is 8192 pixels a side"):
@@ -122,7 +122,7 @@ def test_an_overlay_shows_each_frame_when_its_video_does(tmp_path: Path, name: s
 
 
 def test_a_live_recording_has_the_rate_of_its_time_stamps(tmp_path: Path) -> None:
-    """Its header says none, and FFmpeg guesses a frame a millisecond."""
+    """Its header has no frame rate, and FFmpeg guesses one frame a millisecond."""
     stamps = [40 * index for index in range(12)]
     path = write_encoding(tmp_path, "vp8_live.webm", noise(), stamps=stamps)
     data = path.read_bytes()
@@ -151,7 +151,7 @@ def test_folders_and_arrays_have_no_times(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("turn", [0, 90, 180])
 def test_an_overlay_has_the_pixels_of_its_video(tmp_path: Path, turn: int) -> None:
-    """PAL and anamorphic video has pixels that are no squares; a turned picture has turned pixels."""
+    """PAL and anamorphic video has pixels that are not square; rotating the picture rotates them."""
     path = write_video(tmp_path / "a.mp4", noise(3), pixel_aspect=Fraction(64, 45), turn=turn)
     video = Video.open(path)
     expected = Fraction(45, 64) if turn == 90 else Fraction(64, 45)

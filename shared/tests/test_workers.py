@@ -1,4 +1,4 @@
-"""Pieces on threads."""
+"""Work on threads."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_results_come_in_order(threads: int) -> None:
 
 
 def test_torch_divides_no_operation_of_a_piece(threads: int) -> None:
-    """And divides those of everybody else as before."""
+    """Other threads keep torch's setting."""
     with Workers(CPU) as workers:
         inside = set(workers.map(lambda _: torch.get_num_threads(), range(8)))
     assert inside == {1}
@@ -47,7 +47,7 @@ def test_what_a_piece_raises_comes_out(threads: int) -> None:
 
 
 def test_pieces_are_not_all_done_ahead(threads: int) -> None:
-    """Or their results would fill the memory."""
+    """Otherwise their results would fill the memory."""
     begun: list[int] = []
     with Workers(CPU) as workers:
         next(workers.map(begun.append, range(1000)))

@@ -1,4 +1,4 @@
-"""YouTube-Objects: made from what was published, read, and scored by mean IU."""
+"""YouTube-Objects: converted from the published layout, read, and scored by mean IU."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def add_video(root: Path, category: str, video: str, frames: int, labelled: tupl
     for t in range(frames):
         Image.new("RGB", SIZE[::-1], (t, 0, 0)).save(shot / "images" / f"frame{t:04d}.png")
     for t in labelled:
-        # Named .jpg and losslessly stored, so that a test knows each value; content counts, not the suffix.
+        # Losslessly stored despite the suffix .jpg, so that tests know each value.
         label = np.zeros(SIZE, np.uint8)
         label[:6] = np.where(np.arange(20) < 10, 128, 127)
         label[6:, t] = 255

@@ -1,4 +1,4 @@
-"""YouTube-VOS folders: objects enter where meta.json says, and nothing of them is seen before."""
+"""YouTube-VOS folders: objects are prompted where meta.json says, and not before."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def write_meta(root: Path, videos: object) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Object 4 of cat is to be seen in the first mask already, and object 7 in no list at all."""
+    """Object 4 of cat is already in the first mask, and object 7 is not listed."""
     root = tmp_path / "YTVOS"
     as_json = {
         video: {"objects": {str(k): {"category": "pet", "frames": list(frames)} for k, frames in objects.items()}}
