@@ -123,7 +123,7 @@ def test_it_is_a_sequence_that_workers_can_be_sent(tmp_path: Path) -> None:
 
 
 def test_what_is_no_coco_folder(tmp_path: Path) -> None:
-    with pytest.raises(BadDataset, match=r"no COCO folder with this split: .*instances_val2017\.json not found"):
+    with pytest.raises(BadDataset, match=r"not a COCO folder with this split: .*instances_val2017\.json not found"):
         CocoObjects(tmp_path, "val2017")
     root = write_coco(tmp_path, annotation([SQUARE]), annotation([SQUARE], image_id=2))
     (root / "train2017/b.jpg").unlink()

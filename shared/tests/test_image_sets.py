@@ -58,7 +58,7 @@ def test_saliency_images_are_sequences_of_one_frame(tmp_path: Path, folders: tup
 
 
 def test_saliency_says_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(BadDataset, match="no saliency data set; it must hold folders"):
+    with pytest.raises(BadDataset, match="not a saliency data set; it must hold folders"):
         saliency(tmp_path)
     frame(tmp_path / "images/a.jpg")
     frame(tmp_path / "images/b.jpg")
@@ -213,7 +213,7 @@ def test_boxes_are_read_with_pixels_from_zero(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (("dog/1.jpg", 5, 5, 4, 9), "is no box"),
+        (("dog/1.jpg", 5, 5, 4, 9), "is not a box"),
         (("dog/1.jpg", "x", 5, 9, 9), "not a frame and four numbers"),
         (("../1.jpg", 1, 1, 9, 9), "not <class>/<frame>"),
         (("dog/2.jpg", 1, 1, 9, 9), r"lacks 1 frame \(dog/2.jpg\)"),

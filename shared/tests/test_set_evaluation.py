@@ -142,7 +142,7 @@ def test_void_of_the_truth_does_not_count_and_void_of_a_prediction_is_wrong() ->
     np.testing.assert_array_equal(matrix.iou(), [1, 0.5, np.nan])
     np.testing.assert_array_equal(matrix.accuracy(), [1, 0.5, np.nan])
     assert matrix.pixel_accuracy() == pytest.approx(2 / 3)
-    with pytest.raises(ValueError, match="no class"):
+    with pytest.raises(ValueError, match="not a class"):
         matrix.add(np.zeros((1, 1), np.uint8), np.full((1, 1), 7, np.uint8))
 
 

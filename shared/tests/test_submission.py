@@ -169,8 +169,8 @@ def test_what_is_no_submission(
     (tmp_path / "text.zip").write_text("nothing")
     for more, says in (
         (("--check", tmp_path / "none.zip"), "no such file"),
-        (("--check", tmp_path / "text.zip"), "text.zip is no zip file that can be read"),
-        (("--check", tmp_path / "cut.zip"), "cut.zip is no zip file that can be read: Bad CRC-32"),
+        (("--check", tmp_path / "text.zip"), "text.zip is not a zip file that can be read"),
+        (("--check", tmp_path / "cut.zip"), "cut.zip is not a zip file that can be read: Bad CRC-32"),
         (("--results", tmp_path / "none", "--output", tmp_path / "a.zip"), "no such results folder"),
         (("--results", results, "--output", tmp_path), "is a folder; name the zip file to write"),
         (("--results", results), "give --results and --output"),
@@ -190,7 +190,7 @@ def test_damaged_zip_files_of_every_kind(davis: Path, results: Path, tmp_path: P
         whole = path.read_bytes()
         assert validate_submission("davis2017", wanted, path) == 8
         path.write_bytes(whole[:60] + bytes(20) + whole[80:])
-        with pytest.raises(BadResults, match=r"packed\.zip is no zip file that can be read"):
+        with pytest.raises(BadResults, match=r"packed\.zip is not a zip file that can be read"):
             validate_submission("davis2017", wanted, path)
 
 
@@ -199,7 +199,7 @@ def test_a_zip_file_with_a_damaged_name(davis: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("käse/00000.png", b"")
     path.write_bytes(path.read_bytes().replace("ä".encode(), b"\xff\xff"))
-    with pytest.raises(BadResults, match=r"names\.zip is no zip file that can be read: 'utf-8'"):
+    with pytest.raises(BadResults, match=r"names\.zip is not a zip file that can be read: 'utf-8'"):
         validate_submission("davis2017", wanted_masks("davis2017", davis), path)
 
 

@@ -50,7 +50,7 @@ def test_minutes_are_a_number(tmp_path: Path, minutes: float) -> None:
 def test_options_of_a_run_fit_its_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--workers is -1"):
         RunArguments(output=tmp_path, workers=-1).check()
-    with pytest.raises(UserError, match="holds no run to go on with"):
+    with pytest.raises(UserError, match="holds no run to resume"):
         RunArguments(output=tmp_path, resume=True).check()
     (tmp_path / "resume.pt").touch()
     RunArguments(output=tmp_path, resume=True).check()
@@ -228,7 +228,7 @@ def test_processes_agree_to_go_on_or_to_leave(tmp_path: Path) -> None:
     ranks = [{**os.environ, **group, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
     running = [subprocess.Popen([sys.executable, str(script), str(tmp_path / "said")], env=rank) for rank in ranks]
     assert [process.wait(timeout=120) for process in running] == [0, 0]
-    elsewhere, own = "UserError: training: another process cannot go on; it says why", "BadVideo: frame 2 is broken"
+    elsewhere, own = "UserError: training: another process failed; it says why", "BadVideo: frame 2 is broken"
     for rank, said in enumerate((elsewhere, own)):
         system = "FileNotFoundError: [Errno 2] No such file or directory: '/nowhere/1'" if rank else elsewhere
         expected = [7, said, system]

@@ -131,7 +131,7 @@ def test_two_processes_log_after_a_resume_what_an_uninterrupted_run_logs(tmp_pat
 def test_a_bad_sample_in_one_process_ends_both_after_saving(tmp_path: Path) -> None:
     first, second = run_ranks(tmp_path, "sample", 2)
     assert (first[0], second[0]) == (2, 2)
-    assert "another process cannot go on" in first[1]
+    assert "another process failed" in first[1]
     assert "frame 2 is broken" in second[1]
     assert step_of(tmp_path) == 2
 
@@ -140,5 +140,5 @@ def test_want_of_memory_in_one_process_leaves_nobody_waiting(tmp_path: Path) -> 
     first, second = run_ranks(tmp_path, "memory", 2)
     assert (first[0], second[0]) == (2, 2)
     assert "not enough memory" in second[1]
-    assert "another process cannot go on" in first[1]
+    assert "another process failed" in first[1]
     assert "Traceback" not in first[1] + second[1]

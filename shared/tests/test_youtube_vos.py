@@ -120,7 +120,7 @@ def test_meta_of_another_form(root: Path, videos: object, says: str) -> None:
 
 
 def test_what_is_no_youtube_vos_folder(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadDataset, match=r"no YouTube-VOS folder with a split train: .*meta\.json not found"):
+    with pytest.raises(BadDataset, match=r"not a YouTube-VOS folder with a split train: .*meta\.json not found"):
         youtube_vos(root, "train")
     (root / "valid/meta.json").write_text("{")
     with pytest.raises(BadDataset, match="download it again"):

@@ -1,4 +1,4 @@
-"""Fine-tuning on a tiny VOC tree: it learns, resumes to the last bit, and refuses what is no VOC folder."""
+"""Fine-tuning on a tiny VOC tree: it learns, resumes to the last bit, and refuses other folders than VOC."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_the_command_trains_and_writes_miou(
     assert set(json.loads((tmp_path / "run/miou.json").read_text())) == {"mIoU", "images", "classes"}
     bad = run_command(main, "amd-objectness", *start, *small, "--root", tmp_path, "--output", tmp_path / "other")
     assert bad.code == 2
-    assert "is no VOC 2012 folder" in bad.stderr
+    assert "is not a VOC 2012 folder" in bad.stderr
 
 
 @pytest.mark.parametrize("wrong", [{"crop": 4}, {"scale": (2.0, 1.0)}, {"steps": 0}, {"learning_rate": 0.0}])

@@ -24,7 +24,7 @@ from vos_shared.datasets.synthetic import write_davis_tree
         (["train", "ytvos", "--root", ".", "--list", "missing.txt"], "1 of them are not there: gone/1.jpg"),
         (["train", "custom", "--videos", "no*where"], "nothing matches no*where"),
         (["train", "custom", "--videos", "small", "--weights", "empty.txt", "--resume"], "leave one of them out"),
-        (["train", "custom", "--videos", "small", "--resume"], "run holds no run to go on with (resume.pt)"),
+        (["train", "custom", "--videos", "small", "--resume"], "run holds no run to resume (resume.pt)"),
         (["train", "custom", "--videos", "small", "--minutes=nan"], "--minutes is nan"),
         (["train", "custom", "--videos", "small", f"--seed={2**63}"], "--seed is 9223372036854775808"),
         (["train", "custom", "--videos", "empty.txt"], "empty.txt"),
@@ -84,4 +84,4 @@ def test_a_run_that_was_asked_to_stop_is_not_done(
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 130
-    assert "go on with --resume" in capsys.readouterr().out
+    assert "continue with --resume" in capsys.readouterr().out

@@ -69,7 +69,7 @@ class InputArguments:
             )
         given = {"split": self.split, "sequences": self.sequences, "resolution": self.resolution}
         if unused := [f"--{name}" for name, value in given.items() if value]:
-            raise UserError(f"{self.source} is no data set (it has no JPEGImages); leave out {', '.join(unused)}")
+            raise UserError(f"{self.source} is not a data set (it has no JPEGImages); leave out {', '.join(unused)}")
         try:
             return [_video(self.source, prompt, accept_damaged=self.accept_damaged)]
         except DamagedVideo as error:

@@ -268,7 +268,7 @@ def _class_counts(image: _Image) -> Any:
     from vos_shared.datasets.voc import VOC_CLASSES, read_classes
 
     if image.prediction.suffix != ".png":
-        raise BadResults(f"{image.prediction} is no PNG; results of {VOC} are PNG files of class ids 0..20")
+        raise BadResults(f"{image.prediction} is not a PNG; results of {VOC} are PNG files of class ids 0..20")
     truth, predicted = image.truth_mask(), read_classes(image.prediction)
     require_size(predicted, truth.shape, image.prediction, image.truth)
     one = ConfusionMatrix(len(VOC_CLASSES))

@@ -153,7 +153,7 @@ def validate_submission(benchmark: Benchmark, wanted: Sequence[WantedMasks], pat
     except _DAMAGE as reason:
         if isinstance(reason, OSError) and reason.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise  # The folder of temporary files is full.
-        raise BadResults(f"{path} is no zip file that can be read: {reason}; write it again") from None
+        raise BadResults(f"{path} is not a zip file that can be read: {reason}; write it again") from None
     _refuse(path, problems)
     return len(_members(benchmark, wanted))
 

@@ -203,7 +203,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     try:
         annotations: Mapping[str, Any] = read_json(path)
     except FileNotFoundError:
-        raise BadDataset(f"{path.parents[1]} is no COCO folder with this split: {path} not found") from None
+        raise BadDataset(f"{path.parents[1]} is not a COCO folder with this split: {path} not found") from None
     except (OSError, ValueError) as reason:
         raise BadDataset(f"{path} is not in the format of COCO instances ({reason}); download it again") from None
     return annotations

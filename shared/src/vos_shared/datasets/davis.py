@@ -105,7 +105,7 @@ def _layout(root: str | Path, task: Task, resolution: str | None, masks_required
     needed = ("JPEGImages", annotations) if has_masks else ("JPEGImages",)
     missing = [name for name in needed if not (root / name).is_dir()]
     if missing:
-        raise BadDataset(f"{root} is no DAVIS folder: it lacks {' and '.join(missing)}")
+        raise BadDataset(f"{root} is not a DAVIS folder: it lacks {' and '.join(missing)}")
     resolution = _resolution(root, resolution)
     folders = [root / name / resolution for name in needed]
     missing = [str(folder.relative_to(root)) for folder in folders if not folder.is_dir()]
@@ -196,7 +196,7 @@ def _load(layout: _Layout, names: list[str], *, binary: bool) -> list[VideoSeque
         missing.append(f"{what} of {name}")
         return None
 
-    return load_all(layout.root, names, load)
+    return load_all(layout.root, sorted(names, key=there.__contains__), load)  # Missing folders are named first.
 
 
 def _sequence(layout: _Layout, name: str, binary: bool, missing: list[str]) -> VideoSequence | None:

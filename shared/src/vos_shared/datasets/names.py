@@ -31,7 +31,7 @@ def read_lines(path: Path) -> list[str]:
     try:
         lines = read_text(path, "utf-8-sig").splitlines()
     except UnicodeDecodeError:
-        raise BadDataset(f"{path} is no text file; a split lists one sequence name a line") from None
+        raise BadDataset(f"{path} is not a text file; a split lists one sequence name a line") from None
     except OSError as reason:
         raise BadDataset(f"list of sequences {path} cannot be read: {reason.strerror}") from None
     return [line.strip() for line in lines if line.strip()]

@@ -37,7 +37,7 @@ def object_discovery(
     wanted = CLASSES if split is None else (split,)
     folders = [folder for base in (root, root / "Data") for name in wanted if (folder := base / name).is_dir()]
     if not folders:
-        raise BadDataset(f"{root} is no Object Discovery folder: it holds none of {', '.join(wanted)}")
+        raise BadDataset(f"{root} is not an Object Discovery folder: it holds none of {', '.join(wanted)}")
     found = [sequence for folder in folders for sequence in _class_sequences(folder)]
     names = choose((sequence.name for sequence in found), str(root), sequences)
     by_name = {sequence.name: sequence for sequence in found}

@@ -53,7 +53,7 @@ def saliency(
     found = next(((images, masks) for images, masks in pairs if images.is_dir() and masks.is_dir()), None)
     if found is None:
         known = "; ".join(f"{images} and {masks}" for images, masks in FOLDERS)
-        raise BadDataset(f"{root} is no saliency data set; it must hold folders of images and masks, one of: {known}")
+        raise BadDataset(f"{root} is not a saliency data set; it must hold folders of images and masks: {known}")
     images, masks = images_in(found[0]), images_in(found[1])
     require_pairs(root, images, masks)
     names = (

@@ -40,7 +40,7 @@ def segtrack_v2(
     """
     root = Path(root)
     if missing := [name for name in ("JPEGImages", "GroundTruth") if not (root / name).is_dir()]:
-        raise BadDataset(f"{root} is no SegTrack v2 folder: it lacks {' and '.join(missing)}")
+        raise BadDataset(f"{root} is not a SegTrack v2 folder: it lacks {' and '.join(missing)}")
     if split is None:
         names, where = [path.name for path in subfolders(root / "JPEGImages")], str(root / "JPEGImages")
     else:

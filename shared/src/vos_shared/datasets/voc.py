@@ -58,7 +58,7 @@ def _folder(root: Path) -> Path:
     for folder in (root, root / "VOC2012", root / "VOCdevkit/VOC2012"):
         if all((folder / name).is_dir() for name in ("JPEGImages", "SegmentationClass", "ImageSets")):
             return folder
-    raise BadDataset(f"{root} is no VOC 2012 folder: it must hold JPEGImages, SegmentationClass and ImageSets")
+    raise BadDataset(f"{root} is not a VOC 2012 folder: it must hold JPEGImages, SegmentationClass and ImageSets")
 
 
 def _gone(files: dict[str, Path]) -> list[str]:

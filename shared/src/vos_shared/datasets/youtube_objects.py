@@ -78,7 +78,7 @@ def prepare_youtube_objects(root: str | Path, output: str | Path) -> list[str]:
     root, output = Path(root), Path(output)
     shots = {f"{path.parents[3].name}_{path.parents[1].name}": path for path in sorted(root.glob("*/data/*/shots/001"))}
     if not shots:
-        raise BadDataset(f"{root} is no YouTube-Objects folder: it lacks <category>/data/<video>/shots/001")
+        raise BadDataset(f"{root} is not a YouTube-Objects folder: it lacks <category>/data/<video>/shots/001")
     refuse_paths(shots, str(root))
     kinds = {"images": ".png", "labels": ".jpg"}
     missing = [
@@ -119,7 +119,7 @@ def _listed(root: Path, split: Split) -> tuple[list[str], str]:
     path = next((file for file in (root / f"{split}.txt", Path(split)) if file.is_file()), None)
     if path is None:
         raise BadDataset(
-            f"{root} is no YouTube-Objects folder with a list {split}.txt; "
+            f"{root} is not a YouTube-Objects folder with a list {split}.txt; "
             "make one with vos_shared.datasets.youtube_objects.prepare_youtube_objects from the published data"
         )
     return read_lines(path), str(path)

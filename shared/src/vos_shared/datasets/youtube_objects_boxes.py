@@ -97,5 +97,5 @@ def _row(path: Path, line: int, row: dict[str, str]) -> tuple[str, Box]:
     if len(parts) < 2 or ".." in parts or parts[0] == "/":
         raise BadDataset(f"{path}, line {line}: {image!r} is not <class>/<frame>")
     if not (1 <= left <= right and 1 <= top <= bottom):
-        raise BadDataset(f"{path}, line {line}: {left},{top},{right},{bottom} is no box; pixels count from 1")
+        raise BadDataset(f"{path}, line {line}: {left},{top},{right},{bottom} is not a box; pixels count from 1")
     return image, (top - 1, left - 1, bottom, right)

@@ -60,7 +60,7 @@ def read_meta(root: str | Path, split: str | Path = "valid") -> dict[str, Object
         remedy = (
             f"; give {path.parent} as davis2017 to read it without" if (path.parent / "JPEGImages").is_dir() else ""
         )
-        raise BadDataset(f"{root} is no YouTube-VOS folder with a split {split}: {path} not found{remedy}") from None
+        raise BadDataset(f"{root} is not a YouTube-VOS folder with a split {split}: {path} not found{remedy}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as reason:
         raise BadDataset(
             f"{path} is not the meta.json of YouTube-VOS, videos > name > objects > id > frames "

@@ -43,7 +43,7 @@ class ConfusionMatrix:
         rows, columns = truth[counted].astype(np.int64), prediction[counted].astype(np.int64)
         columns[columns == VOID] = classes
         if rows.size and (rows.max() >= classes or columns.max() > classes):
-            raise ValueError(f"id {max(rows.max(), columns.max())} is no class; there are {classes}")
+            raise ValueError(f"id {max(rows.max(), columns.max())} is not a class; there are {classes}")
         found = np.bincount(rows * (classes + 1) + columns, minlength=self.counts.size)
         self.counts += found.reshape(self.counts.shape)
 

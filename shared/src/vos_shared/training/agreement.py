@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 FAILURES: Final = (UserError, OSError, MemoryError, torch.OutOfMemoryError)
 """Errors that may occur in a single process: bad input, files that cannot be read or written, lack of memory."""
-_ELSEWHERE: Final = "training: another process cannot go on; it says why"
+_ELSEWHERE: Final = "training: another process failed; it says why"
 _BROKEN: Final = ".broken"
 """File in the folder of a run: a process has ended without telling the others."""
 

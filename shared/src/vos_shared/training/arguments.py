@@ -99,7 +99,7 @@ class RunArguments:
             raise UserError(f"training: --output {self.output} is a file; give a folder")
         there = (self.output / RESUME).is_file()
         if self.resume and not there:
-            raise UserError(f"training: {self.output} holds no run to go on with ({RESUME}); leave out --resume")
+            raise UserError(f"training: {self.output} holds no run to resume ({RESUME}); leave out --resume")
         if there and not self.resume:
             raise UserError(f"training: {self.output} already holds a run; choose another --output, or add --resume")
 
@@ -114,5 +114,5 @@ class RunArguments:
             The exit code.
         """
         if fabric.is_global_zero:
-            print(escaped(str(last or f"stopped; go on with --resume --output {self.output}")))
+            print(escaped(str(last or f"stopped; continue with --resume --output {self.output}")))
         return 0 if last else STOPPED

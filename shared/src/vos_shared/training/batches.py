@@ -131,7 +131,7 @@ def lost_workers_told() -> Iterator[None]:
             raise
         raise UserError(
             "training: a process that reads data was killed, perhaps because memory ran out, or shared memory "
-            "(/dev/shm; containers: --shm-size); go on with --resume and fewer --workers, or --workers 0"
+            "(/dev/shm; containers: --shm-size); continue with --resume and fewer --workers, or --workers 0"
         ) from error
 
 

@@ -310,7 +310,7 @@ class TrainingRun:
             if run.get(name) != value:
                 raise UserError(
                     f"training: {self._file.path} was written with {name} {run.get(name)}, not {value}; "
-                    "give the same to go on, or choose another --output"
+                    "give the same to resume, or choose another --output"
                 )
         try:
             self._load(state)
