@@ -62,7 +62,7 @@ _SEGMENT: Final = 0x18538067
 _WITH_FRAMES: Final = frozenset({0x1F43B675, 0xE7, 0xA3, 0xA0, 0xA7, 0xAB})
 """Cluster; of a cluster Timestamp, SimpleBlock, BlockGroup, Position, PrevSize."""
 _WITHOUT_FRAMES: Final = frozenset(
-    {
+    (
         0x1A45DFA3,
         _SEGMENT,
         0x114D9B74,
@@ -74,7 +74,7 @@ _WITHOUT_FRAMES: Final = frozenset(
         0x1941A469,
         0xEC,
         0xBF,
-    }
+    )
 )
 """Header, Segment, SeekHead, Info, Tracks, Cues, Tags, Chapters, Attachments, Void, CRC-32."""
 

@@ -19,15 +19,6 @@ def open_file(path: str | Path, mode: Literal["rb", "ab"] = "rb") -> BinaryIO:
     return open(path, mode, opener=_open_regular)
 
 
-def require_regular_file(path: str | Path) -> None:
-    """Refuse what `open_file` refuses, before a library opens it by its name.
-
-    Raises:
-        OSError: as `open_file`.
-    """
-    open_file(path).close()
-
-
 def read_bytes(path: str | Path) -> bytes:
     """The content of a regular file.
 
@@ -38,25 +29,25 @@ def read_bytes(path: str | Path) -> bytes:
         return file.read()
 
 
-def read_text(path: str | Path, encoding: str = "utf-8", errors: str = "strict") -> str:
-    """The text of a regular file, lines divided as they are stored.
+def read_text(path: str | Path) -> str:
+    """The text of a regular file, UTF-8 with or without a byte-order mark; lines divided as they are stored.
 
     Raises:
         OSError: as `open_file`.
-        UnicodeDecodeError: it is not text of this encoding.
+        UnicodeDecodeError: it is not UTF-8.
     """
-    return read_bytes(path).decode(encoding, errors)
+    return read_bytes(path).decode("utf-8-sig")
 
 
 def read_json(path: str | Path) -> Any:
-    """The value in a JSON file, UTF-8 with or without a byte-order mark.
+    """The value in a JSON file; text as in `read_text`.
 
     Raises:
         OSError: as `open_file`.
         ValueError: it is not JSON, not UTF-8, or nested too deeply.
     """
     try:
-        return json.loads(read_text(path, "utf-8-sig"))
+        return json.loads(read_text(path))
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

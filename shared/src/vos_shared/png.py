@@ -42,10 +42,8 @@ def read_colours(data: bytes) -> Colours:
         ValueError: the checksum of a chunk is wrong. Pillow checks none of those that hold pixels.
     """
     found: dict[bytes, bytes] = {}
-    if data.startswith(_SIGNATURE):
-        for kind, content in _chunks(data):
-            if kind in (b"IHDR", b"PLTE", b"tRNS"):
-                found.setdefault(kind, content)
+    for kind, content in _chunks(data):
+        found.setdefault(kind, content)
     palette = None
     if found.get(b"IHDR", b"")[9:10] == bytes([_PALETTE]):
         stored = found.get(b"PLTE", b"")[:768]
@@ -53,26 +51,18 @@ def read_colours(data: bytes) -> Colours:
     return Colours(palette, found.get(b"tRNS", b""))
 
 
-def require_checksums(data: bytes) -> None:
-    """Refuse a PNG file that is damaged; other content passes.
-
-    Raises:
-        ValueError: the checksum of a chunk is wrong. Pillow checks none of those that hold pixels.
-    """
-    if data.startswith(_SIGNATURE):
-        for _ in _chunks(data):
-            pass
-
-
 def decode_plain(data: bytes, max_side: int) -> npt.NDArray[np.uint8] | None:
     """Decode a PNG if it is of the plain kind: a palette or grey, at most 8 bits, rows unfiltered or all alike.
 
     Args:
-        data: content of the file; `read_colours` checks its checksums.
+        data: content of the file.
         max_side: larger images are not decoded.
 
     Returns:
         The stored values, uint8 [H, W], or None for every other file: leave those to Pillow.
+
+    Raises:
+        ValueError: the checksum of a chunk is wrong.
     """
     if len(data) < _HEADER.size:
         return None
@@ -84,7 +74,8 @@ def decode_plain(data: bytes, max_side: int) -> npt.NDArray[np.uint8] | None:
     if min(width, height) == 0 or max(width, height) > max_side:
         return None
     stride = 1 + (width * bits + 7) // 8
-    packed = _inflate(_image_data(data[_HEADER.size :]), height * stride)
+    compressed = b"".join(content for kind, content in _chunks(data) if kind == b"IDAT")
+    packed = _inflate(compressed, height * stride)
     if packed is None:
         return None
     rows = np.frombuffer(packed, dtype=np.uint8).reshape(height, stride)
@@ -97,7 +88,9 @@ def decode_plain(data: bytes, max_side: int) -> npt.NDArray[np.uint8] | None:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and content of all whole chunks up to the end of the image, checked."""
+    """Kind and content of all whole chunks up to the end of the image, checked; of other files none."""
+    if not data.startswith(_SIGNATURE):
+        return
     start = len(_SIGNATURE)
     while start + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, start)
@@ -110,18 +103,6 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         if kind == b"IEND":
             return
         start = end + 4
-
-
-def _image_data(data: bytes) -> bytes:
-    """What the IDAT chunks hold, joined; `data` is what follows the header."""
-    parts: list[bytes] = []
-    start = 0
-    while start + 12 <= len(data):
-        length, kind = struct.unpack(">I4s", data[start : start + 8])
-        if kind == b"IDAT":
-            parts.append(data[start + 8 : start + 8 + length])
-        start += 12 + length
-    return b"".join(parts)
 
 
 def _inflate(compressed: bytes, size: int) -> bytes | None:

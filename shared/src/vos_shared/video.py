@@ -23,6 +23,7 @@ from vos_shared.errors import BadVideo
 from vos_shared.method import Frame
 from vos_shared.readahead import read_ahead
 from vos_shared.runtime.timing import Stopwatch, timed
+from vos_shared.tables import listed
 from vos_shared.video_file import FileVideo
 from vos_shared.video_sources import (
     FRAME_SUFFIXES,
@@ -116,8 +117,8 @@ class Video:
         doubles = [stem for stem, count in Counter(path.stem for path in files).items() if count > 1]
         if doubles:
             raise BadVideo(
-                f"{files[0].parent} holds more than one frame called {', '.join(doubles[:3])}"
-                f"{', ..' if doubles[3:] else ''}; keep frames and masks in folders of their own"
+                f"{files[0].parent} holds more than one frame called {listed(doubles, most=3)}; keep frames and "
+                "masks in folders of their own"
             )
         return cls(FileFrames(files), name, fps, origin=origin or files[0].parent)
 

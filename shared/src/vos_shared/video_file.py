@@ -181,7 +181,7 @@ class FileVideo:
             for frame in self._frames_in(stream, packet, found):
                 if frame.is_corrupt:
                     found("a frame is damaged")
-                _require_size(f"video {self._path}", frame.width, frame.height)
+                _require_size(self._path, frame.width, frame.height)
                 size = size or (frame.width, frame.height)
                 if (frame.width, frame.height) != size:
                     raise BadVideo(
@@ -212,7 +212,7 @@ class FileVideo:
                 stream = main_stream(container.streams.video)
                 if stream is None:
                     raise BadVideo(f"{self._path} has no video in it{_instead(container.streams.video)}")
-                _require_size(f"video {self._path}", stream.width, stream.height)
+                _require_size(self._path, stream.width, stream.height)
                 # With threads for whole frames, FFmpeg returns some damaged frames before it has marked them.
                 stream.thread_type = "SLICE"
                 stream.codec_context.options = LIMIT
@@ -248,9 +248,9 @@ def _ignore(fault: str) -> None:
     """For a look at the beginning of a file."""
 
 
-def _require_size(what: str, width: int, height: int) -> None:
+def _require_size(path: Path, width: int, height: int) -> None:
     if max(width, height) > MAX_SIDE:
-        raise BadVideo(f"{what} is {width} wide and {height} high; the limit is {MAX_SIDE} pixels a side")
+        raise BadVideo(f"video {path} is {width} wide and {height} high; the limit is {MAX_SIDE} pixels a side")
 
 
 def _turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:

@@ -62,7 +62,7 @@ class Pairs:
             BadDataset: no such list, a line of another form, or files that are not there.
         """
         try:
-            rows = [line.split() for line in read_text(path, "utf-8-sig").splitlines() if line.strip()]
+            rows = [line.split() for line in read_text(path).splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as reason:
             raise BadDataset(f"list {path} cannot be read: {reason}") from reason
         if not rows or any(len(row) != 2 for row in rows):

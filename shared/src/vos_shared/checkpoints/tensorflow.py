@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from vos_shared.checkpoints.checking import require_finite
 from vos_shared.errors import BadWeights, MissingExtra
-from vos_shared.files import require_regular_file
+from vos_shared.files import open_file
 
 _SUFFIXES = (".index", ".meta", ".data-00000-of-00001")
 
@@ -38,7 +38,7 @@ def read_checkpoint(path: str | Path) -> dict[str, npt.NDArray[Any]]:
     """
     prefix = _prefix(Path(path))
     for file in prefix.parent.glob(f"{glob.escape(prefix.name)}.data-*"):
-        require_regular_file(file)
+        open_file(file).close()
     tensorflow = _tensorflow()
     try:
         reader = tensorflow.train.load_checkpoint(str(prefix))

@@ -131,7 +131,7 @@ def _entries(path: Path) -> list[str]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        lines = read_text(path, "utf-8-sig").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as reason:
         raise BadDataset(f"file list {path} cannot be read: {reason}") from reason
     lines = [line for line in lines if line.strip()]

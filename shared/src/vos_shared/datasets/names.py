@@ -29,7 +29,7 @@ def read_lines(path: Path) -> list[str]:
         BadDataset: the list cannot be read as text.
     """
     try:
-        lines = read_text(path, "utf-8-sig").splitlines()
+        lines = read_text(path).splitlines()
     except UnicodeDecodeError:
         raise BadDataset(f"{path} is not a text file; a split lists one sequence name a line") from None
     except OSError as reason:

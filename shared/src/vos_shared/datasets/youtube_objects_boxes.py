@@ -76,7 +76,7 @@ def _rows(path: Path) -> list[tuple[str, Box]]:
     if not path.is_file():
         raise BadDataset(f"{path} does not exist; it must hold a header {','.join(COLUMNS)} and a row for each box")
     try:
-        table = csv.DictReader(read_text(path, "utf-8-sig").splitlines())
+        table = csv.DictReader(read_text(path).splitlines())
         if tuple(table.fieldnames or ()) != COLUMNS:
             raise BadDataset(f"{path} begins with {table.fieldnames}; its header must be {','.join(COLUMNS)}")
         rows = [_row(path, line, row) for line, row in enumerate(table, start=2)]
