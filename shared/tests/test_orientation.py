@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import av
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from vos_shared.video import Video
-from vos_shared.video_file import _upright
+from vos_shared.video_file import _turn, _upright
 
 
 def shown(stored: np.ndarray, orientation: int) -> np.ndarray:
@@ -61,8 +62,8 @@ def test_a_mirrored_video_is_shown_as_players_do(frames: np.ndarray, flip: tuple
     matrix = np.array([-1 if flip[1] else 1, 0, 0, 0, -1 if flip[0] else 1, 0, 0, 0, 16384], np.int32)
     matrix[:8] *= 65536
 
-    stored = SimpleNamespace(side_data={"DISPLAYMATRIX": matrix.tobytes()}, to_ndarray=lambda format: frames[0])
-    np.testing.assert_array_equal(_upright(stored), shown(frames[0], orientation))  # type: ignore[arg-type]
+    stored: Any = SimpleNamespace(side_data={"DISPLAYMATRIX": matrix.tobytes()})
+    np.testing.assert_array_equal(_upright(frames[0], _turn(stored)), shown(frames[0], orientation))
 
 
 @pytest.mark.parametrize("turn", [90, 180, 270])

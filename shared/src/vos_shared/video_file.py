@@ -14,6 +14,7 @@ from typing import Any, Final
 import av
 import numpy as np
 from av.container import InputContainer
+from av.video.reformatter import VideoReformatter
 
 from vos_shared.demuxing import LIMIT, Found, Packet, VideoPackets, is_cover, main_stream, opened_container
 from vos_shared.errors import BadVideo, DamagedVideo
@@ -101,9 +102,9 @@ class FileVideo:
         with self._opened() as (container, stream):
             packets = VideoPackets(self._path, container, stream, _ignore)
             for decoded in self._decoded_from(packets, stream, _ignore):
-                frame = _upright(decoded)
-                aspect = 1 / self._aspect if _turn(decoded)[0] else self._aspect
-                return (frame.shape[0], frame.shape[1]), aspect
+                if _turn(decoded)[0]:
+                    return (decoded.width, decoded.height), 1 / self._aspect
+                return (decoded.height, decoded.width), self._aspect
         raise self._without_frames()
 
     def names(self) -> Sequence[str]:
@@ -133,8 +134,12 @@ class FileVideo:
             BadVideo: damaged, or the frames change their size.
 
         """
+        reformatter = VideoReformatter()  # PyAV makes one for each frame, which takes longer than the conversion.
+        turn = None
         for decoded in self._decoded():
-            yield _upright(decoded)
+            turn = turn or _turn(decoded)  # It is the file's.
+            image = reformatter.reformat(decoded, format="rgb24").to_ndarray()
+            yield _upright(image.astype(np.uint8, copy=False), turn)
 
     def _all(self) -> _Decoded:
         if self._known is None:
@@ -266,10 +271,9 @@ def _turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     return (True, b < 0, c < 0) if a == d == 0 else (False, d < 0, a < 0)
 
 
-def _upright(frame: av.VideoFrame) -> Frame:
-    """The frame as players show it, uint8 RGB [H, W, 3]."""
-    image: Frame = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
-    transposed, upside_down, mirrored = _turn(frame)
+def _upright(image: Frame, turn: tuple[bool, bool, bool]) -> Frame:
+    """A stored frame as players show it, uint8 RGB [H, W, 3]."""
+    transposed, upside_down, mirrored = turn
     if not (transposed or upside_down or mirrored):
         return image
     image = image.transpose(1, 0, 2) if transposed else image
