@@ -1,8 +1,9 @@
 """How the shipped weights came to be, one command a method.
 
-`python tools/train_demo_weights.py dense-ulearn --videos .. --davis .. --output ..` (or `osmn ..`, `amd-objectness ..`,
-`spn-instances ..`) trains until Ctrl-C or the end, and goes on where it stopped when called again; `.. publish` turns
-the snapshot into the shipped file; `.. judge` scores it on DAVIS sequences, beside the first mask repeated.
+`python tools/train_demo_weights.py dense-ulearn --videos .. --davis .. --output ..` (or `osmn ..`,
+`amd-objectness ..`, `spn-instances ..`, `unsup-fg ..`) trains until Ctrl-C or the end, and goes on where it stopped
+when called again; `.. publish` turns the snapshot into the shipped file; `.. judge` scores it on DAVIS sequences, beside the first mask
+repeated.
 """
 
 from __future__ import annotations
@@ -37,6 +38,14 @@ AMD_SETTINGS = (
     "--lr 4e-4 --warm-up 50 --picture-steps 100"
 )
 """Small frames, so that two shared cores do a step in seconds; the released rate times four, for a short run."""
+
+UNSUP_SETTINGS = (
+    "--students basic-unet dilate-unet --second dilate-unet --fixed --input-size 128 --top 0.3 --every 4 "
+    "--width basic-unet 0.125 dilate-unet 0.25 evalseg 0.0625 --decay --norm-momentum 0.1 "
+    "--steps basic-unet 450 dilate-unet 450 evalseg 120 --batch basic-unet 8 dilate-unet 8 evalseg 12 "
+    "--learning-rate basic-unet 0.01 dilate-unet 0.01 evalseg 0.001"
+)
+"""Narrow networks and short runs with higher rates, for an hour on a share of one core."""
 
 OSMN_NETWORK = "--variant lite --head-width 192"
 OSMN_COMMON = "--batch-size 8 --fix-trunk-bn --fixed-seg-blocks 3 --fixed-modulator-blocks 12 --seed 1234"
@@ -168,6 +177,32 @@ class TrainSpnInstances:
         _call("spn-instances", "train", stage, *words, *common, *resume)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainUnsupFg:
+    """Train the weights that come with unsup-fg: real clips, DAVIS-2016 train without masks, synthetic clips."""
+
+    videos: Path
+    """Folder of unlabelled video files."""
+    davis: Path
+    """DAVIS folder; the frames of its train list are used, its masks are not."""
+    output: Path
+    """Folder of the run; called again, the run goes on."""
+    workers: int = 0
+    """Processes that read records."""
+
+    def run(self) -> int:
+        """Run both iterations."""
+        davis = self.output / "davis"
+        davis.mkdir(parents=True, exist_ok=True)
+        for folder in training_folders(self.davis):
+            if not (davis / folder.name).is_symlink():
+                (davis / folder.name).symlink_to(folder.resolve())
+        places = [self.videos, davis, write_synthetic(self.output / "synthetic")]
+        words = ["run", *map(str, places), "--output", str(self.output / "run"), *shlex.split(UNSUP_SETTINGS)]
+        _call("unsup-fg", *words, f"--workers={self.workers}", "--minutes=3")
+        return 0
+
+
 def _patient_call(command: list[str]) -> int:
     """Run a command; Ctrl-C reaches it, too, and it is given the time to save."""
     with subprocess.Popen(command) as process:
@@ -231,6 +266,8 @@ class Publish:
     """Data, hardware and time, as text."""
     scores: Path | None = None
     """JSON file of `judge`."""
+    threshold: float | None = None
+    """Of unsup-fg: soft mask from which on a pixel is foreground, chosen on held-out training sequences."""
 
     def run(self) -> None:
         """Convert."""
@@ -239,9 +276,12 @@ class Publish:
         from vos_shared.checkpoints import safetensors_io
 
         state, metadata = safetensors_io.load(self.snapshot)
-        half = {name: value.to(torch.float16) if value.is_floating_point() else value for name, value in state.items()}
+        # Kernels are most of it; statistics of norms may be too large for half precision.
+        half = {name: value.to(torch.float16) if value.ndim > 1 else value for name, value in state.items()}
         scores = {} if self.scores is None else json.loads(self.scores.read_text(encoding="utf-8"))
         said = {"description": self.description, "trained": "true", "note": self.note, "scores": json.dumps(scores)}
+        if self.threshold is not None:
+            said["threshold"] = str(self.threshold)
         safetensors_io.save(self.output, half, {**metadata, **said})
         print(f"{self.output}: {self.output.stat().st_size / 1e6:.1f} MB")
 
@@ -332,6 +372,7 @@ Command = (
     | Annotated[TrainOsmn, tyro.conf.subcommand("osmn")]
     | Annotated[TrainAmdObjectness, tyro.conf.subcommand("amd-objectness")]
     | Annotated[TrainSpnInstances, tyro.conf.subcommand("spn-instances")]
+    | Annotated[TrainUnsupFg, tyro.conf.subcommand("unsup-fg")]
     | Annotated[Publish, tyro.conf.subcommand("publish")]
     | Annotated[Judge, tyro.conf.subcommand("judge")]
 )

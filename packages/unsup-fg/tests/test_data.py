@@ -12,7 +12,7 @@ from unsup_fg.data import StudentSamples, legacy_resize, scored_sample, student_
 from unsup_fg.networks.streams import differences, hue
 from unsup_fg.presets import PUBLISHED, TrainingSettings
 from unsup_fg.records import Records, StudentRecord
-from unsup_fg.settings import StudentName
+from unsup_fg.settings import Architecture, StudentName
 from unsup_fg.tfrecords import RecordWriter
 from unsup_fg.videopca import hsv
 from vos_shared.layers.tensorflow import resize_legacy_bilinear
@@ -35,7 +35,7 @@ def test_preprocessing_is_official(student: StudentName, official: str, corner: 
             pytest.skip(f"no numbers of {official}")
         for index in range(3):
             frame, soft_mask = arrays[f"src/{index}/u8"], arrays[f"src/{index}/seg"].squeeze()
-            sample = student_sample(frame, soft_mask, student, PUBLISHED[student].resized, corner)
+            sample = student_sample(frame, soft_mask, Architecture(student), PUBLISHED[student].resized, corner)
             image, label = sample["image"].permute(1, 2, 0).numpy(), sample["label"].permute(1, 2, 0).numpy()
             np.testing.assert_array_equal(image, arrays[f"{official}/{index}/image"])
             np.testing.assert_array_equal(label, arrays[f"{official}/{index}/label"])
@@ -80,7 +80,9 @@ def test_an_epoch_sees_each_record_once_and_crops_differ(tmp_path: Path) -> None
             frame[..., 1] = np.arange(256)
             record = StudentRecord.of(str(value), frame, np.full((256, 256), 40 * value, np.uint8))
             writer.write(0, record.example())
-    samples = StudentSamples(Records(tmp_path), "lowres", TrainingSettings(steps=9, batch=2, resized=160), 2)
+    samples = StudentSamples(
+        Records(tmp_path), Architecture("lowres"), TrainingSettings(steps=9, batch=2, resized=160), 2
+    )
     epochs = [[samples[step, slot] for step in range(3 * epoch, 3 * epoch + 3) for slot in (0, 1)] for epoch in (0, 1)]
     for epoch in epochs:
         assert sorted(item["label"].mean().item() for item in epoch) == [0, 40, 80, 120, 160, 200]

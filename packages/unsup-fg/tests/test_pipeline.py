@@ -75,11 +75,12 @@ def test_bad_input_is_one_line(unsup_fg: Any, clip: Path, tmp_path: Path) -> Non
     cases = {
         "are empty": empty,
         "has no soft masks": unsup_fg("select", clip, "--output", selection),
-        "a share of 3": unsup_fg("select", soft, "--output", selection, "--top", 3),
+        "--top is 3": unsup_fg("select", soft, "--output", selection, "--top", 3),
         "1 of 1 selected masks have no frame here": unsup_fg(*records, selection),
         "not a selection": unsup_fg(*records, tmp_path / "text.json"),
         "no TFRecord shards": unsup_fg("train", "lowres", clip, "--output", tmp_path / "run", "--device", "cpu"),
-        "no weights come": unsup_fg("segment", clip, "--output", tmp_path / "masks", "--device", "cpu"),
+        "no weights file": unsup_fg("segment", clip, "--output", tmp_path / "masks", "--weights", "nowhere"),
+        "needs several networks": unsup_fg("segment", clip, "--output", tmp_path / "m", "--variant", "unsup-fg+multi"),
     }
     for message, outcome in cases.items():
         assert outcome.code == 2, message

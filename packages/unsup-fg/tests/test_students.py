@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unsup_fg.checkpoints import save_weights
+from unsup_fg.checkpoints import load_weights, save_weights
 from unsup_fg.method import UNSUP_FG
 from unsup_fg.networks import build
 from unsup_fg.settings import Architecture, NetworkName
@@ -88,9 +88,31 @@ def test_stretched_maps_span_all_values(weights: Path) -> None:
     assert stretched.max() > 0.8
 
 
+def test_weights_ask_for_a_threshold(weights: Path, tmp_path: Path) -> None:
+    """They know best what their maps mean; what the user gives wins."""
+    snapshot = load_weights(weights / "lowres.safetensors")
+    path = tmp_path / "asking.safetensors"
+    save_weights(path, snapshot.network, snapshot.architecture, {"threshold": "0.25"})
+    assert load(path, "cpu").settings.threshold == 0.25
+    assert load(path, "cpu", threshold=0.75).settings.threshold == 0.75
+    assert load(weights / "lowres.safetensors", "cpu").settings.threshold is None
+    save_weights(path, snapshot.network, snapshot.architecture, {"threshold": "high"})
+    with pytest.raises(BadWeights, match="threshold of high"):
+        load(path, "cpu")
+
+
+def test_the_weights_that_come_with_the_package_find_something() -> None:
+    """They know their network and threshold, and a frame of noise is not all foreground."""
+    segmenter = load(None, "cpu")
+    assert segmenter.info.trained
+    assert segmenter.step(FRAME).mask.mean() < 1
+
+
 def test_weights_that_do_not_fit_are_one_line(weights: Path, tmp_path: Path) -> None:
     cases: list[tuple[Path | None, str | None, str]] = [
-        (None, None, "no weights come with the package"),
+        (None, "multi", "needs several networks"),
+        (None, "lowres", "weights of dilate-unet; give weights of lowres"),
+        (Path("nowhere"), None, "no weights file nowhere; known names are unsup_fg_demo"),
         (weights / "evalseg.safetensors", None, "weights of evalseg; give weights of lowres"),
         (weights / "lowres.safetensors", "dense-unet", "weights of lowres; give weights of dense-unet"),
         (weights / "lowres.safetensors", "multi", "several networks"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from vos_shared.errors import BadResults
+from vos_shared.errors import BadResults, BadVideo
 from vos_shared.inputs import inputs_fingerprint
 from vos_shared.method import Segmenter, Supervision
 from vos_shared.sequence_loop import SegmentedFrame, segment_sequence, total_timing
@@ -105,6 +105,7 @@ def process(
     seed: int = 0,
     resume: bool = True,
     fingerprint: Callable[[VideoSequence], str] | None = None,
+    failed: Callable[[VideoSequence, BadVideo], object] | None = None,
 ) -> None:
     """Run a segmenter over the sequences that are not finished in all outputs; shows a progress bar.
 
@@ -119,6 +120,8 @@ def process(
         seed: seed of the random generators, the same for every sequence.
         resume: skip finished sequences; False computes all anew.
         fingerprint: hash of the inputs of a sequence; by default of its frames and prompts.
+        failed: called with each sequence whose frames cannot be read, and the error; the others go on. By default the
+            error is raised.
 
     Raises:
         UserError: a sequence cannot be processed; those that are finished stay.
@@ -131,23 +134,31 @@ def process(
     def finished(sequence: VideoSequence) -> bool:
         return resume and all(output.is_finished(sequence, inputs[sequence.name]) for output in outputs)
 
+    def segment(sequence: VideoSequence, advance: Callable[[], object]) -> None:
+        with ExitStack() as stack:
+            write, keep = _writers(stack, outputs, sequence, inputs[sequence.name])
+            timing = segment_sequence(
+                segmenter,
+                sequence,
+                write,
+                supervision=supervision,
+                device=device,
+                seed=seed,
+                soft_masks=any(output.soft_masks for output in outputs),
+                on_frame=advance,
+            )
+            keep({"timing": {"device": describe_device(device), **timing.to_json()}})
+
     pending = [sequence for sequence in sequences if not finished(sequence)]
     with tqdm(total=sum(len(item.frame_names) for item in pending), unit="frame", disable=bar_hidden()) as bar:
         for sequence in pending:
             bar.set_description(escaped(sequence.name))
-            with ExitStack() as stack:
-                write, keep = _writers(stack, outputs, sequence, inputs[sequence.name])
-                timing = segment_sequence(
-                    segmenter,
-                    sequence,
-                    write,
-                    supervision=supervision,
-                    device=device,
-                    seed=seed,
-                    soft_masks=any(output.soft_masks for output in outputs),
-                    on_frame=bar.update,
-                )
-                keep({"timing": {"device": describe_device(device), **timing.to_json()}})
+            try:
+                segment(sequence, bar.update)
+            except BadVideo as reason:
+                if failed is None:
+                    raise
+                failed(sequence, reason)
 
 
 _Write = Callable[[SegmentedFrame], None]

@@ -12,6 +12,7 @@ from torch import nn
 from unsup_fg.networks import build
 from unsup_fg.official import architecture_of, from_official
 from unsup_fg.settings import Architecture, NetworkName
+from unsup_fg.weights import WEIGHTS
 from vos_shared.checkpoints import safetensors_io
 from vos_shared.errors import BadWeights
 
@@ -29,6 +30,24 @@ class Snapshot:
     network: nn.Module
     architecture: Architecture
     metadata: Mapping[str, str]
+
+    @property
+    def threshold(self) -> float | None:
+        """Soft mask from which on a pixel is foreground, where the weights ask for one.
+
+        Raises:
+            BadWeights: it makes no sense.
+        """
+        text = self.metadata.get("threshold")
+        if text is None:
+            return None
+        try:
+            value = float(text)
+        except ValueError:
+            value = 0.0
+        if not 0 < value <= 1:
+            raise BadWeights(f"weights ask for a threshold of {text}; give --threshold above 0, up to 1")
+        return value
 
     @property
     def description(self) -> str:
@@ -56,14 +75,14 @@ def load_weights(source: str | Path, expected: Collection[NetworkName] | None = 
     """Read weights of any kind.
 
     Args:
-        source: a safetensors file of ours, or the prefix of an official TensorFlow checkpoint.
+        source: a safetensors file of ours, the prefix of an official TensorFlow checkpoint, or a name in `WEIGHTS`.
         expected: networks that will do; by default all.
 
     Raises:
         BadWeights: missing, damaged, or of another network.
         MissingExtra: an official checkpoint, and TensorFlow is not installed.
     """
-    path = Path(source)
+    path = WEIGHTS.locate(source)
     snapshot = _read_ours(path) if path.suffix == ".safetensors" else _read_official(path)
     network = snapshot.architecture.network
     if expected is not None and network not in expected:

@@ -9,18 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from unsup_fg.cli_run import Run, tell
 from unsup_fg.cli_train import Train
 from unsup_fg.method import UNSUP_FG, VIDEOPCA
-from unsup_fg.settings import StudentSettings
+from unsup_fg.settings import STUDENTS, StudentSettings
 from vos_shared.cli import run_commands
 from vos_shared.errors import UserError
 from vos_shared.inputs import InputArguments
 from vos_shared.options import changed_settings
 from vos_shared.segment import SegmentArguments, run_segment
-from vos_shared.weights_command import ConvertArguments
+from vos_shared.terminal import escaped
+from vos_shared.weights_command import ConvertArguments, WeightsCommand
 
 if TYPE_CHECKING:
     from unsup_fg.selection import SelectedSet
+    from vos_shared.checkpoints.published import WeightsTable
     from vos_shared.datasets import VideoSequence
 
 
@@ -51,8 +54,12 @@ class VideoPCACommand(InputArguments):
     timing: Path | None = None
     """Write a JSON file: frames a second, milliseconds a frame, decode / model / encode time, peak memory."""
 
-    def run(self) -> None:
-        """Label what is not labelled yet, draw it, write the times."""
+    def run(self) -> int:
+        """Label what is not labelled yet, draw it, write the times.
+
+        Returns:
+            1 where videos could not be read and were skipped.
+        """
         from unsup_fg.inference import SegmenterSettings, VideoPCASegmenter
         from unsup_fg.labelling import label_outputs
         from vos_shared.atomic import require_json
@@ -68,7 +75,16 @@ class VideoPCACommand(InputArguments):
         outputs = label_outputs(segmenter, masks=self.output, soft=self.soft)
         sequences = shard(self._worth_labelling(self.load(masks_required=False)))
         check_outputs(outputs, sequences, overlay=self.overlay)
-        process(sequences, segmenter, outputs, supervision=VIDEOPCA.supervision, device=segmenter.device)
+        unreadable: dict[str, str] = {}
+        process(
+            sequences,
+            segmenter,
+            outputs,
+            supervision=VIDEOPCA.supervision,
+            device=segmenter.device,
+            failed=lambda sequence, why: unreadable.setdefault(sequence.name, str(why)),
+        )
+        sequences = [sequence for sequence in sequences if sequence.name not in unreadable]
         if self.overlay:
             draw(sequences, outputs[0].tree)
         if self.timing is not None:
@@ -77,6 +93,8 @@ class VideoPCACommand(InputArguments):
             f"{kind} in {folder}" for kind, folder in (("masks", self.output), ("soft masks", self.soft)) if folder
         ]
         print(f"{len(sequences)} {'sequence' if len(sequences) == 1 else 'sequences'}: {', '.join(folders)}")
+        tell("skipped, cannot be read", unreadable)
+        return 1 if unreadable else 0
 
     def _worth_labelling(self, sequences: list[VideoSequence]) -> list[VideoSequence]:
         """Leave out, and say so, what is too short to tell background from foreground."""
@@ -145,7 +163,9 @@ class WriteRecords(InputArguments):
             raise UserError(f"--shards is {self.shards}; give 1 to 99999")
         chosen = self._set()
         with tqdm(total=len(chosen.kept), unit="record", disable=bar_hidden()) as bar:
-            count = write_student_records(self.load(), chosen, self.output, self.shards, bar.update)
+            count = write_student_records(
+                self.load(masks_required=False), [chosen], self.output, self.shards, bar.update
+            )
         print(f"{count} records in {self.output}")
 
     def _set(self) -> SelectedSet:
@@ -161,13 +181,60 @@ class WriteRecords(InputArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class Segment(SegmentArguments):
-    """Segment single frames with a student: a palette PNG for each, in OUTPUT/<sequence>/. Give --weights."""
+    """Segment single frames with a student: a palette PNG for each, in OUTPUT/<sequence>/."""
 
     settings: Annotated[StudentSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=StudentSettings)
 
     def run(self) -> None:
         """Segment."""
         run_segment(UNSUP_FG, self, **changed_settings(self.settings))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftMasks(InputArguments):
+    """Write a student's soft masks in batches, as EvalSeg-Net and the next generation read them.
+
+    Grey PNGs at the size of the student's map, 255 is surely foreground, not stretched. Finished sequences stay.
+    """
+
+    output: Path
+    """Folder for the soft masks: OUTPUT/<sequence>/<frame>.png."""
+    weights: str | None = None
+    """Of a student: a file, an official checkpoint or a name; by default those that come with the package."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps. Under torchrun each process takes its GPU and its share of the sequences."""
+    precision: str = "fp32"
+    """fp32, bf16 or fp16."""
+
+    def run(self) -> None:
+        """Write them."""
+        from tqdm import tqdm
+
+        from unsup_fg.labelling import student_tree, write_student_masks
+        from unsup_fg.students import loaded
+        from vos_shared.processing import bar_hidden
+        from vos_shared.results import check_places
+        from vos_shared.runtime.distributed import shard
+
+        sequences = shard(self.load(masks_required=False))
+        student = loaded(self.weights, STUDENTS, self.device, self.precision)
+        tree = student_tree(self.output, self.weights, self.precision)
+        check_places([tree], [sequence.name for sequence in sequences])
+        with tqdm(total=sum(len(one.frame_names) for one in sequences), unit="frame", disable=bar_hidden()) as bar:
+            write_student_masks(student, sequences, tree, bar.update)
+        print(f"{len(sequences)} {'sequence' if len(sequences) == 1 else 'sequences'} in {escaped(str(self.output))}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights(WeightsCommand):
+    """List the weights that there are, or say more of those with a NAME."""
+
+    @property
+    def table(self) -> WeightsTable:
+        """Published and shipped."""
+        from unsup_fg.weights import WEIGHTS
+
+        return WEIGHTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +266,7 @@ class Score:
     masks: Annotated[Path, tyro.conf.Positional]
     """Folder with soft masks, <folder>/<frame>.png."""
     weights: str
-    """Of EvalSeg-Net: a file of ours, or an official checkpoint."""
+    """Of EvalSeg-Net: a file of ours, an official checkpoint or a name."""
     output: Path
     """Text file to write: <folder>/<frame>.png;<score>, a line for each mask that is good enough."""
     threshold: float = 80.0
@@ -213,17 +280,12 @@ class Score:
         """Score."""
         from tqdm import tqdm
 
-        from unsup_fg.checkpoints import load_weights
         from unsup_fg.scoring import pairs, scores, write_scores
-        from unsup_fg.students import Student
+        from unsup_fg.students import loaded
         from vos_shared.processing import bar_hidden
-        from vos_shared.runtime.device import choose_device, choose_precision
 
         found = pairs(self.images, self.masks)
-        device = choose_device(self.device)
-        snapshot = load_weights(self.weights, ["evalseg"])
-        size = snapshot.architecture.input_size
-        evalseg = Student(snapshot.network, size, device, choose_precision(self.precision, device))
+        evalseg = loaded(self.weights, ["evalseg"], self.device, self.precision)
         scored = list(tqdm(scores(evalseg, found), total=len(found), unit="mask", disable=bar_hidden()))
         count = write_scores(self.output, scored, self.threshold)
         print(f"{count} of {len(found)} masks reach {self.threshold:g}: {self.output}")
@@ -232,12 +294,15 @@ class Score:
 def main() -> None:
     """Run the ``unsup-fg`` command."""
     commands: dict[str, Callable[..., Any]] = {
+        "run": Run,
         "videopca": VideoPCACommand,
         "select": Select,
         "records": WriteRecords,
         "train": Train,
         "segment": Segment,
+        "soft-masks": SoftMasks,
         "score": Score,
+        "weights": Weights,
         "import-weights": ImportWeights,
     }
     run_commands("unsup-fg", "Unsupervised learning of foreground from video.", commands)

@@ -26,13 +26,15 @@ class TrainNetwork(RunArguments):
     fixed: bool = False
     """Without two faults of the released code: train the dilated kernels of DilateU-Net, and let the block norms of
     DenseU-Net use moving averages at inference. Official weights need the faults."""
+    input_size: int | None = None
+    """Of U-Nets: side of the square that they see, 256 as published. Scale --resized with it."""
 
     def run(self) -> int:
         """Train."""
         from unsup_fg.records import Records
         from unsup_fg.training import train
 
-        architecture = Architecture(self.network, self.width, self.fixed)
+        architecture = Architecture(self.network, self.width, self.fixed, self.input_size)
         self.check()
         records = Records(*self.records)
         fabric = self.launch()

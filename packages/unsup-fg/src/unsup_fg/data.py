@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from unsup_fg.presets import TrainingSettings
 from unsup_fg.records import EvalSegRecord, Records
-from unsup_fg.settings import INPUT_SIZES, OUTPUT_SIZES, StudentName
+from unsup_fg.settings import INPUT_SIZES, Architecture
 from vos_shared.training.batches import EpochOrder
 
 Array = npt.NDArray[Any]
@@ -40,7 +40,7 @@ class StudentSamples(Dataset[Sample]):
         per_step: samples a step of all processes together.
     """
 
-    def __init__(self, records: Records, student: StudentName, settings: TrainingSettings, per_step: int) -> None:
+    def __init__(self, records: Records, student: Architecture, settings: TrainingSettings, per_step: int) -> None:
         self._records, self._student, self._settings, self._per_step = records, student, settings, per_step
         self._order = EpochOrder(len(records), settings.seed, 1)
 
@@ -48,7 +48,7 @@ class StudentSamples(Dataset[Sample]):
         step, slot = key
         epoch, place = divmod(step * self._per_step + slot, len(self._records))
         record = self._records.student(self._order(epoch, place))
-        margin = self._settings.resized - INPUT_SIZES[self._student] + 1
+        margin = self._settings.resized - self._student.input_size + 1
         random = np.random.default_rng([self._settings.seed, 2, step, slot])
         top, left = (int(value) for value in random.integers(margin, size=2))
         return student_sample(record.frame, record.soft_mask, self._student, self._settings.resized, (top, left))
@@ -97,7 +97,7 @@ def scored_sample(record: EvalSegRecord) -> ScoredSample:
 
 
 def student_sample(
-    frame: Array, soft_mask: Array, student: StudentName, resized: int, corner: tuple[int, int]
+    frame: Array, soft_mask: Array, student: Architecture, resized: int, corner: tuple[int, int]
 ) -> Sample:
     """A crop of a record, exactly as the official code makes it.
 
@@ -108,7 +108,7 @@ def student_sample(
         resized: side of the square to which both are resized before the crop.
         corner: row and column of the crop.
     """
-    size, target = INPUT_SIZES[student], OUTPUT_SIZES[student]
+    size, target = student.input_size, student.output_size
     image = frame.astype(np.float32) * np.float32(1 / 255)
     crop = legacy_resize(image, resized, corner, size)
     label = legacy_resize(soft_mask[..., None].astype(np.float32), resized, corner, size)

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image
 
 from unsup_fg.inference import SegmenterSettings, VideoPCASegmenter
-from unsup_fg.method import VIDEOPCA
+from unsup_fg.method import UNSUP_FG, VIDEOPCA
+from unsup_fg.students import Student, batched
 from unsup_fg.videopca import VideoPCASettings
 from vos_shared.errors import UserError
+from vos_shared.inputs import inputs_fingerprint
 from vos_shared.processing import Output, mask_output
-from vos_shared.provenance import package_digest
+from vos_shared.provenance import package_digest, weights_digest
 from vos_shared.results import SOFT_MASKS, ResultsTree
 from vos_shared.sequence_loop import SegmentedFrame
+
+if TYPE_CHECKING:
+    from vos_shared.datasets import VideoSequence
+
+
+def _unseen(frames: int) -> None:
+    """Progress that nobody looks at."""
 
 
 def label_outputs(segmenter: VideoPCASegmenter, *, masks: Path | None, soft: Path | None) -> list[Output]:
@@ -61,3 +72,51 @@ def _made_with(settings: SegmenterSettings, kind: type[VideoPCASettings]) -> dic
         "package_digest": package_digest(VIDEOPCA),
         **values,
     }
+
+
+def student_tree(folder: Path, weights: str | None, precision: str) -> ResultsTree:
+    """Where the soft masks of a student go.
+
+    Args:
+        folder: of the tree.
+        weights: as the user gave them.
+        precision: of the network.
+    """
+    settings = {
+        "method": "unsup-fg",
+        "version": version("unsup-fg"),
+        "package_digest": package_digest(UNSUP_FG),
+        "weights_digest": weights_digest(weights),
+        "precision": precision,
+    }
+    return ResultsTree(folder, settings=settings, kind=SOFT_MASKS)
+
+
+def write_student_masks(
+    student: Student, sequences: Sequence[VideoSequence], tree: ResultsTree, advance: Callable[[int], object] = _unseen
+) -> None:
+    """Write the soft masks of a student, ``<sequence>/<frame>.png``, grey, at the size of its maps, in batches.
+
+    They are what EvalSeg-Net judges and what the next generation learns from. Finished sequences stay.
+
+    Args:
+        student: the network.
+        sequences: the share of this process.
+        tree: where the masks go.
+        advance: called with numbers of finished frames.
+
+    Raises:
+        BadVideo: a frame cannot be read.
+        BadResults: the masks there are of somebody else.
+    """
+    for sequence in sequences:
+        names, inputs = sequence.frame_names, inputs_fingerprint(sequence, UNSUP_FG.supervision)
+        if tree.is_complete(sequence.name, names, inputs):
+            advance(len(names))
+            continue
+        with tree.writer(sequence.name, names, inputs, source=sequence.video.origin) as writer:
+            for part in batched(zip(names, sequence.video, strict=True)):
+                masks = np.minimum(student.maps([frame for _, frame in part]) + 0.5, 255).astype(np.uint8)
+                for (name, _), mask in zip(part, masks, strict=True):
+                    Image.fromarray(mask).save(writer.folder / f"{name}.png", format="PNG", compress_level=1)
+                advance(len(part))

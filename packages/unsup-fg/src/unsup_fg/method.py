@@ -28,4 +28,4 @@ UNSUP_FG: Final = Method(
         },
     },
 )
-"""Not among the methods that tools find, as no weights come with the package yet."""
+"""Weights of one student come with the package; the other variants want ``--weights``."""

@@ -16,7 +16,10 @@ class TrainingSettings:
     Attributes:
         steps: of the whole run.
         batch: records a step and process.
-        learning_rate: of Adam in TensorFlow's form, constant.
+        learning_rate: of Adam in TensorFlow's form.
+        decay: let the learning rate fall to zero in even steps; it is constant as published.
+        norm_momentum: share of a batch in the moving averages of batch norms; those of short runs need more than the
+            published 0.01 to follow the weights.
         resized: side to which records are resized before the crop; of EvalSeg-Net, which sees no crops, 128.
         save_steps: steps between two saves.
         seed: of crops, order and initial values.
@@ -25,6 +28,8 @@ class TrainingSettings:
     steps: int
     batch: int = 16
     learning_rate: float = 1e-3
+    decay: bool = False
+    norm_momentum: float = 0.01
     resized: int = 310
     save_steps: int = 1000
     seed: int = 0
@@ -34,6 +39,12 @@ class TrainingSettings:
             raise UserError("unsup-fg: --steps, --batch and --save-steps must be 1 or more")
         if not 0 < self.learning_rate < 1:
             raise UserError(f"unsup-fg: a learning rate of {self.learning_rate}; choose above 0, below 1")
+        if not 0 < self.norm_momentum <= 1:
+            raise UserError(f"unsup-fg: --norm-momentum is {self.norm_momentum}; give a share above 0, up to 1")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, from 0 on."""
+        return self.learning_rate * (1 - step / self.steps) if self.decay else self.learning_rate
 
 
 PUBLISHED: Final[dict[NetworkName, TrainingSettings]] = {

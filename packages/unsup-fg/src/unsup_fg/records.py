@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -43,7 +43,7 @@ class StudentRecord:
     @classmethod
     def of(cls, name: str, frame: Frame, soft_mask: Grey) -> StudentRecord:
         """Of a frame and a soft mask of any size; both are resized, without keeping their aspect."""
-        return cls(name, _resized(frame), _resized(soft_mask))
+        return cls(name, resized(frame), resized(soft_mask))
 
     def example(self) -> Example:
         """In the official layout."""
@@ -158,9 +158,19 @@ def _shards(folder: Path) -> list[Path]:
     return paths
 
 
+def require_free(folder: Path, paths: Sequence[Path]) -> None:
+    """Refuse a folder that holds other shards.
+
+    Raises:
+        BadDataset: naming one of them.
+    """
+    if others := sorted(set(folder.glob("train-*-of-*")) - set(paths)):
+        raise BadDataset(f"{folder} holds other shards ({others[0].name}); choose another --output")
+
+
 def write_student_records(
     sequences: Sequence[VideoSequence],
-    selected: SelectedSet,
+    selected: Sequence[SelectedSet],
     folder: Path,
     shards: int,
     advance: Callable[[], object] = lambda: None,
@@ -168,8 +178,8 @@ def write_student_records(
     """Write the kept soft masks and their frames as shards; records go to shards at random.
 
     Args:
-        sequences: with the frames.
-        selected: the soft masks; a sequence has a folder of its name among them.
+        sequences: with the frames; their names differ.
+        selected: the soft masks, of one teacher or of several; a sequence has a folder of its name among them.
         folder: for the shards.
         shards: their number.
         advance: called after each record.
@@ -181,25 +191,35 @@ def write_student_records(
         BadDataset: a kept mask has no frame, or cannot be read; other shards are there already.
     """
     paths = shard_paths(folder, shards)
-    if others := sorted(set(folder.glob("train-*-of-*")) - set(paths)):
-        raise BadDataset(f"{folder} holds other shards ({others[0].name}); choose another --output")
-    wanted = {item.mask for item in selected.kept}
+    require_free(folder, paths)
+    wanted: dict[str, list[Path]] = {}
+    for found in selected:
+        for item in found.kept:
+            wanted.setdefault(item.mask, []).append(Path(found.soft, item.mask))
     there = {f"{sequence.name}/{name}.png" for sequence in sequences for name in sequence.frame_names}
-    if lacking := sorted(wanted - there):
+    if lacking := sorted(wanted.keys() - there):
         raise BadDataset(f"{len(lacking)} of {len(wanted)} selected masks have no frame here, such as {lacking[0]}")
     random, count = np.random.default_rng(0), 0
     with RecordWriter(paths) as writer:
-        for sequence in sequences:
-            if not any(f"{sequence.name}/{name}.png" in wanted for name in sequence.frame_names):
-                continue
-            for name, frame in zip(sequence.frame_names, sequence.video, strict=True):
-                mask = f"{sequence.name}/{name}.png"
-                if mask in wanted:
-                    record = StudentRecord.of(mask, frame, read_soft_mask(Path(selected.soft, mask)))
-                    writer.write(int(random.integers(shards)), record.example())
-                    count += 1
-                    advance()
+        for name, frame in wanted_frames(sequences, wanted):
+            for path in wanted[name]:
+                record = StudentRecord.of(name, frame, read_soft_mask(path))
+                writer.write(int(random.integers(shards)), record.example())
+                count += 1
+                advance()
     return count
+
+
+def wanted_frames(sequences: Sequence[VideoSequence], wanted: Collection[str]) -> Iterator[tuple[str, Frame]]:
+    """Some frames of sequences, each with the name of its mask, ``<sequence>/<frame>.png``; videos are read once.
+
+    Raises:
+        BadVideo: a frame cannot be read.
+    """
+    for sequence in sequences:
+        names = [f"{sequence.name}/{name}.png" for name in sequence.frame_names]
+        if any(name in wanted for name in names):
+            yield from (pair for pair in zip(names, sequence.video, strict=True) if pair[0] in wanted)
 
 
 def _shard_count(paths: Sequence[Path]) -> int:
@@ -214,7 +234,8 @@ def _bytes(features: dict[str, Feature], name: str, where: str) -> bytes:
     return values[0]
 
 
-def _resized(picture: Frame) -> Frame:
+def resized(picture: Frame) -> Frame:
+    """A picture at the size of records, without keeping its aspect."""
     if picture.shape[:2] == (SIZE, SIZE):
         return picture
     return np.asarray(Image.fromarray(picture).resize((SIZE, SIZE), Image.Resampling.BILINEAR))

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
 
-from unsup_fg.selection import read_soft_mask
-from unsup_fg.students import Student, image_tensor
+from unsup_fg.frame_file import SoftMask
+from unsup_fg.selection import Scored, read_soft_mask
+from unsup_fg.students import Student, batched, image_tensor
 from vos_shared.atomic import write_text
 from vos_shared.errors import BadDataset
 from vos_shared.images import open_image
 from vos_shared.method import Frame
 
-BATCH: Final = 16
+if TYPE_CHECKING:
+    from vos_shared.datasets import VideoSequence
+
 _IMAGES: Final = (".jpg", ".jpeg", ".png")
 
 
@@ -51,11 +54,9 @@ def scores(evalseg: Student, found: Sequence[tuple[str, Path, Path]]) -> Iterato
     Raises:
         BadDataset: an image or a mask cannot be read.
     """
-    for start in range(0, len(found), BATCH):
-        part = found[start : start + BATCH]
-        images = torch.stack([image_tensor(_read_image(image), evalseg.size) for _, image, _ in part])
-        masks = torch.stack([image_tensor(read_soft_mask(mask), evalseg.size) for _, _, mask in part])
-        yield from zip((name for name, _, _ in part), evalseg.run(images, masks).tolist(), strict=True)
+    for part in batched(found):
+        pictures = [(_read_image(image), read_soft_mask(mask)) for _, image, mask in part]
+        yield from zip((name for name, _, _ in part), judged(evalseg, pictures), strict=True)
 
 
 def _read_image(path: Path) -> Frame:
@@ -72,3 +73,27 @@ def write_scores(path: Path, found: Sequence[tuple[str, float]], threshold: floa
     lines = [f"{name};{score:.6g}\n" for name, score in found if score >= threshold]
     write_text(path, "".join(lines))
     return len(lines)
+
+
+def frame_scores(evalseg: Student, sequence: VideoSequence, masks: Path) -> Iterator[Scored]:
+    """Score the soft masks of a sequence, ``<sequence>/<frame>.png``; empty ones are left out.
+
+    Raises:
+        BadVideo: a frame cannot be read.
+        BadDataset: a mask cannot be read.
+    """
+    names = (f"{sequence.name}/{name}.png" for name in sequence.frame_names)
+    pictures = ((name, frame, read_soft_mask(masks / name)) for name, frame in zip(names, sequence.video, strict=True))
+    for part in batched(picture for picture in pictures if picture[2].any()):
+        yield from (
+            Scored(name, score)
+            for (name, _, _), score in zip(part, judged(evalseg, [item[1:] for item in part]), strict=True)
+        )
+
+
+def judged(evalseg: Student, pictures: Sequence[tuple[Frame, SoftMask]]) -> list[float]:
+    """Scores of a batch of frames with their soft masks, uint8 [H, W, 3] and [h, w]."""
+    images = torch.stack([image_tensor(image, evalseg.size) for image, _ in pictures])
+    masks = torch.stack([image_tensor(mask, evalseg.size) for _, mask in pictures])
+    scores: list[float] = evalseg.run(images, masks).tolist()
+    return scores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -75,21 +76,50 @@ def select(soft: Path, top: float) -> SelectedSet:
         UserError: the share makes no sense.
         BadDataset: no masks, all are empty, or one cannot be read.
     """
-    if not 0 < top <= 1:
-        raise UserError(f"unsup-fg: a share of {top}; choose above 0, up to 1")
-    paths = sorted(path for path in soft.glob("*/*.png") if not path.name.startswith("."))
-    if not paths:
+    require_share(top)
+    names = sorted(path.relative_to(soft).as_posix() for path in soft.glob("*/*.png") if path.name[0] != ".")
+    if not names:
         raise BadDataset(f"{soft} has no soft masks (<sequence>/<frame>.png); write them with unsup-fg videopca --soft")
+    scored = mask_scores(soft, names)
+    ranked = best_first(item for item in scored if item.score)
+    if not ranked:
+        raise BadDataset(f"all {len(scored)} soft masks in {soft} are empty; label other videos")
+    return SelectedSet(str(soft.resolve()), len(scored), len(scored) - len(ranked), tuple(best_share(ranked, top)))
+
+
+def require_share(top: float) -> None:
+    """Refuse a share that makes no sense.
+
+    Raises:
+        UserError: not above 0 and up to 1.
+    """
+    if not 0 < top <= 1:
+        raise UserError(f"unsup-fg: --top is {top}; give a share above 0, up to 1")
+
+
+def mask_scores(soft: Path, names: Sequence[str]) -> list[Scored]:
+    """The scores of soft masks in a folder.
+
+    Args:
+        soft: the folder.
+        names: of the masks in it, ``<sequence>/<frame>.png``.
+
+    Raises:
+        BadDataset: a mask cannot be read.
+    """
     with ThreadPoolExecutor() as pool:
-        scores = list(pool.map(lambda path: mask_score(read_soft_mask(path)), paths))
-    scored = [
-        Scored(path.relative_to(soft).as_posix(), score) for path, score in zip(paths, scores, strict=True) if score
-    ]
-    if not scored:
-        raise BadDataset(f"all {len(paths)} soft masks in {soft} are empty; label other videos")
-    ranked = sorted(scored, key=lambda item: (-item.score, item.mask))
-    kept = ranked[: max(1, round(top * len(ranked)))]
-    return SelectedSet(str(soft.resolve()), len(paths), len(paths) - len(scored), tuple(kept))
+        scores = pool.map(lambda name: mask_score(read_soft_mask(soft / name)), names)
+        return [Scored(name, score) for name, score in zip(names, scores, strict=True)]
+
+
+def best_first(masks: Iterable[Scored]) -> list[Scored]:
+    """Rank masks by their scores."""
+    return sorted(masks, key=lambda item: (-item.score, item.mask))
+
+
+def best_share(ranked: Sequence[Scored], top: float) -> Sequence[Scored]:
+    """The first share of a ranking, at least one."""
+    return ranked[: max(1, round(top * len(ranked)))]
 
 
 def write_selection(path: Path, sets: list[SelectedSet]) -> None:

@@ -13,8 +13,8 @@ STUDENTS: Final[tuple[StudentName, ...]] = get_args(StudentName)
 
 INPUT_SIZES: Final = {"lowres": 128, "basic-unet": 256, "dense-unet": 256, "dilate-unet": 256, "evalseg": 128}
 """Side of the square that each network sees."""
-OUTPUT_SIZES: Final = {"lowres": 32, "basic-unet": 256, "dense-unet": 256, "dilate-unet": 256}
-"""Side of the map that each student gives."""
+LOWRES_MAP: Final = 32
+"""Side of the map that LowRes-Net gives; those of the other students are as large as what they see."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,26 @@ class Architecture:
         width: factor of its numbers of channels; 1 as published.
         fixed: without the two faults of the released code, on which published weights depend: the dilated kernels of
             DilateU-Net are trained, and the block norms of DenseU-Net use moving averages at inference.
+        side: of the square that a U-Net sees, in pixels, a multiple of 32; None as published. The dense layers of the
+            other two networks fix theirs.
     """
 
     network: NetworkName
     width: float = 1.0
     fixed: bool = False
+    side: int | None = None
 
     def __post_init__(self) -> None:
         if self.network not in get_args(NetworkName):
             raise UserError(f"unsup-fg: no network {self.network!r}; there is {', '.join(get_args(NetworkName))}")
         if not 1 / 64 <= self.width <= 4:
             raise UserError(f"unsup-fg: a network of width {self.width}; choose 1/64 to 4, 1 as published")
+        if self.side is not None and not self.network.endswith("unet"):
+            raise UserError(
+                f"unsup-fg: {self.network} sees {INPUT_SIZES[self.network]} pixels; --input-size is for U-Nets"
+            )
+        if self.side is not None and (self.side % 32 or not 32 <= self.side <= 2048):
+            raise UserError(f"unsup-fg: --input-size is {self.side}; give a multiple of 32, 256 as published")
 
     def channels(self, published: int) -> int:
         """Channels in place of a published number."""
@@ -45,7 +54,12 @@ class Architecture:
     @property
     def input_size(self) -> int:
         """Side of the square that the network sees."""
-        return INPUT_SIZES[self.network]
+        return self.side or INPUT_SIZES[self.network]
+
+    @property
+    def output_size(self) -> int:
+        """Side of the map that a student gives."""
+        return LOWRES_MAP if self.network == "lowres" else self.input_size
 
 
 @dataclass(frozen=True)
@@ -53,14 +67,14 @@ class StudentSettings:
     """What is done with a student's map.
 
     Attributes:
-        threshold: soft mask at and above which a pixel is object 1.
+        threshold: soft mask at and above which a pixel is object 1; by default as the weights ask, or 0.5.
         stretch: stretch each map from its least to its greatest value, as the official program does; every frame has a
             foreground then, and how sure the student is gets lost.
     """
 
-    threshold: float = 0.5
+    threshold: float | None = None
     stretch: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.threshold <= 1:
+        if self.threshold is not None and not 0 < self.threshold <= 1:
             raise UserError(f"unsup-fg: threshold {self.threshold}; choose above 0, up to 1")

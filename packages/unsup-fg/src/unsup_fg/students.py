@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,17 +16,24 @@ from torch import Tensor, nn
 
 from unsup_fg.checkpoints import Snapshot, load_weights
 from unsup_fg.settings import STUDENTS, NetworkName, StudentName, StudentSettings
+from unsup_fg.weights import WEIGHTS
 from vos_shared.errors import BadWeights, UserError
 from vos_shared.method import Frame, ModelInfo, ObjectMask, Segmentation, Segmenter
 from vos_shared.options import settings_from
 from vos_shared.runtime.device import autocast, choose_device, choose_precision
 from vos_shared.steps import check_step
 
+T = TypeVar("T")
+
 Array = npt.NDArray[Any]
 Who = Literal["lowres", "basic-unet", "dense-unet", "dilate-unet", "multi", "multi-select"]
 
 BEST_FIRST: Final[tuple[StudentName, ...]] = ("dilate-unet", "dense-unet", "basic-unet", "lowres")
 """The student that is taken where EvalSeg-Net finds several equally good."""
+THRESHOLD: Final = 0.5
+"""Soft mask from which on a pixel is foreground, unless the weights ask for another."""
+BATCH: Final = 8
+"""Frames that a network sees at once."""
 _JOINT_SIZE: Final = 256
 """Side of the maps that are put together."""
 
@@ -54,6 +63,13 @@ class Student:
         with autocast(self.device, self.precision):
             output: Array = self.network(*ready).float().cpu().numpy()
         return output
+
+
+def batched(items: Iterable[T]) -> Iterator[tuple[T, ...]]:
+    """Items in tuples of `BATCH`; the last may be shorter."""
+    iterator = iter(items)
+    while part := tuple(islice(iterator, BATCH)):
+        yield part
 
 
 def image_tensor(picture: Frame, size: int) -> Tensor:
@@ -131,7 +147,7 @@ class StudentSegmenter(Segmenter):
         if prompt is not None and prompt.any():
             raise UserError("unsup-fg finds the foreground by itself and takes no objects; leave out the prompt")
         soft = _resized(self.soft_mask(frame), frame.shape[:2])
-        mask = (soft >= self.settings.threshold).astype(np.uint8)
+        mask = (soft >= (self.settings.threshold or THRESHOLD)).astype(np.uint8)
         return Segmentation(mask, soft[None].astype(np.float32) if soft_masks else None)
 
     def soft_mask(self, frame: Frame) -> Array:
@@ -172,7 +188,8 @@ def load(
     """Build the segmenter.
 
     Args:
-        weights: of a student, in a file of ours or an official checkpoint; for ``multi`` and ``multi-select`` a folder
+        weights: of a student, by default those that come with the package; a file of ours, an official checkpoint or
+            a name in `WEIGHTS`; for ``multi`` and ``multi-select`` a folder
             with files named after their networks, such as ``dilate-unet.safetensors`` and ``evalseg.safetensors``,
             from which single students are taken as well.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
@@ -186,9 +203,7 @@ def load(
     settings = settings_from(StudentSettings, options, "unsup-fg")
     target = choose_device(device)
     dtype = choose_precision(precision, target)
-    if weights is None:
-        raise BadWeights("unsup-fg: no weights come with the package; train a student and give --weights FILE")
-    snapshots = _snapshots(Path(weights), student)
+    snapshots = _snapshots(weights, student)
     runners = {
         name: Student(item.network, item.architecture.input_size, target, dtype) for name, item in snapshots.items()
     }
@@ -196,15 +211,38 @@ def load(
     described = ", ".join(item.description for item in snapshots.values())
     students = {name: runners[name] for name in STUDENTS if name in runners}
     info = ModelInfo(parameters, described, trained=True)
+    if settings.threshold is None and len(snapshots) == 1 and not settings.stretch:
+        (snapshot,) = snapshots.values()
+        settings = replace(settings, threshold=snapshot.threshold)
     return StudentSegmenter(students, info, settings, runners.get("evalseg"))
 
 
-def _snapshots(weights: Path, student: Who | None) -> dict[NetworkName, Snapshot]:
+def loaded(weights: str | Path | None, expected: Collection[NetworkName], device: str, precision: str) -> Student:
+    """A single network, ready to run.
+
+    Args:
+        weights: a file, an official checkpoint, a name in `WEIGHTS`, or None for those that come with the package.
+        expected: networks that will do.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+
+    Raises:
+        UserError: unusable weights, device or precision.
+    """
+    target = choose_device(device)
+    dtype = choose_precision(precision, target)
+    snapshot = load_weights(WEIGHTS.locate(weights), expected)
+    return Student(snapshot.network, snapshot.architecture.input_size, target, dtype)
+
+
+def _snapshots(source: str | Path | None, student: Who | None) -> dict[NetworkName, Snapshot]:
     """The networks of a variant, by name."""
+    weights = WEIGHTS.locate(None) if source is None else Path(source)
     if not weights.is_dir():
         if student in {"multi", "multi-select"}:
             raise BadWeights(
-                f"unsup-fg+{student} needs several networks; give a folder with their weights, not {weights}"
+                f"unsup-fg+{student} needs several networks; give --weights FOLDER with a file for each, such as "
+                f"{BEST_FIRST[0]}.safetensors"
             )
         expected: Sequence[NetworkName] = STUDENTS if student is None else [student]  # type: ignore[list-item]
         snapshot = load_weights(weights, expected)

@@ -91,6 +91,8 @@ def train(
         raise UserError(f"unsup-fg: --resized is {settings.resized}; {name} takes {size} pixels")
     seed_everything(settings.seed)
     network = build(architecture).to(memory_format=torch.channels_last).train()
+    for norm in (module for module in network.modules() if isinstance(module, nn.BatchNorm2d)):
+        norm.momentum = settings.norm_momentum
     optimiser = TensorFlowAdam([p for p in network.parameters() if p.requires_grad], lr=settings.learning_rate)
     kind = ScoreObjective if name == "evalseg" else Objective
     objective, optimiser = fabric.setup(kind(network), optimiser)
@@ -114,12 +116,13 @@ def train(
     ) as run:
         samples = _samples(records, architecture, settings, settings.batch * fabric.world_size)
         for batch in run.batches(samples, settings.batch):
-            set_rate(optimiser, settings.learning_rate)
+            rate = settings.rate(run.step)
+            set_rate(optimiser, rate)
             loss, mean = objective(batch)
             optimiser.zero_grad()
             fabric.backward(loss)
             optimiser.step()
-            run.finished({"train/loss": loss, "train/mean": mean}, {"train/lr": settings.learning_rate})
+            run.finished({"train/loss": loss, "train/mean": mean}, {"train/lr": rate})
     return run.result
 
 
@@ -128,4 +131,4 @@ def _samples(
 ) -> Dataset[Sample] | Dataset[ScoredSample]:
     if architecture.network == "evalseg":
         return EvalSegSamples(records, settings, per_step)
-    return StudentSamples(records, architecture.network, settings, per_step)
+    return StudentSamples(records, architecture, settings, per_step)

@@ -77,12 +77,20 @@ class WeightsTable:
         shipped: weights file that comes with the package and is used by default; None if there is none.
         shipped_note: description of `shipped`.
         made: descriptions, by name, of weights that are computed and not stored (``untrained``).
+        more: other files that come with the package, each with its description.
     """
 
     published: Mapping[str, PublishedWeights]
     shipped: Path | None
     shipped_note: str = "comes with the package; the default"
     made: Mapping[str, str] = field(default_factory=dict)
+    more: Mapping[Path, str] = field(default_factory=dict)
+
+    @property
+    def _files(self) -> dict[str, tuple[Path, str]]:
+        """Files that come with the package, by name: path and description."""
+        first = {} if self.shipped is None else {self.shipped: self.shipped_note}
+        return {path.stem: (path, note) for path, note in (first | dict(self.more)).items()}
 
     def locate(self, weights: str | Path | None) -> Path:
         """Find the file of some weights.
@@ -94,7 +102,7 @@ class WeightsTable:
         Raises:
             BadWeights: none of these; the download fails or has the wrong hash.
         """
-        if self.shipped is not None and (weights is None or str(weights) == self.shipped.stem):
+        if self.shipped is not None and weights is None:
             return self.shipped
         names = ", ".join(row[0] for row in self.rows())
         if weights is None:
@@ -102,13 +110,15 @@ class WeightsTable:
         path = Path(weights)
         if path.is_file() or (path.name and path.with_name(f"{path.name}.index").is_file()):
             return path
+        if str(weights) in self._files:
+            return self._files[str(weights)][0]
         if entry := self.published.get(str(weights)):
             return fetch(entry)
         raise BadWeights(f"no weights file {weights}; known names are {names}")
 
     def rows(self) -> list[list[str]]:
         """Name, published scores and note of all weights, for a table."""
-        shipped = [] if self.shipped is None else [[self.shipped.stem, "-", self.shipped_note]]
+        shipped = [[name, "-", note] for name, (_, note) in self._files.items()]
         published = [
             [name, ", ".join(f"{score} {value:.1f}" for score, value in entry.scores.items()), entry.note]
             for name, entry in self.published.items()
@@ -121,10 +131,11 @@ class WeightsTable:
         Raises:
             BadWeights: no weights have this name.
         """
-        if self.shipped is not None and name == self.shipped.stem:
+        if name in self._files:
             from vos_shared.checkpoints.safetensors_io import read_metadata
 
-            return {"file": str(self.shipped), "note": self.shipped_note, **read_metadata(self.shipped)}
+            path, note = self._files[name]
+            return {"file": str(path), "note": note, **read_metadata(path)}
         if name in self.made:
             return {"note": self.made[name]}
         entry = self.published.get(name)

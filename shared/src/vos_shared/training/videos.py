@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from PIL import Image
 from tqdm import tqdm
 
-from vos_shared.errors import BadDataset
+from vos_shared.errors import BadDataset, BadVideo
 from vos_shared.method import Frame
 from vos_shared.results import partial_folder
 from vos_shared.video import Video
@@ -20,7 +20,12 @@ VIDEO_SUFFIXES: Final = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpe
 JPEG_QUALITY: Final = 95
 
 
-def found_videos(places: Sequence[Path], output: Path, longest: int) -> list[Video]:
+def found_videos(
+    places: Sequence[Path],
+    output: Path,
+    longest: int,
+    failed: Callable[[Path, BadVideo], object] | None = None,
+) -> list[Video]:
     """Find all videos; each video file is decoded once into a cache of frames.
 
     Args:
@@ -28,6 +33,8 @@ def found_videos(places: Sequence[Path], output: Path, longest: int) -> list[Vid
             In a folder with video files, single images are ignored.
         output: folder of the run; the cache is its folder ``frames``, and patterns do not match inside it.
         longest: largest length of the shorter side of cached frames, in pixels; larger frames are scaled down.
+        failed: called with each video that cannot be opened or decoded, and the error; the others stay. By default the
+            error is raised.
 
     Raises:
         BadDataset: a place does not exist or holds no video.
@@ -37,7 +44,23 @@ def found_videos(places: Sequence[Path], output: Path, longest: int) -> list[Vid
     cache = output / "frames"
     files = [source for source in sources if source.is_file()]
     with tqdm(total=len(files), desc="decoding", unit="video", disable=None if files else True) as bar:
-        return [_open(source, cache, longest, bar) for source in sources]
+        return list(_opened(sources, cache, longest, bar, failed))
+
+
+def _opened(
+    sources: Iterable[Path],
+    cache: Path,
+    longest: int,
+    bar: tqdm[object],
+    failed: Callable[[Path, BadVideo], object] | None,
+) -> Iterator[Video]:
+    for source in sources:
+        try:
+            yield _open(source, cache, longest, bar)
+        except BadVideo as reason:
+            if failed is None:
+                raise
+            failed(source, reason)
 
 
 def _sources_at(place: Path, output: Path) -> list[Path]:

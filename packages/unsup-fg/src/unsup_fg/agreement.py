@@ -1,0 +1,85 @@
+"""Labels for EvalSeg-Net: how far a soft mask agrees with those of all students (specification, section 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from unsup_fg.records import EvalSegRecord, Grey, resized, shard_paths
+from unsup_fg.tfrecords import RecordWriter
+from vos_shared.method import Frame
+
+SIDE: Final = 128
+"""Side of the square on which masks are compared, as EvalSeg-Net sees them."""
+
+
+def agreement(mask: Grey, students: Iterable[Grey]) -> float:
+    """100 times the cosine between a soft mask and the mean soft mask of all students of the image.
+
+    The published code shows labels of 0 to 100 only; this form is ours.
+
+    Args:
+        mask: the soft mask in question, uint8 [h, w].
+        students: those of the students, uint8, of any sizes.
+
+    Returns:
+        0 to 100; 0 where the mask or the mean is empty.
+    """
+    mean = np.mean([_compared(student) for student in students], axis=0).ravel()
+    mine = _compared(mask).ravel()
+    norm = np.linalg.norm(mine) * np.linalg.norm(mean)
+    return float(100 * (mine @ mean) / norm) if norm else 0.0
+
+
+def _compared(mask: Grey) -> npt.NDArray[Any]:
+    image = Image.fromarray(mask).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    return np.asarray(image, np.float64) / 255
+
+
+def labelled(
+    name: str, frame: Frame, students: Mapping[str, Grey], teacher: Grey | None = None
+) -> Iterator[EvalSegRecord]:
+    """Records of an image: one for each student's soft mask, and one for the teacher's, so that poor masks are there.
+
+    An image of which no student finds anything says nothing and gives no record.
+
+    Args:
+        name: of the frame.
+        frame: uint8 RGB [H, W, 3].
+        students: soft masks of the students, by their names.
+        teacher: the soft mask of VideoPCA.
+    """
+    if not any(mask.any() for mask in students.values()):
+        return
+    masks = {**students, **({} if teacher is None else {"videopca": teacher})}
+    for origin, mask in masks.items():
+        label = agreement(mask, students.values())
+        yield EvalSegRecord(f"{origin}/{name}", resized(frame), mask, label)
+
+
+def write_evalseg_records(
+    records: Iterable[EvalSegRecord], folder: Path, shards: int, advance: Callable[[], object] = lambda: None
+) -> int:
+    """Write records for EvalSeg-Net as shards, to which they go at random.
+
+    Args:
+        records: those.
+        folder: for the shards.
+        shards: their number.
+        advance: called after each record.
+
+    Returns:
+        The number of records.
+    """
+    random, count = np.random.default_rng(0), 0
+    with RecordWriter(shard_paths(folder, shards)) as writer:
+        for record in records:
+            writer.write(int(random.integers(shards)), record.example())
+            count += 1
+            advance()
+    return count

@@ -1,0 +1,89 @@
+"""Settings of the whole method: both iterations, from videos to students (specification, section 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from unsup_fg.presets import PUBLISHED, TrainingSettings
+from unsup_fg.selection import require_share
+from unsup_fg.settings import INPUT_SIZES, STUDENTS, Architecture, NetworkName, StudentName
+from vos_shared.errors import UserError
+
+
+@dataclass(frozen=True)
+class PipelineSettings:
+    """Settings of a run; what a mapping does not name is as published.
+
+    Attributes:
+        students: networks that learn from VideoPCA in the first iteration.
+        second: networks that learn from those in the second; the paper finds dilate-unet best.
+        top: share of the soft masks that is kept in each iteration; the paper's is 10 to 20 %.
+        one_mask: keep at most the best mask of each frame in the second iteration; the authors keep them all.
+        width: factor of the published numbers of channels, by network.
+        steps: of training, by network.
+        batch: records a training step, by network.
+        learning_rate: by network.
+        decay: let learning rates fall to zero; they are constant as published.
+        norm_momentum: share of a batch in the moving averages of batch norms; short runs need more than the published.
+        input_size: side of the square that U-Nets see, in pixels; None as published.
+        fixed: without two faults of the released code, see `Architecture`.
+        every: after VideoPCA, take only every so many frames of a video, as neighbours are nearly the same.
+        shorter_side: pixels that the shorter side of decoded frames is cut down to.
+        size: side of the square on which VideoPCA works.
+        shards: files of each set of records.
+        seed: of training.
+    """
+
+    students: tuple[StudentName, ...] = STUDENTS
+    second: tuple[StudentName, ...] = ("dilate-unet",)
+    top: float = 0.15
+    one_mask: bool = False
+    width: Mapping[NetworkName, float] = field(default_factory=dict)
+    steps: Mapping[NetworkName, int] = field(default_factory=dict)
+    batch: Mapping[NetworkName, int] = field(default_factory=dict)
+    learning_rate: Mapping[NetworkName, float] = field(default_factory=dict)
+    decay: bool = False
+    norm_momentum: float = 0.01
+    input_size: int | None = None
+    fixed: bool = False
+    every: int = 1
+    shorter_side: int = 300
+    size: int = 300
+    shards: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_share(self.top)
+        for name, students in (("--students", self.students), ("--second", self.second)):
+            if not students or len(set(students)) != len(students):
+                raise UserError(f"unsup-fg: {name} must name at least one student, each once")
+        if not 1 <= self.shards <= 99999:
+            raise UserError(f"unsup-fg: --shards is {self.shards}; give 1 to 99999")
+        if self.every < 1:
+            raise UserError(f"unsup-fg: --every is {self.every}; give 1 or more")
+        if self.shorter_side < 16:
+            raise UserError(f"unsup-fg: --shorter-side is {self.shorter_side}; give 16 pixels or more")
+        for network in PUBLISHED:  # Refuses what they cannot be.
+            self.architecture(network)
+            self.training(network)
+
+    def architecture(self, network: NetworkName) -> Architecture:
+        """Of a network."""
+        side = self.input_size if network.endswith("unet") else None
+        return Architecture(network, self.width.get(network, 1.0), self.fixed, side)
+
+    def training(self, network: NetworkName) -> TrainingSettings:
+        """Of a network."""
+        published = PUBLISHED[network]
+        scale = self.architecture(network).input_size / INPUT_SIZES[network]
+        return replace(
+            published,
+            steps=self.steps.get(network, published.steps),
+            batch=self.batch.get(network, published.batch),
+            learning_rate=self.learning_rate.get(network, published.learning_rate),
+            decay=self.decay,
+            norm_momentum=self.norm_momentum,
+            resized=round(published.resized * scale),
+            seed=self.seed,
+        )
