@@ -1,8 +1,8 @@
 """How the shipped weights came to be, one command a method.
 
-`python tools/train_demo_weights.py dense-ulearn --videos .. --davis .. --output ..` (or `osmn ..`,
-`amd-objectness ..`, `spn-instances ..`, `unsup-fg ..`) trains until Ctrl-C or the end, and goes on where it stopped
-when called again; `.. publish` turns the snapshot into the shipped file; `.. judge` scores it on DAVIS sequences, beside the first mask
+`python tools/train_demo_weights.py dense-ulearn --videos .. --davis .. --output ..` (or `osmn ..`, `amd-objectness ..`,
+`spn-instances ..`, `unsup-fg ..`) trains until Ctrl-C or the end, and goes on where it stopped when called again;
+`.. publish` turns the snapshot into the shipped file; `.. judge` scores it on DAVIS sequences, beside the first mask
 repeated.
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from unsup_fg.cli_run import Run, tell
 from unsup_fg.cli_train import Train
 from unsup_fg.method import UNSUP_FG, VIDEOPCA
 from unsup_fg.settings import STUDENTS, StudentSettings
+from unsup_fg.weights import WEIGHTS
 from vos_shared.cli import run_commands
 from vos_shared.errors import UserError
 from vos_shared.inputs import InputArguments
@@ -23,7 +25,6 @@ from vos_shared.weights_command import ConvertArguments, WeightsCommand
 
 if TYPE_CHECKING:
     from unsup_fg.selection import SelectedSet
-    from vos_shared.checkpoints.published import WeightsTable
     from vos_shared.datasets import VideoSequence
 
 
@@ -226,18 +227,6 @@ class SoftMasks(InputArguments):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Weights(WeightsCommand):
-    """List the weights that there are, or say more of those with a NAME."""
-
-    @property
-    def table(self) -> WeightsTable:
-        """Published and shipped."""
-        from unsup_fg.weights import WEIGHTS
-
-        return WEIGHTS
-
-
-@dataclass(frozen=True, kw_only=True)
 class ImportWeights(ConvertArguments):
     """Turn an official TensorFlow checkpoint into a safetensors file, or a file of ours into an official one."""
 
@@ -302,7 +291,7 @@ def main() -> None:
         "segment": Segment,
         "soft-masks": SoftMasks,
         "score": Score,
-        "weights": Weights,
+        "weights": partial(WeightsCommand, table=WEIGHTS),
         "import-weights": ImportWeights,
     }
     run_commands("unsup-fg", "Unsupervised learning of foreground from video.", commands)

@@ -48,7 +48,7 @@ from vos_shared.results import SOFT_MASKS, ResultsTree
 from vos_shared.runtime.device import choose_precision
 from vos_shared.runtime.distributed import shard
 from vos_shared.tables import listed
-from vos_shared.training.agreement import FAILURES, attempt, on_any_process, only_run, own_or_other, together
+from vos_shared.training.agreement import FAILURES, attempt, most_urgent, only_run, own_or_other, together
 from vos_shared.training.arguments import RESUME, RunOptions
 from vos_shared.training.run import LAST
 from vos_shared.video import Video
@@ -432,7 +432,7 @@ class Pipeline:
     def _everywhere(self, work: Callable[[], T]) -> T:
         """Do a share of the work in every process; all succeed, or none goes on."""
         result = attempt(work)
-        if on_any_process(isinstance(result, FAILURES), self.fabric):
+        if most_urgent(int(isinstance(result, FAILURES)), self.fabric):
             raise own_or_other(result)
         return result  # type: ignore[return-value]  # It is not a failure.
 
