@@ -171,6 +171,30 @@ def test_maps_are_written_in_the_official_layouts(
         }
 
 
+def test_foreground_masks_take_the_place_of_the_net(foreground_weights: Path, tmp_path: Path) -> None:
+    frames, ids = clip()
+    masks = tmp_path / "fgbg"
+    for number, frame in enumerate(frames):
+        for folder in (tmp_path / "lions", masks / "lions"):
+            folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(frame).save(tmp_path / "lions" / f"{number:05}.png")
+        Image.fromarray((ids == 9).astype(np.uint8) * np.uint8(255)).save(masks / "lions" / f"{number:05}.png")
+    video = Video.open(tmp_path / "lions")
+    segmenter = load(foreground_weights, "cpu", spn=False, craf=False, foreground_masks=masks)
+    segmenter.prepare(video)
+    segmenter.step(frames[0], ids)
+    np.testing.assert_array_equal(segmenter.step(frames[1]).mask, np.where(ids == 9, 9, 0))
+
+    Image.fromarray(np.zeros((10, 10), np.uint8)).save(masks / "lions" / "00002.png")
+    with pytest.raises(UserError, match=r"00002.png is 10x10, its frame 64x48"):
+        segmenter.step(frames[2])
+    (masks / "lions" / "00001.png").unlink()
+    with pytest.raises(UserError, match=r"1 of 3 frames have no foreground mask; the first one would be .*00001.png"):
+        segmenter.prepare(video)
+    with pytest.raises(UserError, match="is not a folder"):
+        load(foreground_weights, "cpu", spn=False, foreground_masks=tmp_path / "absent")
+
+
 def test_options_of_fine_tuning_need_the_variant(foreground_weights: Path) -> None:
     with pytest.raises(UserError, match=r"steps belong to fine-tuning; take variant spn-instances\+online"):
         load(foreground_weights, "cpu", steps=3)

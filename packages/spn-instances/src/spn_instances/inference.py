@@ -12,6 +12,7 @@ import torch
 
 from spn_instances.checkpoints import Snapshot, load_weights, parameter_count
 from spn_instances.craf import DemoFilter, PaperFilter
+from spn_instances.given_foreground import GivenForeground
 from spn_instances.images import soft_to_grey
 from spn_instances.intermediate import IntermediateMaps
 from spn_instances.learners import Learner, OnlineLearner
@@ -71,6 +72,8 @@ class SPNSegmenter(Segmenter):
         self._video: _Video | None = None
         self._source: Video | None = None
         self._maps = IntermediateMaps(settings.intermediate)
+        masks = settings.foreground_masks
+        self._given = None if masks is None else GivenForeground(masks)
 
     @property
     def info(self) -> ModelInfo:
@@ -85,6 +88,8 @@ class SPNSegmenter(Segmenter):
     def prepare(self, video: Video) -> None:
         """Learn the names of the video and its frames; networks and intermediate maps are stored by name."""
         self._source = video
+        if self._given is not None:
+            self._given.check(video)
         self.learner.reset(video.name)
 
     @torch.inference_mode()
@@ -115,10 +120,7 @@ class SPNSegmenter(Segmenter):
         """Ids of the known objects in the next frame, and their maps."""
         assert video.previous is not None
         assert video.last is not None
-        networks = self.learner.networks(video.ids)
-        foreground, *soft = foreground_maps(
-            [self.learner.foreground, *networks], frame, self.device, self.settings.shorter_side
-        )
+        foreground, *soft = self._network_maps(frame, video)
         inside = foreground > THRESHOLD if self.settings.foreground else None
         coarse = soft_to_grey(np.stack(soft) if soft else object_maps(foreground, video.last, video.ids))
         if inside is not None:
@@ -131,6 +133,14 @@ class SPNSegmenter(Segmenter):
         rows[video.ids] = np.arange(1, len(video.ids) + 1)
         labels = labelled(maps, rows[video.previous], inside, self._filter)
         return np.array([0, *video.ids], np.uint8)[labels], maps
+
+    def _network_maps(self, frame: Frame, video: _Video) -> list[Soft]:
+        """The map of the foreground and, where objects have networks, those of all objects."""
+        networks = self.learner.networks(video.ids)
+        if self._given is None:
+            networks = [self.learner.foreground, *networks]
+        maps = foreground_maps(networks, frame, self.device, self.settings.shorter_side)
+        return maps if self._given is None else [self._given.read(self._source, video.frames - 1, video.size), *maps]
 
     def _meet(
         self, frame: Frame, prompt: ObjectMask, ids: ObjectMask, soft: dict[int, Soft], video: _Video
@@ -207,10 +217,13 @@ def _described(
     if spn is not None:
         content = weights_digest(str(settings.spn_weights)) if settings.spn_weights else ""
         words.append(f"{spn.description} {str(content)[:12]}".strip())
-    if settings.networks is not None:
-        files = sorted(settings.networks.rglob(LAST))
-        state = [(str(file.relative_to(settings.networks)), file.stat().st_mtime_ns) for file in files]
-        words.append(f"trained networks {results.fingerprint(state)}")
+    for what, folder, pattern in (
+        ("trained networks", settings.networks, LAST),
+        ("foreground masks", settings.foreground_masks, "*.png"),
+    ):
+        if folder is not None:
+            state = [(str(file.relative_to(folder)), file.stat().st_mtime_ns) for file in sorted(folder.rglob(pattern))]
+            words.append(f"{what} {results.fingerprint(state)}")
     return words
 
 

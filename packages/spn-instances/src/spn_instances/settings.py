@@ -75,7 +75,7 @@ SMALL: Final = SolverSettings(
     steps=4000, batch_size=4, learning_rate=1e-3, momentum=0.9, weight_decay=1e-2, save_steps=500, rule="adamw"
 )
 """Ours, for a parent with a small trunk that two CPU cores train in an hour."""
-SMALL_INSTANCE: Final = replace(SMALL, steps=100, batch_size=2)
+SMALL_INSTANCE: Final = replace(SMALL, steps=60, batch_size=2)
 """Ours, for small networks that learn a first frame."""
 
 
@@ -134,6 +134,8 @@ class InferenceSettings:
     """The refinement network: a file of ours or a .caffemodel; by default the one that comes with the package."""
     networks: Path | None = None
     """Folder that train object, and perhaps train foreground, have filled for these videos: use those networks."""
+    foreground_masks: Path | None = None
+    """Folder with <video>/<frame>.png, 0 and 255, such as the official fgbg results: in place of the foreground net."""
     intermediate: Path | None = None
     """Also write the maps of the stages as 8-bit PNGs in the official layouts: FOLDER/fgbg/<video>/<frame>.png, and
     <frame>_<object>.png in FOLDER/perobj/<video>/ and FOLDER/spn/<video>/."""
