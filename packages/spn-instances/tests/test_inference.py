@@ -186,7 +186,7 @@ def test_foreground_masks_take_the_place_of_the_net(foreground_weights: Path, tm
     np.testing.assert_array_equal(segmenter.step(frames[1]).mask, np.where(ids == 9, 9, 0))
 
     Image.fromarray(np.zeros((10, 10), np.uint8)).save(masks / "lions" / "00002.png")
-    with pytest.raises(UserError, match=r"00002.png is 10x10, its frame 64x48"):
+    with pytest.raises(UserError, match=r"00002.png is 10 wide and 10 high, its frame 64 wide and 48 high"):
         segmenter.step(frames[2])
     (masks / "lions" / "00001.png").unlink()
     with pytest.raises(UserError, match=r"1 of 3 frames have no foreground mask; the first one would be .*00001.png"):
