@@ -22,7 +22,7 @@ from vos_shared.errors import BadVideo, BadWeights, UserError
 from vos_shared.runtime.distributed import fabric
 from vos_shared.training.agreement import only_run
 from vos_shared.training.arguments import RunOptions
-from vos_shared.training.batches import EpochOrder, StepSlots
+from vos_shared.training.batches import EpochOrder, step_keys
 from vos_shared.training.resume import ResumeFile
 from vos_shared.training.run import TrainingRun
 from vos_shared.training.snapshots import BestSnapshots
@@ -308,9 +308,9 @@ def test_the_state_of_others_is_kept(tmp_path: Path) -> None:
 
 
 def test_batches_depend_on_step_and_slot_and_are_shared_by_ranks() -> None:
-    whole = list(StepSlots(0, 3, 4, 0))
-    assert list(StepSlots(1, 3, 4, 0)) == whole[1:]
-    ranks = [list(StepSlots(0, 3, 2, rank)) for rank in range(2)]
+    whole = list(step_keys(0, 3, 4, 0))
+    assert list(step_keys(1, 3, 4, 0)) == whole[1:]
+    ranks = [list(step_keys(0, 3, 2, rank)) for rank in range(2)]
     assert [first + second for first, second in zip(*ranks, strict=True)] == whole
     order = EpochOrder(50, 3)
     epochs = [[order(epoch, place) for place in range(50)] for epoch in (0, 1, 0)]

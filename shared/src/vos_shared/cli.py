@@ -167,38 +167,25 @@ class Evaluate:
         from vos_shared.atomic import require_json
 
         require_json(self.json)
-        scores, table = self._scored()
-        print(table)
+        scores = self._scored()
+        print(scores.table())
         if self.json is not None:
             scores.write_json(self.json)
         if self.csv is not None:
             scores.write_csv(self.csv)
 
-    def _scored(self) -> tuple[Scores | SetScores, str]:
-        """The scores and their table."""
-        from vos_shared.evaluation import FBMS, SEGTRACK, evaluate
+    def _scored(self) -> Scores | SetScores:
+        from vos_shared.evaluation import evaluate
         from vos_shared.set_evaluation import SET_PROTOCOLS, evaluate_set, evaluate_set_wise
-        from vos_shared.tables import score_table
 
-        sequences = self._load()
+        sequences, results, workers = self._load(), self.results, self.workers
         if self.set_wise:
-            set_scores = evaluate_set_wise(sequences, self.results, workers=self.workers)
-            return set_scores, set_scores.table()
+            return evaluate_set_wise(sequences, results, workers=workers)
         if self.dataset in SET_PROTOCOLS:
-            set_scores = evaluate_set(
-                self.dataset,
-                sequences,
-                self.results,
-                root=self.root,
-                threshold=self.threshold,
-                workers=self.workers,
+            return evaluate_set(
+                self.dataset, sequences, results, root=self.root, threshold=self.threshold, workers=workers
             )
-            return set_scores, set_scores.table()
-        scores = evaluate(self.dataset, sequences, self.results, workers=self.workers)
-        table = score_table(scores)
-        if self.dataset in (SEGTRACK, FBMS):  # Papers report either mean.
-            table += f"\nmean J of all frames alike: {100 * scores.frame_mean:.1f}"
-        return scores, table
+        return evaluate(self.dataset, sequences, results, workers=workers)
 
     def _load(self) -> list[VideoSequence]:
         from vos_shared.datasets import davis2017, load_dataset

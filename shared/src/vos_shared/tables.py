@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from vos_shared.terminal import escaped
-
-if TYPE_CHECKING:
-    from vos_shared.metrics.scores import Scores
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, rule: bool = True) -> str:
@@ -44,18 +41,6 @@ def ranges(names: Sequence[str], order: Sequence[str]) -> str:
         else:
             runs.append([name])
     return listed(run[0] if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-
-
-def score_table(scores: Scores) -> str:
-    """Table of all measures of each object (or sequence) and of their mean, in percent."""
-    measures = tuple(scores.summary)
-    rows = [(item.name, *_percent(item.measures, measures)) for item in scores.items.values()]
-    mean = ("mean", *_percent(scores.summary, measures))
-    return text_table((scores.dataset, *measures), [*rows, mean])
-
-
-def _percent(values: dict[str, float], measures: Sequence[str]) -> list[str]:
-    return [f"{100 * values[measure]:.1f}" for measure in measures]
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -19,11 +19,9 @@ from vos_shared.datasets.saliency import read_saliency_mask
 from vos_shared.datasets.sequence import VideoSequence
 from vos_shared.errors import BadDataset
 from vos_shared.files import read_text
+from vos_shared.metrics.detection import Box
 
 COLUMNS: Final = ("image", "xmin", "ymin", "xmax", "ymax")
-
-Box = tuple[int, int, int, int]
-"""Top, left, bottom and right of a box in pixels from 0; bottom and right are exclusive."""
 
 
 def youtube_objects_boxes(

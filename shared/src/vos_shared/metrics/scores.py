@@ -11,10 +11,13 @@ from typing import Any, Final
 from vos_shared.atomic import write_csv, write_json
 from vos_shared.metrics.davis import FrameScores
 from vos_shared.metrics.statistics import statistics_of
+from vos_shared.tables import text_table
 
 MEASURES: Final = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
 REGION_MEASURES: Final = MEASURES[1:4]
 """The measures of protocols without F."""
+FRAME_MEANS: Final = frozenset({"segtrack-v2", "fbms59"})
+"""Protocols for which papers report either the mean of sequences or that of all frames."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,15 @@ class Scores:
             for name, item in self.items.items()
             if (item.object_id is not None) == of_objects
         }
+
+    def table(self) -> str:
+        """All measures of each item and their means in percent, for a terminal."""
+        named = {**{name: item.measures for name, item in self.items.items()}, "mean": self.summary}
+        rows = [[name, *(f"{100 * row[measure]:.1f}" for measure in self.summary)] for name, row in named.items()]
+        text = text_table((self.dataset, *self.summary), rows)
+        if self.dataset in FRAME_MEANS:
+            text += f"\nmean J of all frames alike: {100 * self.frame_mean:.1f}"
+        return text
 
     def to_json(self) -> dict[str, Any]:
         """As JSON: ``dataset``, ``summary``, ``frame_mean``, ``objects`` or ``sequences``, and every frame's scores."""

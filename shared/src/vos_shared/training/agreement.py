@@ -52,6 +52,16 @@ def together(work: Callable[[], T], fabric: Fabric) -> T:
     """
     with fabric.rank_zero_first(local=True):
         result = attempt(work)
+    return agreed(result, fabric)
+
+
+def agreed(result: T | Exception, fabric: Fabric) -> T:
+    """The result of `attempt`, if no process has failed; all processes must call it.
+
+    Raises:
+        UserError: the error of this process, or one that says that another process failed.
+        OSError: the same.
+    """
     if most_urgent(int(isinstance(result, FAILURES)), fabric):
         raise own_or_other(result)
     return result  # type: ignore[return-value]  # It is not a failure.

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from vos_shared.errors import UserError
 
@@ -39,7 +39,7 @@ class EpochOrder:
         return int(self._order[place])
 
 
-class StepSlots(Sampler[list[tuple[int, int]]]):
+def step_keys(first: int, steps: int, batch: int, rank: int) -> Iterator[list[tuple[int, int]]]:
     """Keys (step, slot) of the batches of one process.
 
     Args:
@@ -48,16 +48,8 @@ class StepSlots(Sampler[list[tuple[int, int]]]):
         batch: samples per step and process.
         rank: rank of the process; its slots begin at rank * batch.
     """
-
-    def __init__(self, first: int, steps: int, batch: int, rank: int) -> None:
-        self._first, self._steps, self._slots = first, steps, range(rank * batch, (rank + 1) * batch)
-
-    def __len__(self) -> int:
-        return max(self._steps - self._first, 0)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for step in range(self._first, self._steps):
-            yield [(step, slot) for slot in self._slots]
+    for step in range(first, steps):
+        yield [(step, slot) for slot in range(rank * batch, (rank + 1) * batch)]
 
 
 def read_batches(
@@ -76,7 +68,7 @@ def read_batches(
     Raises:
         UserError: an error from `samples`, or a reading process was killed.
     """
-    keys = StepSlots(first, steps, batch, fabric.global_rank)
+    keys = step_keys(first, steps, batch, fabric.global_rank)
     for item in load(samples, keys, workers=workers, pin_memory=fabric.device.type == "cuda"):
         yield fabric.to_device(item)
 

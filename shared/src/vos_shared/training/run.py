@@ -22,6 +22,7 @@ from vos_shared.runtime.device import autocast
 from vos_shared.runtime.seeding import seed_everything
 from vos_shared.training.agreement import (
     FAILURES,
+    agreed,
     attempt,
     leaving_others,
     most_urgent,
@@ -259,12 +260,12 @@ class TrainingRun:
             UserError: an error from `work`, or one that says that another process failed.
             OSError: the same.
         """
-        result = attempt(work)
-        if most_urgent(_FAILED if isinstance(result, FAILURES) else _GO_ON, self.fabric) == _FAILED:
+        try:
+            return agreed(attempt(work), self.fabric)
+        except FAILURES:
             if self.step:
                 attempt(self.save)
-            raise own_or_other(result)
-        return result  # type: ignore[return-value]  # It is not a failure.
+            raise
 
     def picture(self, tag: str, image: npt.NDArray[np.uint8]) -> None:
         """Log a picture, uint8 RGB [H, W, 3], at the current step."""
