@@ -13,11 +13,18 @@ from PIL import Image
 from vos_shared.doctor import examine
 from vos_shared.errors import BadMask, BadResults
 from vos_shared.evaluation import evaluate
-from vos_shared.masks import DAVIS_PALETTE, read_mask, read_prompt, write_mask
+from vos_shared.mask_files import read_file
+from vos_shared.masks import DAVIS_PALETTE, read_mask, write_mask
 from vos_shared.submission import wanted_masks, write_submission
 
 Mask = npt.NDArray[np.uint8]
 RED, GREEN, BLACK, WHITE = (128, 0, 0), (0, 128, 0), (0, 0, 0), (255, 255, 255)
+
+
+def read_prompt(path: Path) -> Mask:
+    """Read a mask as commands read a prompt: black and white, or ids."""
+    file = read_file(path)
+    return file.checked(binary=file.is_black_and_white)
 
 
 def two_objects() -> Mask:

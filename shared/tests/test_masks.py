@@ -17,6 +17,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from vos_shared.errors import BadMask
+from vos_shared.mask_files import read_file
 from vos_shared.masks import (
     DAVIS_PALETTE,
     bounding_box,
@@ -24,7 +25,6 @@ from vos_shared.masks import (
     one_hot,
     overlay,
     read_mask,
-    read_prompt,
     write_mask,
 )
 
@@ -33,6 +33,12 @@ SHAPES = st.tuples(st.integers(1, 20), st.integers(1, 20))
 MASKS = st.one_of(
     *(arrays(np.uint8, SHAPES, elements=st.integers(0, largest)) for largest in (1, 3, 15, 255)),
 )
+
+
+def read_prompt(path: Path) -> Mask:
+    """Read a mask as commands read a prompt: black and white, or ids."""
+    file = read_file(path)
+    return file.checked(binary=file.is_black_and_white)
 
 
 @pytest.fixture(scope="module")

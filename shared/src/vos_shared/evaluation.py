@@ -52,12 +52,7 @@ PROTOCOLS: Final = tuple(_SCORED)
 
 
 def evaluate(
-    dataset: str,
-    sequences: Sequence[VideoSequence],
-    results: str | Path,
-    *,
-    workers: int = 1,
-    progress: bool = True,
+    dataset: str, sequences: Sequence[VideoSequence], results: str | Path, *, workers: int = 1, progress: bool = True
 ) -> Scores:
     """Score the masks of every sequence.
 

@@ -138,15 +138,22 @@ def _are_black_and_white(masks: list[Path]) -> bool:
     Raises:
         BadMask: some are black and white, others hold ids.
     """
-    from vos_shared.masks import ids_of, is_black_and_white, is_palette, read_mask
+    from vos_shared.mask_files import read_file
+    from vos_shared.masks import ids_of
 
-    drawn = [path for path in masks if is_black_and_white(path)]
-    others = [path for path in masks if path not in drawn and ids_of(read_mask(path))]
+    drawn: dict[Path, bool] = {}  # Black-and-white masks, and whether they have a palette.
+    others: list[Path] = []
+    for path in masks:
+        file = read_file(path)
+        if file.ids.any() and file.is_black_and_white:
+            drawn[path] = file.colours.palette is not None
+        elif ids_of(file.checked(binary=False)):
+            others.append(path)
     if others:  # Together with masks of ids, 255 in a palette is void.
-        drawn = [path for path in drawn if not is_palette(path)]
+        drawn = {path: has_palette for path, has_palette in drawn.items() if not has_palette}
     if drawn and others:
         raise BadMask(
-            f"mask {drawn[0]} is black and white, mask {others[0]} holds ids; store them alike, "
+            f"mask {next(iter(drawn))} is black and white, mask {others[0]} holds ids; store them alike, "
             "with ids (palette PNG) where there are several objects"
         )
     return bool(drawn)

@@ -21,30 +21,29 @@ from vos_shared.method import Frame, ObjectMask
 def read_mask(path: str | Path, *, binary: bool = False) -> ObjectMask:
     """Read the object ids of a PNG file.
 
-    They are its numbers, exactly as they were stored, unless its palette contradicts them or it has colours in place of
-    a palette: then they are what its colours say, where that is certain; see `vos_shared.mask_colours`.
+    The ids are the stored numbers, unless the palette contradicts them or the file has colours without a palette. Then
+    the colours determine the ids, if that is certain; see `vos_shared.mask_colours`.
 
     Args:
-        path: a PNG with a palette, or grey without one, of 1, 2, 4 or 8 bits (16 where no id is above 255), or painted
-            in DAVIS' colours, or in one colour on black or on transparent.
-        binary: whatever is not zero is object 1, as in DAVIS-2016 with its 0/255 masks.
+        path: a PNG with a palette or grey, of 1, 2, 4 or 8 bits (16 if no id is above 255), or painted in DAVIS'
+            colours or in one colour on black or transparent.
+        binary: all nonzero pixels are object 1, as for the 0/255 masks of DAVIS-2016.
 
     Returns:
         Ids, uint8 [H, W].
 
     Raises:
-        BadMask: missing, damaged, too large, or not object ids: other colours, blended edges, dithering, ids above
-            255, or a black-and-white 0/255 mask read without `binary`.
-
+        BadMask: the file is missing, damaged or too large, or does not hold object ids: other colours, blended edges,
+            dithering, ids above 255, or a black-and-white 0/255 mask read without `binary`.
     """
     return read_file(Path(path)).checked(binary=binary)
 
 
 def read_truth(path: Path, read: Callable[[Path], ObjectMask] | None, *, binary: bool) -> ObjectMask:
-    """A mask of a data set, uint8 [H, W]: read as the data set says, or with `read_mask`.
+    """Read a mask of a data set, uint8 [H, W], with `read` or, if that is None, with `read_mask`.
 
     Raises:
-        BadMask: it cannot be read.
+        BadMask: the mask cannot be read.
     """
     if read is None:
         return read_mask(path, binary=binary)
@@ -52,46 +51,15 @@ def read_truth(path: Path, read: Callable[[Path], ObjectMask] | None, *, binary:
     return np.minimum(mask, np.uint8(1)) if binary else mask
 
 
-def read_prompt(path: str | Path) -> ObjectMask:
-    """Read a mask that somebody drew: object ids, or black and white, where white is object 1.
-
-    Raises:
-        BadMask: as `read_mask`.
-    """
-    file = read_file(Path(path))
-    return file.checked(binary=file.is_black_and_white)
-
-
-def is_black_and_white(path: Path) -> bool:
-    """Whether a mask is 0 and 255, as DAVIS-2016 and drawing programs have it, in place of ids.
-
-    Raises:
-        BadMask: it cannot be read.
-
-    """
-    file = read_file(path)
-    return bool(file.ids.any()) and file.is_black_and_white
-
-
-def is_palette(path: Path) -> bool:
-    """Whether an image file has a palette.
-
-    Raises:
-        BadMask: it cannot be read.
-
-    """
-    return read_file(path).colours.palette is not None
-
-
 def write_mask(path: str | Path, mask: ObjectMask) -> None:
     """Write object ids as a PNG with the DAVIS palette, atomically, with 1, 2, 4 or 8 bits as the ids need.
 
     Args:
-        path: where to; the folder must exist.
+        path: path of the file; its folder must exist.
         mask: ids, uint8 [H, W].
 
     Raises:
-        BadMask: not uint8 [H, W].
+        BadMask: the mask is not uint8 [H, W].
 
     """
     check_mask(mask, f"mask for {path}")
@@ -112,20 +80,20 @@ def check_mask(mask: ObjectMask, what: str = "mask") -> None:
 def ids_of(mask: ObjectMask) -> list[int]:
     """Object ids in a mask, ascending, without background (0) and void (255)."""
     largest = int(mask.max(initial=0))
-    if largest <= 32:  # One comparison an id is much cheaper than a histogram.
+    if largest <= 32:  # Comparing each id is much cheaper than a histogram.
         return [k for k in range(1, largest + 1) if (mask == k).any()]
     counts = np.bincount(mask.ravel(), minlength=256)
     return [int(k) for k in np.flatnonzero(counts[1:VOID]) + 1]
 
 
 def one_hot(mask: ObjectMask, ids: Sequence[int]) -> npt.NDArray[np.float32]:
-    """One plane for each id: 1 where the mask holds it, else 0; float32 [K, H, W]."""
+    """One-hot planes of the ids, float32 [K, H, W]."""
     wanted = np.asarray(ids, dtype=np.uint8).reshape(-1, 1, 1)
     return np.equal(mask, wanted).astype(np.float32)
 
 
 def bounding_box(mask: npt.NDArray[np.uint8] | npt.NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
-    """Smallest box around all nonzero pixels: (top, left, bottom, right), bottom and right exclusive; None if empty."""
+    """Bounding box of the nonzero pixels: (top, left, bottom, right), the last two exclusive; None if empty."""
     rows = np.flatnonzero(mask.any(axis=1))
     if len(rows) == 0:
         return None
@@ -134,7 +102,7 @@ def bounding_box(mask: npt.NDArray[np.uint8] | npt.NDArray[np.bool_]) -> tuple[i
 
 
 def overlay(frame: Frame, mask: ObjectMask, alpha: float = 0.5) -> Frame:
-    """Draw objects over a frame: filled with their palette colour, inside a bright contour.
+    """Draw objects over a frame, filled with their palette colour and with a bright contour.
 
     Args:
         frame: uint8 RGB [H, W, 3].
@@ -142,7 +110,7 @@ def overlay(frame: Frame, mask: ObjectMask, alpha: float = 0.5) -> Frame:
         alpha: opacity of the fill, 0..1.
 
     Raises:
-        BadMask: the mask is not of the frame's size.
+        BadMask: the mask and the frame differ in size.
 
     """
     check_mask(mask)
@@ -180,5 +148,5 @@ _CONTOUR_PALETTE: Final = (_VIVID_PALETTE * 0.4 + 153).astype(np.uint8)
 
 
 def describe_size(shape: Sequence[int]) -> str:
-    """Height and width of an array, in words that leave no doubt which is which."""
+    """Height and width in unambiguous words: ``854 wide and 480 high``."""
     return f"{shape[1]} wide and {shape[0]} high"

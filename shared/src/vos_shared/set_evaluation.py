@@ -136,7 +136,6 @@ def evaluate_set(
     root: str | Path | None = None,
     threshold: float = 0.5,
     workers: int = 1,
-    progress: bool = True,
 ) -> SetScores:
     """Score the results for every image of a set.
 
@@ -149,7 +148,6 @@ def evaluate_set(
         root: folder of the data set with its boxes; for ``youtube-objects-boxes`` only.
         threshold: threshold on soft masks for ``object-discovery`` and, after scaling each to 0..1, for CorLoc.
         workers: number of processes.
-        progress: show a progress bar if standard error is a terminal.
 
     Raises:
         BadResults: results are missing (all are named), cannot be read, or differ in size from the truth.
@@ -158,7 +156,7 @@ def evaluate_set(
     """
     if not 0 < threshold < 1:
         raise UserError(f"threshold is {threshold:g}; it must lie between 0 and 1")
-    run = partial(_in_order, workers=workers, progress=progress)
+    run = partial(_in_order, workers=workers)
     if dataset == CORLOC:
         if root is None:
             raise UserError("CorLoc needs the folder of the data set, which holds its boxes")
@@ -173,9 +171,7 @@ def evaluate_set(
     raise UserError(f"no protocol is called {dataset!r}; there is {', '.join(SET_PROTOCOLS)}")
 
 
-def evaluate_set_wise(
-    sequences: Sequence[VideoSequence], results: str | Path, *, workers: int = 1, progress: bool = True
-) -> SetScores:
+def evaluate_set_wise(sequences: Sequence[VideoSequence], results: str | Path, *, workers: int = 1) -> SetScores:
     """IoU and accuracy of background and foreground, as in the evaluator released with AMD.
 
     Soft masks are resized to the size of the truth (bilinear, corners aligned); values above 0.5 are foreground.
@@ -186,14 +182,13 @@ def evaluate_set_wise(
         sequences: sequences of any data set with masks.
         results: folder of predictions.
         workers: number of processes.
-        progress: show a progress bar if standard error is a terminal.
 
     Raises:
         BadResults, BadDataset, BadMask: as `evaluate_set`.
     """
     total = ConfusionMatrix(2)
     images = _images(sequences, Path(results), labelled=True)
-    for counts in _in_order(_foreground_counts, images, workers=workers, progress=progress):
+    for counts in _in_order(_foreground_counts, images, workers=workers):
         total.counts += counts
     iou, accuracy = total.iou(), total.accuracy()
     groups = {
@@ -224,11 +219,11 @@ def _images(sequences: Sequence[VideoSequence], results: Path, *, labelled: bool
     ]
 
 
-def _in_order(work: Callable[[_Image], R], images: Sequence[_Image], *, workers: int, progress: bool) -> Iterator[R]:
+def _in_order(work: Callable[[_Image], R], images: Sequence[_Image], *, workers: int) -> Iterator[R]:
     """Call `work` on each image in `workers` processes; yields the results in order."""
     if workers < 1:
         raise UserError(f"workers must be at least 1, not {workers}")
-    bar = partial(tqdm, total=len(images), unit="image", disable=None if progress else True)
+    bar = partial(tqdm, total=len(images), unit="image", disable=None)
     if workers == 1:
         yield from bar(map(work, images))
         return

@@ -14,16 +14,15 @@ from vos_shared.video import Video
 from vos_shared.video_sources import FRAME_SUFFIXES
 
 
-def images_in(folder: Path, suffixes: Iterable[str] = FRAME_SUFFIXES) -> dict[str, Path]:
+def images_in(folder: Path) -> dict[str, Path]:
     """Image files of a folder by name without suffix, in alphabetical order, without hidden files.
 
     Raises:
         BadDataset: two files have the same name.
     """
-    wanted = frozenset(suffixes)
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in wanted and not path.name.startswith("."))
+    files = (path for path in folder.iterdir() if path.suffix.lower() in FRAME_SUFFIXES and path.name[0] != ".")
     named: dict[str, Path] = {}
-    for path in files:
+    for path in sorted(files):
         if path.stem in named:
             raise BadDataset(f"{folder} holds {named[path.stem].name} and {path.name}, whose masks would collide")
         named[path.stem] = path
@@ -52,11 +51,7 @@ def names_in_split(split: Path, names: Iterable[str], sequences: Iterable[str] |
 
 
 def image_sequences(
-    images: Mapping[str, Path],
-    masks: Mapping[str, Path],
-    read: Callable[[Path], ObjectMask],
-    *,
-    binary: bool,
+    images: Mapping[str, Path], masks: Mapping[str, Path], read: Callable[[Path], ObjectMask], *, binary: bool
 ) -> list[VideoSequence]:
     """Make a sequence of one frame from each image; images that are not in `masks` have no annotation."""
     return [

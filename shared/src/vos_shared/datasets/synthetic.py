@@ -127,13 +127,7 @@ def write_davis_tree(
         ground = list(GROUNDS)[number % len(GROUNDS)]
         names.append(f"{ground}-{number}")
         pictures, masks = clip(
-            10_000 * seed + number,
-            frames=frames,
-            size=size,
-            objects=objects,
-            late=late,
-            leaving=leaving,
-            ground=ground,
+            10_000 * seed + number, frames=frames, size=size, objects=objects, late=late, leaving=leaving, ground=ground
         )
         _write_sequence(Path(root), f"{size[0]}p", names[-1], pictures, masks)
     for year in ("2016", "2017"):

@@ -38,11 +38,7 @@ _BLACK_BELOW: Final = 128
 
 
 def youtube_objects(
-    root: str | Path,
-    split: Split = "all",
-    *,
-    sequences: Iterable[str] | None = None,
-    masks_required: bool = True,
+    root: str | Path, split: Split = "all", *, sequences: Iterable[str] | None = None, masks_required: bool = True
 ) -> list[VideoSequence]:
     """Load YouTube-Objects: one foreground object, with masks of some frames.
 
