@@ -1,6 +1,6 @@
 """A training loop on `TrainingRun`: a small network learns to tell bright images from dark ones.
 
-Kill it at any time; the same command with ``resume`` goes on as if it had never stopped.
+It may be killed at any time; the same command with ``resume`` continues as if it had never stopped.
 """
 
 import sys
@@ -18,13 +18,13 @@ class Images(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """Noise, RGB [3, 8, 8], and whether it is bright."""
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-        step, slot = key  # A sample depends on these two alone, so that a run can go on anywhere.
+        step, slot = key  # A sample depends only on these two, so that a run can be resumed.
         image = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(100 * step + slot))
         return image, (image.mean() > 0.5).float()
 
 
 def train(options: RunOptions, steps: int) -> Path | None:
-    """Train in the folder of a run; the weights, or None where it was asked to stop."""
+    """Train; returns the path of the weights, or None if the run was stopped."""
     devices = fabric("cpu")
     devices.launch()
     torch.manual_seed(0)
