@@ -1,6 +1,6 @@
-"""Tests that any method can run against itself.
+"""Tests of the contract for any method.
 
-In a method's own tests::
+In the tests of a method::
 
     from vos_shared.contract_tests import MethodContract
 
@@ -9,8 +9,8 @@ In a method's own tests::
         def method(self):
             return MY_METHOD
 
-Override `weights` and `options` to make it small and quick. Run pytest with ``-p vos_shared.testing``, so that a failed
-test shows the values it compared.
+Override `weights` and `options` to make the method small and fast. Run pytest with ``-p vos_shared.testing``, so that a
+failed test shows the compared values.
 """
 
 from __future__ import annotations
@@ -36,36 +36,36 @@ from vos_shared.video import Video
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 _LOADED: WeakKeyDictionary[type, dict[str, Segmenter]] = WeakKeyDictionary()
-"""By test class and device: some methods take long to load."""
+"""Loaded segmenters by test class and device, since loading may take long."""
 
 
 class MethodContract:
-    """What holds for every method; subclass it and override the fixtures.
+    """The contract tests; subclass it and override the fixtures.
 
     Attributes:
-        MEMORY: frames after which a method keeps nothing more; override it where the paper's memory is longer.
+        MEMORY: number of frames after which memory must not grow; override it if the paper's memory is longer.
     """
 
     MEMORY: ClassVar[int] = 25
 
     @pytest.fixture
     def method(self) -> Method:
-        """The method to be tested."""
+        """The method to test."""
         pytest.fail("override the fixture `method`")
 
     @pytest.fixture
     def weights(self) -> str | Path | None:
-        """Its weights; by default its own choice."""
+        """Its weights; by default the method chooses."""
         return None
 
     @pytest.fixture
     def options(self) -> Mapping[str, Any]:
-        """Options that make it quick."""
+        """Options that make it fast."""
         return {}
 
     @pytest.fixture(params=DEVICES)
     def device(self, request: pytest.FixtureRequest) -> str:
-        """Every device there is."""
+        """All available devices."""
         return str(request.param)
 
     @pytest.fixture
@@ -77,7 +77,7 @@ class MethodContract:
         options: Mapping[str, Any],
         device: str,
     ) -> Segmenter:
-        """The method, loaded once a class and device; each test resets it."""
+        """The method, loaded once for each class and device; each test resets it."""
         loaded = _LOADED.setdefault(request.cls, {})
         if device not in loaded:
             loaded[device] = method.load(weights, device, **options)
@@ -85,27 +85,27 @@ class MethodContract:
 
     @pytest.fixture
     def prompted(self, method: Method) -> bool:
-        """Whether the method is told about the objects."""
+        """Whether the method takes prompts."""
         return method.supervision is Supervision.FIRST_FRAME
 
     @pytest.fixture
     def segment(self, prompted: bool) -> Segment:
-        """Segment a clip; a method that finds objects by itself is given no prompts."""
+        """Segment a clip, without prompts if the method finds objects by itself."""
 
-        def run_with_what_it_is_told(
+        def run_prompted(
             segmenter: Segmenter, frames: Frame, prompts: Prompts, *, soft_masks: bool = False
         ) -> list[Segmentation]:
             return run(segmenter, frames, prompts if prompted else {}, soft_masks=soft_masks)
 
-        return run_with_what_it_is_told
+        return run_prompted
 
     @pytest.fixture
     def all_ids(self, prompted: bool) -> set[int]:
-        """Ids that a mask of `clip` may hold."""
+        """Ids that a mask of `clip` may contain."""
         return {0, 1, 2} if prompted else set(range(255))
 
     def test_import_leaves_torch_alone(self, method: Method) -> None:
-        """Discovery and --help are instant."""
+        """Discovery and --help must be instant."""
         if not entry_points(group=ENTRY_POINT_GROUP, name=method.name):
             pytest.skip(f"{method.name} is not registered under {ENTRY_POINT_GROUP}")
         code = (
@@ -116,7 +116,7 @@ class MethodContract:
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
     def test_info_says_what_runs(self, segmenter: Segmenter) -> None:
-        """Reports need it."""
+        """Reports need parameters and weights."""
         assert segmenter.info.parameters >= 0
         assert segmenter.info.weights
 
@@ -128,7 +128,7 @@ class MethodContract:
         options: Mapping[str, Any],
         all_ids: set[int],
     ) -> None:
-        """Every listed variant can be loaded; where an extra is missing, loading says so."""
+        """Every variant can be loaded, or loading names the missing extra."""
         frames, truth = clip(2)
         for variant in method.variant_names:
             try:
@@ -142,7 +142,7 @@ class MethodContract:
     def test_masks_are_ids_of_the_frames_size(
         self, segment: Segment, segmenter: Segmenter, all_ids: set[int], size: tuple[int, int]
     ) -> None:
-        """Also where no stride divides the size."""
+        """Also for sizes that no stride divides."""
         frames, truth = clip(size=size)
         for segmentation in segment(segmenter, frames, {0: truth[0]}):
             assert segmentation.mask.dtype == np.uint8
@@ -151,12 +151,12 @@ class MethodContract:
             assert segmentation.soft_masks is None
 
     def test_a_video_of_one_frame(self, segment: Segment, segmenter: Segmenter, all_ids: set[int]) -> None:
-        """There is no second frame to compare with."""
+        """There is no second frame."""
         frames, truth = clip(1)
         assert set(np.unique(masks_of(segment(segmenter, frames, {0: truth[0]})))) <= all_ids
 
     def test_given_objects_come_back(self, segment: Segment, segmenter: Segmenter, prompted: bool) -> None:
-        """The first mask is (nearly) the prompt."""
+        """The first mask (nearly) equals the prompt."""
         if not prompted:
             pytest.skip("finds objects by itself")
         frames, truth = clip(1)
@@ -182,7 +182,7 @@ class MethodContract:
         np.testing.assert_array_equal(masks_of(segment(segmenter, frames, {0: truth[0]})), first)
 
     def test_masks_stay_as_they_were(self, segmenter: Segmenter, prompted: bool) -> None:
-        """A later step does not write into an earlier mask: it may still be on its way to a file."""
+        """A later step must not write into an earlier mask, which a thread may still be writing to a file."""
         frames, truth = clip()
         segmenter.reset()
         segmenter.prepare(Video.open(frames))
@@ -192,7 +192,7 @@ class MethodContract:
         np.testing.assert_array_equal(masks[0], copy)
 
     def test_input_stays_as_it_was(self, segment: Segment, segmenter: Segmenter) -> None:
-        """Frames and masks belong to the caller."""
+        """Frames and prompts are not modified."""
         frames, truth = clip()
         frames_before, truth_before = frames.copy(), truth.copy()
         segment(segmenter, frames, {0: truth[0]})
@@ -200,32 +200,32 @@ class MethodContract:
         np.testing.assert_array_equal(truth, truth_before)
 
     def test_an_object_of_one_pixel(self, segment: Segment, segmenter: Segmenter, all_ids: set[int]) -> None:
-        """It may get lost, but nothing breaks."""
+        """The object may get lost, but nothing fails."""
         frames, _ = clip()
         prompt = np.zeros(SIZE, np.uint8)
         prompt[10, 12] = 1
         assert set(np.unique(masks_of(segment(segmenter, frames, {0: prompt})))) <= all_ids
 
     def test_an_object_that_fills_the_frame(self, segment: Segment, segmenter: Segmenter, all_ids: set[int]) -> None:
-        """There may be no background at all."""
+        """There may be no background."""
         frames, _ = clip()
         assert set(np.unique(masks_of(segment(segmenter, frames, {0: np.ones(SIZE, np.uint8)})))) <= all_ids
 
     def test_an_object_that_vanishes(self, segment: Segment, segmenter: Segmenter, all_ids: set[int]) -> None:
-        """The run goes on without it."""
+        """The following frames are segmented without it."""
         frames, truth = clip(8, leaves=True)
         masks = masks_of(segment(segmenter, frames, {0: truth[0]}))
         assert masks.shape == truth.shape
         assert set(np.unique(masks)) <= all_ids
 
     def test_frames_without_any_texture(self, segment: Segment, segmenter: Segmenter, all_ids: set[int]) -> None:
-        """Black frames, as at a fade, have neither contrast nor motion."""
+        """Black frames, as in a fade, have neither contrast nor motion."""
         _, truth = clip()
         masks = masks_of(segment(segmenter, np.zeros((*truth.shape, 3), np.uint8), {0: truth[0]}))
         assert set(np.unique(masks)) <= all_ids
 
     def test_an_empty_prompt_is_none(self, segment: Segment, segmenter: Segmenter, prompted: bool) -> None:
-        """All zeros say nothing; with no object at all everything is background."""
+        """An all-zero prompt changes nothing; without objects everything is background."""
         frames, truth = clip()
         empty = np.zeros(SIZE, np.uint8)
         with_empty = masks_of(segment(segmenter, frames, {0: truth[0], 2: empty}))
@@ -234,7 +234,7 @@ class MethodContract:
             assert not masks_of(segment(segmenter, frames, {0: empty})).any()
 
     def test_an_object_that_comes_later(self, segment: Segment, segmenter: Segmenter, prompted: bool) -> None:
-        """Its prompt comes in the frame where it first appears; before, it does not exist."""
+        """The object is prompted where it first appears, and is in no earlier mask."""
         if not prompted:
             pytest.skip("finds objects by itself")
         frames, truth = clip(6)
@@ -253,7 +253,7 @@ class MethodContract:
         assert {1, 2} <= set(np.unique(masks[2]))
 
     def test_a_prompt_of_another_size_is_refused(self, segment: Segment, segmenter: Segmenter, prompted: bool) -> None:
-        """As something the user can mend."""
+        """With a `UserError`."""
         if not prompted:
             pytest.skip("takes no prompt")
         frames, truth = clip(1)
@@ -261,7 +261,7 @@ class MethodContract:
             segment(segmenter, frames, {0: truth[0][:-1]})
 
     def test_a_frame_of_another_size_is_refused(self, segmenter: Segmenter, prompted: bool) -> None:
-        """All frames of a video have one size."""
+        """All frames of a video must have one size."""
         frames, truth = clip(2)
         segmenter.reset()
         segmenter.prepare(Video.open(frames))
@@ -270,7 +270,7 @@ class MethodContract:
             segmenter.step(frames[1][:-8])
 
     def test_scores_are_soft_masks(self, segment: Segment, segmenter: Segmenter, prompted: bool) -> None:
-        """One plane for each id up to the largest, in 0..1; asking for them does not change the masks."""
+        """One plane for each id up to the largest, in 0..1; computing them does not change the masks."""
         frames, truth = clip()
         plain = masks_of(segment(segmenter, frames, {0: truth[0]}))
         scored = segment(segmenter, frames, {0: truth[0]}, soft_masks=True)
@@ -296,7 +296,7 @@ class MethodContract:
         precision: str,
         all_ids: set[int],
     ) -> None:
-        """With masks of the same kind; how good they are is for the method's own tests."""
+        """Masks are valid; their accuracy is left to the tests of the method."""
         if (device, precision) == ("cpu", "fp16"):
             pytest.skip("fp16 is for GPUs")
         frames, truth = clip(3)
@@ -305,7 +305,7 @@ class MethodContract:
         assert set(np.unique(masks)) <= all_ids
 
     def test_memory_is_bounded(self, segmenter: Segmenter, prompted: bool) -> None:
-        """A video twice as long takes no more, neither in `prepare` nor in `step`; a live stream has no end."""
+        """A video twice as long needs no more memory in `prepare` and `step`, since a live stream has no end."""
         frames, truth = clip(2 * self.MEMORY, (32, 40))
         held = []
         for length in (self.MEMORY, 2 * self.MEMORY):

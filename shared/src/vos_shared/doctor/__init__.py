@@ -1,4 +1,4 @@
-"""What a data set or results folder holds, and what is wrong with it."""
+"""The content of data sets and results folders, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ __all__ = ["Report", "examine", "examine_dataset"]
 
 
 def examine(folder: Path, sequences: Sequence[vos_shared.datasets.VideoSequence] | None = None) -> Report:
-    """Read everything in a folder.
+    """Read all files of a folder and report problems.
 
     Args:
-        folder: a data set's (DAVIS and what is laid out alike, YouTube-VOS or one of its splits, YouTube-Objects), or
-            results as ``<sequence>/<frame>.png``.
-        sequences: what results should cover; without them results are only looked at for themselves.
+        folder: a data set (DAVIS or one of the same layout, YouTube-VOS or one of its splits, YouTube-Objects), or
+            results ``<sequence>/<frame>.png``.
+        sequences: the sequences that results should cover; None checks results without comparison.
 
     Raises:
-        UserError: no such folder, or it is none of these.
+        UserError: no such folder, or its layout is unknown.
 
     """
     if not folder.is_dir():

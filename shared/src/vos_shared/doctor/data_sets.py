@@ -1,4 +1,4 @@
-"""Data sets: each file is read, and the loaders say what is missing, so that doctor and commands cannot disagree."""
+"""Data sets: reads each file, and calls the loaders, so that doctor and commands agree on what is missing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _HEADER: Final = ("sequence", "frames", "size", "masks", "objects")
 
 
 def examine_youtube_vos(folder: Path, splits: Sequence[Path]) -> Report:
-    """Splits of YouTube-VOS, each with its `meta.json`."""
+    """Examine splits of YouTube-VOS, each with its `meta.json`."""
     report = Report(f"YouTube-VOS folder {folder}", _HEADER)
     for split in splits:
         _examine_all(report, f"{split.name}/", split / "JPEGImages", split / "Annotations")
@@ -49,7 +49,7 @@ def _load_youtube_vos(report: Report, split: Path) -> None:
 
 
 def examine_youtube_objects(root: Path) -> Report:
-    """YouTube-Objects as `prepare_youtube_objects` lays it out."""
+    """Examine YouTube-Objects in the layout of `prepare_youtube_objects`."""
     report = Report(f"YouTube-Objects folder {root}", _HEADER)
     _examine_all(report, "Images/", root / "Images", root / "Labels")
     report.attempt(partial(youtube_objects, root))
@@ -57,7 +57,7 @@ def examine_youtube_objects(root: Path) -> Report:
 
 
 def examine_dataset(name: str, root: Path, split: str | None = None) -> Report:
-    """Any data set by its name: each frame and mask that its loader finds is read."""
+    """Examine a data set by name: read each frame and mask that its loader finds."""
     report = Report(f"{name} folder {root}", _HEADER)
     sequences: list[VideoSequence] = []
     report.attempt(lambda: sequences.extend(load_dataset(name, root, split)))
@@ -84,7 +84,7 @@ def _read_sequence(report: Report, sequence: VideoSequence) -> None:
 
 
 def examine_davis(root: Path) -> Report:
-    """DAVIS, every resolution, list and kind of masks; and what is laid out alike."""
+    """Examine DAVIS or a data set of the same layout: all resolutions, lists and kinds of masks."""
     report = Report(f"DAVIS folder {root}", _HEADER)
     tasks = [task for task, name in ANNOTATIONS.items() if (root / name).is_dir()]
     if "semi-supervised" not in tasks:
@@ -102,7 +102,7 @@ def examine_davis(root: Path) -> Report:
 
 
 def _load_davis(report: Report, root: Path, resolution: str, task: Task, there: set[str]) -> None:
-    """Load all lists, and then what is in no list."""
+    """Load all lists, then the sequences that are in no list."""
     unlisted = set(there)
     lists = [path for path in split_lists(root) if path.parent.name not in set(resolutions(root)) - {resolution}]
     for path in lists:
@@ -127,17 +127,17 @@ def _load_list(root: Path, path: Path, resolution: str, task: Task) -> None:
 
 
 def _examine_all(report: Report, where: str, frames: Path, masks: Path, *, every_frame: bool = False) -> None:
-    """Look at the files of all sequences; `every_frame` notes those without mask."""
+    """Examine the files of all sequences; with `every_frame`, note frames without a mask."""
     names = {path.name for folder in (frames, masks) for path in subfolders(folder)}
     for name in tqdm(sorted(names), desc=frames.name, unit="sequence", disable=None, leave=False):
         report.attempt(partial(_examine_sequence, report, f"{where}{name}", frames / name, masks / name, every_frame))
 
 
 def _examine_sequence(report: Report, where: str, frames_folder: Path, masks_folder: Path, every_frame: bool) -> None:
-    """Look at each file by itself.
+    """Examine the files of a sequence.
 
     Raises:
-        UserError: the order of the frames is not clear, or two masks belong to one.
+        UserError: the order of the frames is not clear, or a frame has two masks.
     """
     frame_paths = frame_files(frames_folder) if frames_folder.is_dir() else []
     mask_paths = mask_files(masks_folder)
@@ -157,7 +157,7 @@ def _examine_sequence(report: Report, where: str, frames_folder: Path, masks_fol
 def _note_masks(
     report: Report, where: str, frames: Sequence[str], mask_names: Iterable[str], masks: Iterable[Picture]
 ) -> None:
-    """DAVIS has masks of ids, of all frames or of the first."""
+    """Note masks of 0 and 255, and frames without a mask if more than one has a mask."""
     if any(mask.black_and_white for mask in masks):
         report.notes.append(f"{where}: masks of 0 and 255; read them as davis2016")
     there = set(mask_names)

@@ -1,4 +1,4 @@
-"""What the doctor finds, and how it looks at files."""
+"""The doctor's report, and reading of files for it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vos_shared.terminal import escaped
 from vos_shared.video_sources import read_frame
 
 _MOST_LINES: Final = 100
-"""Notes, or problems, that are shown; a folder with more has one cause."""
+"""Largest number of notes, and of problems, that are shown; more have a common cause."""
 
 
 @dataclass
@@ -24,11 +24,11 @@ class Report:
     """The findings.
 
     Attributes:
-        title: what the folder is.
-        header: of the table.
-        rows: of the table, one a sequence.
-        notes: what is worth knowing and not wrong.
-        problems: what is wrong, a line each.
+        title: kind and path of the folder.
+        header: header of the table.
+        rows: rows of the table, one for each sequence.
+        notes: remarks that are no problems, a line each.
+        problems: problems, a line each.
 
     """
 
@@ -45,7 +45,7 @@ class Report:
         return "\n".join([*parts, verdict, *_some("- ", self.problems)])
 
     def attempt(self, work: Callable[[], object], before: str = "") -> None:
-        """Do what a command would do; what the user must mend becomes a problem, once."""
+        """Do what a command would do; a `UserError` becomes a problem (only once)."""
         try:
             work()
         except UserError as error:
@@ -60,7 +60,7 @@ def _some(mark: str, lines: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Picture:
-    """One file that could be read: its size, and for a mask its ids."""
+    """A readable file: its size and, for a mask, its ids."""
 
     name: str
     size: tuple[int, ...]
@@ -70,20 +70,12 @@ class Picture:
 
 
 def look_at_frame(path: Path) -> Picture:
-    """Read a frame.
-
-    Raises:
-        BadVideo: it cannot be read.
-    """
+    """Read a frame; raises `BadVideo` if it cannot be read."""
     return Picture(path.stem, read_frame(path).shape[:2])
 
 
 def look_at_mask(path: Path) -> Picture:
-    """Read a mask of ids, or of black and white.
-
-    Raises:
-        BadMask: it cannot be read.
-    """
+    """Read a mask of ids, or in black and white; raises `BadMask` if it cannot be read."""
     file = read_file(path)
     binary = bool(file.ids.any()) and file.is_black_and_white and file.colours.palette is None
     mask = file.checked(binary=binary)
@@ -91,7 +83,7 @@ def look_at_mask(path: Path) -> Picture:
 
 
 def read_all(report: Report, paths: Iterable[Path], read: Callable[[Path], Picture]) -> list[Picture]:
-    """Read files on threads; each that cannot be read becomes a problem."""
+    """Read files on threads; a file that cannot be read becomes a problem."""
 
     def attempt(path: Path) -> Picture | UserError:
         try:
@@ -106,14 +98,14 @@ def read_all(report: Report, paths: Iterable[Path], read: Callable[[Path], Pictu
 
 
 def compare_numbers(report: Report, where: str, masks: Sequence[Picture]) -> None:
-    """Masks that are read by their colours have other numbers, which other programs read."""
+    """Report masks whose colours, not numbers, are the ids, since other programs read the numbers."""
     if renumbered := [mask.name for mask in masks if mask.by_colours]:
         names = ranges(renumbered, [mask.name for mask in masks])
         report.problems.append(f"{where} {names}: {OTHER_NUMBERS}; other programs read those: write the masks again")
 
 
 def compare_sizes(report: Report, where: str, frames: Sequence[Picture], masks: Sequence[Picture]) -> None:
-    """All pictures of a sequence must be of one size."""
+    """Report pictures of a sequence that differ in size from the first."""
     pictures = [*frames, *masks]
     odd = [picture.name for picture in pictures if picture.size != pictures[0].size]
     if odd:
@@ -122,17 +114,17 @@ def compare_sizes(report: Report, where: str, frames: Sequence[Picture], masks: 
 
 
 def note_strays(report: Report, folder: Path, belongs: Callable[[Path], bool]) -> None:
-    """Name what no command reads; hidden things do not count."""
+    """Note files that no command reads, except hidden ones."""
     report.notes.extend(f"{path} does not belong here; it is not read" for path in entries(folder) if not belongs(path))
 
 
 def entries(folder: Path) -> list[Path]:
-    """What is in a folder, hidden things left out; nothing if it is not there."""
+    """Sorted content of a folder without hidden files; empty if there is no folder."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
 
 
 def sizes_text(pictures: Iterable[Picture]) -> str:
-    """All sizes that occur, for the table."""
+    """The sizes that occur, for the table."""
     return listed(f"{size[1]}x{size[0]}" for size in dict.fromkeys(picture.size for picture in pictures)) or "-"
 
 

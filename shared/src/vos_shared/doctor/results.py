@@ -1,4 +1,4 @@
-"""Results folders: the masks themselves, how they were made, and whether they cover a data set."""
+"""Results folders: the masks, their records, and whether they cover a data set."""
 
 from __future__ import annotations
 
@@ -28,18 +28,20 @@ from vos_shared.tables import listed, ranges
 
 
 def examine_results(root: Path, sequences: Sequence[vos_shared.datasets.VideoSequence] | None) -> Report:
-    """Results, compared with the sequences that they should cover where these are known."""
+    """Examine results and compare them with the sequences that they should cover, if given."""
     report = Report(f"results folder {root}", ("sequence", "masks", "size", "objects", "recorded"))
     found: dict[str, list[Picture]] = {}
+    records = {path.stem: _record(path) for path in (root / ".manifest").glob("*.json")}
     for folder in tqdm(subfolders(root), unit="sequence", disable=None, leave=False):
         masks = found[folder.name] = read_all(report, _masks(report, folder).values(), look_at_mask)
         note_strays(report, folder, is_mask_file)
         compare_sizes(report, folder.name, [], masks)
         compare_numbers(report, folder.name, masks)
-        recorded = _recorded(root, folder.name)
+        record = records.get(folder.name)
+        recorded = str(record.get("finished") or "unfinished") if record else "-"
         report.rows.append((folder.name, str(len(masks)), sizes_text(masks), objects_text(masks), recorded))
     note_strays(report, root, lambda path: path.is_dir() or path.suffix in {".mp4", ".json", ".csv", ".html"})
-    if len({record.get("settings_hash") for record in _records(root)}) > 1:
+    if len({record.get("settings_hash") for name, record in records.items() if record and (root / name).is_dir()}) > 1:
         report.problems.append("the sequences were made with different settings; run the method again over all of them")
     unfinished = [path.name.rpartition(".")[0] for path in (root / ".partial").glob("*")]
     if unfinished:
@@ -86,17 +88,6 @@ def _note_strange_ids(report: Report, sequence: vos_shared.datasets.VideoSequenc
     strange = sorted({k for mask in masks for k in mask.ids}.difference(sequence.object_ids()))
     if strange:
         report.notes.append(f"{sequence.name}: ids that the data set does not have: {strange}")
-
-
-def _recorded(root: Path, sequence: str) -> str:
-    record = _record(root / ".manifest" / f"{sequence}.json")
-    return str(record.get("finished") or "unfinished") if record else "-"
-
-
-def _records(root: Path) -> list[dict[str, Any]]:
-    """Of all sequences whose folder is there."""
-    paths = [path for path in (root / ".manifest").glob("*.json") if (root / path.stem).is_dir()]
-    return [record for path in paths if (record := _record(path))]
 
 
 def _record(path: Path) -> dict[str, Any]:
