@@ -58,10 +58,10 @@ def load(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
 
 def load_network(path: str | Path, network: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Read weights of a network that their metadata name, see `load`.
+    """Read weights as `load` does, and check that the metadata entry ``network`` is `network`.
 
     Raises:
-        BadWeights: as `load`; weights of another network.
+        BadWeights: as `load`, or the weights are of another network.
     """
     state, metadata = load(path)
     if (found := metadata.get("network", "an unknown network")) != network:
@@ -71,11 +71,7 @@ def load_network(path: str | Path, network: str) -> tuple[dict[str, torch.Tensor
 
 @contextmanager
 def other_versions_refused(path: str | Path, method: str) -> Iterator[None]:
-    """Turn what fails while a network is built from metadata and filled into one line.
-
-    Raises:
-        BadWeights: the file does not fit; another version of the method may have written it.
-    """
+    """Turn errors while a network is built from metadata and filled into a `BadWeights` of one line."""
     try:
         yield
     except (KeyError, TypeError, ValueError, RuntimeError) as reason:

@@ -48,7 +48,7 @@ class TensorFlowAdam(torch.optim.Optimizer):
 
 
 def set_rate(optimiser: Any, rate: float) -> None:
-    """Set the learning rate of all parameter groups; a group's entry `multiplier` is a factor of its own."""
+    """Set the learning rate of all parameter groups, times the entry `multiplier` of a group, if it has one."""
     for group in optimiser.param_groups:
         group["lr"] = rate * group.get("multiplier", 1.0)
 
