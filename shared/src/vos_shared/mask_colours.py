@@ -1,4 +1,4 @@
-"""What the colours of a mask file mean: programs that draw, convert or shrink pictures renumber what they show."""
+"""Ids from the colours of a mask file: programs that draw, convert or shrink pictures change the numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vos_shared.png import Colours
 
 
 def _davis_palette() -> npt.NDArray[np.uint8]:
-    """Bit 3i + c of an id is bit 7 - i of colour channel c: the colour map of PASCAL VOC, which DAVIS took over."""
+    """The colour map of PASCAL VOC, which DAVIS uses: bit 3i + c of an id is bit 7 - i of colour channel c."""
     ids = np.arange(256)[:, None]
     bits = (ids >> (3 * np.arange(3)[:, None, None] + np.arange(3))) & 1  # [bit, id, channel]
     colours: npt.NDArray[np.uint8] = (bits << (7 - np.arange(3)[:, None, None])).sum(axis=0, dtype=np.uint8)
@@ -20,7 +20,7 @@ def _davis_palette() -> npt.NDArray[np.uint8]:
 
 
 DAVIS_PALETTE: Final = _davis_palette()
-"""Colour of each id, uint8 RGB [256, 3]; what DAVIS stores in its annotation files."""
+"""Colour of each id, uint8 RGB [256, 3], as in the annotation files of DAVIS."""
 DAVIS_PALETTE.setflags(write=False)
 
 HOW_TO_CONVERT: Final = (
@@ -37,17 +37,18 @@ Colour = tuple[int, ...]
 
 
 def ids_in_palette(values: ObjectMask, colours: Colours) -> ObjectMask:
-    """The ids of an indexed mask: its numbers, or what its colours say where those contradict the numbers.
+    """The ids of an indexed mask: its numbers or, if its colours contradict them, its colours.
 
-    They do if background, black or transparent, has another number than 0 and 0 is something else; if the colours are
-    DAVIS', or nearly, in another order; and if the palette is Pillow's for any picture. Other colours say nothing.
+    Colours contradict the numbers if a number other than 0 is background (black or transparent) and 0 is not, if they
+    are DAVIS' colours (or nearly) in another order, or if the palette is Pillow's default for pictures. Any other
+    colours are ignored.
 
     Args:
         values: the numbers, uint8 [H, W].
-        colours: of the file.
+        colours: the colours of the file.
 
     Returns:
-        Ids, uint8 [H, W]; `values` itself where the numbers are right.
+        Ids, uint8 [H, W]; `values` itself if the numbers are the ids.
 
     Raises:
         ValueError: the colours contradict the numbers and are neither DAVIS' nor black and white.
@@ -61,8 +62,7 @@ def ids_in_palette(values: ObjectMask, colours: Colours) -> ObjectMask:
     ids = _ids_shown(list(shown.values()))
     background = set(shown.values()) & {_BLACK, ()}
     moved = _colour(colours, 0) not in background and any(shown[k] in background for k in shown if k > 0)
-    contradicts = moved or _is_pillows(palette) or _in_another_order(shown, nearly=ids is None)
-    if not contradicts:
+    if not (moved or _is_pillows(palette) or _in_another_order(shown, nearly=ids is None)):
         return values
     if ids is None or len(shown) < len(used):
         listed = ", ".join(f"{k} {_described(colour)}" for k, colour in list(shown.items())[:4])
@@ -73,15 +73,16 @@ def ids_in_palette(values: ObjectMask, colours: Colours) -> ObjectMask:
 
 
 def ids_in_colours(pixels: npt.NDArray[np.uint8]) -> ObjectMask | None:
-    """The ids of a mask painted without palette, where their meaning is certain.
+    """The ids of a mask that is painted without a palette, if the colours are unambiguous.
 
-    That is DAVIS' colours on black or on transparent, and one colour on black or on transparent, which is object 1.
+    They are if they are DAVIS' colours on black or transparent, or a single colour, which is object 1, on black or
+    transparent.
 
     Args:
-        pixels: uint8 [H, W, C], RGB or RGB with opacity.
+        pixels: uint8 [H, W, C], RGB or RGBA.
 
     Returns:
-        Ids, uint8 [H, W], or None where the colours have no certain meaning.
+        Ids, uint8 [H, W]; None if the colours are ambiguous.
     """
     packed = pixels.astype(np.uint32) @ (1 << np.uint32(8) * np.arange(pixels.shape[-1], dtype=np.uint32))
     if pixels.shape[-1] == 4:
@@ -100,10 +101,10 @@ def ids_in_colours(pixels: npt.NDArray[np.uint8]) -> ObjectMask | None:
 
 
 def is_dithered(ids: ObjectMask) -> bool:
-    """Whether objects are dots or fine lines, as programs make them that convert colours to a palette without these.
+    """Whether objects consist of dots or fine lines, after a conversion to a palette that lacks their colours.
 
-    Ids fill regions: nearly all pixels of a region have a neighbour with the same id to the right or below. In
-    dithered and blended pictures many have not, of most ids.
+    Ids fill regions, in which nearly all pixels have a neighbour with the same id to the right or below. In dithered
+    and blended pictures, many pixels of most ids have none.
     """
     ids = ids[ids.any(axis=1)]
     if np.count_nonzero(ids) < _FEW_PIXELS:
@@ -118,26 +119,26 @@ def is_dithered(ids: ObjectMask) -> bool:
 
 
 _FEW_PIXELS: Final = 64
-"""Nothing is told from fewer in a mask, nor from a quarter of them in an object, which may be thin."""
+"""A mask with fewer pixels is not judged, nor an object with fewer than a quarter of them, which may be thin."""
 
 
 def _colour(colours: Colours, number: int) -> Colour:
-    """RGB of a number; empty where it is transparent."""
+    """RGB of a number; empty if it is transparent."""
     if colours.transparency[number : number + 1] == b"\0":
         return ()
     return tuple(colours.palette[number].tolist()) if colours.palette is not None and len(colours.palette) else _BLACK
 
 
 def _unpacked(value: int, channels: int) -> Colour:
-    """RGB of a pixel whose channels were packed into one number; empty where it is transparent."""
+    """RGB of a pixel whose channels are packed into one number; empty if it is transparent."""
     red, green, blue, opacity = value.to_bytes(4, "little")
     return () if channels == 4 and opacity == 0 else (red, green, blue)
 
 
 def _ids_shown(shown: list[Colour]) -> list[int] | None:
-    """The id of each colour, or None unless all are different and DAVIS', or black and white.
+    """The id of each colour; None unless all colours are different and DAVIS', or black and white.
 
-    Beside transparent pixels, which are background, black may be an object or not: that is not certain.
+    Together with transparent pixels (background), black is ambiguous.
     """
     if len(set(shown)) < len(shown) or {_BLACK, ()} <= set(shown):
         return None
@@ -149,16 +150,16 @@ def _ids_shown(shown: list[Colour]) -> list[int] | None:
 
 
 def _is_pillows(palette: npt.NDArray[np.uint8]) -> bool:
-    """Whether it is the palette to which Pillow converts pictures by default: 6 steps of each channel, after 10."""
+    """Whether it is Pillow's default palette for converted pictures: 6 steps of each channel, after 10 entries."""
     return np.array_equal(palette[10:226], np.indices((6, 6, 6)).reshape(3, -1).T[:, ::-1] * 51)
 
 
 def _in_another_order(shown: dict[int, Colour], *, nearly: bool) -> bool:
-    """Whether a number shows the colour of another id. Greys do not count: many a palette has them.
+    """Whether a number has the colour of another id. Greys are ignored, since many palettes contain them.
 
     Args:
         shown: colours by their numbers.
-        nearly: count only what is nearly the colour of a low id, and not the same: a mean of blended pixels.
+        nearly: test for colours that are close to, but not equal to that of a low id: means of blended pixels.
     """
     coloured = {k: np.array(colour) for k, colour in shown.items() if len(set(colour)) > 1}
     if not nearly:

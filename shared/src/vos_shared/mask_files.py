@@ -1,4 +1,4 @@
-"""Mask files as people have them: reading what they hold, and telling ids from mere pictures of a mask."""
+"""Reading mask files of any program, and telling object ids from pictures of a mask."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from vos_shared.method import ObjectMask
 from vos_shared.png import Colours, decode_plain, read_colours
 
 VOID: Final = 255
-"""Ground truth only: these pixels do not count."""
+"""Void pixels, which are ignored; in ground truth only."""
 
 OTHER_NUMBERS: Final = "only its colours show the ids, its numbers are others"
-"""What is wrong with a mask that is read by its colours, for programs that read the numbers."""
+"""The problem of a mask that is read by its colours, for programs that read its numbers."""
 
 _MANY_OBJECTS: Final = 20
-"""Data sets hold fewer in a video. Higher values of a grey file deserve a second look before they pass for ids."""
+"""Videos of data sets have fewer objects; grey files with higher values are checked before they are read as ids."""
 
 
 @dataclass(frozen=True)
 class MaskFile:
-    """A mask file as it is, before the checks that depend on what it is for.
+    """The content of a mask file, before the checks that depend on its use.
 
     Attributes:
-        path: of the file.
+        path: path of the file.
         ids: uint8 [H, W].
         colours: palette and transparency of the file.
-        by_colours: whether the ids were read from colours, since there are no numbers or these are others.
+        by_colours: whether the ids were read from colours, not from numbers.
     """
 
     path: Path
@@ -49,13 +49,13 @@ class MaskFile:
         return _is_black_and_white(self.ids)
 
     def checked(self, *, binary: bool) -> ObjectMask:
-        """The ids, uint8 [H, W], if the file is not a mere picture of a mask.
+        """The ids, uint8 [H, W], after checking that the file is not a picture of a mask.
 
         Args:
-            binary: whatever is not zero is object 1, so that black and white are right.
+            binary: all nonzero pixels are object 1, so that the mask may be black and white.
 
         Raises:
-            BadMask: dithered, blended edges, greys or black and white in place of ids, or an id is transparent.
+            BadMask: dithering, blended edges, greys or black and white instead of ids, or a transparent id.
         """
         largest = int(self.ids.max())
         if self.colours.palette is None and not self.by_colours:
@@ -70,7 +70,7 @@ class MaskFile:
         return np.minimum(self.ids, np.uint8(1)) if binary else self.ids
 
     def _may_be_dithered(self, largest: int) -> bool:
-        """Not with exact DAVIS colours, and of grey only where there are two values: others are blended, not mixed."""
+        """False for exact DAVIS colours, and for grey with more than two values, which is blended instead."""
         palette = self.colours.palette
         if palette is not None:
             return not np.array_equal(palette[: largest + 1], DAVIS_PALETTE[: largest + 1])
@@ -83,17 +83,17 @@ class MaskFile:
 
 
 def read_file(path: Path) -> MaskFile:
-    """Read a mask file; `MaskFile.checked` is to follow.
+    """Read a mask file; call `MaskFile.checked` on the result.
 
     Raises:
-        BadMask: missing, damaged, too large, no PNG, or with colours of which it is not certain what they mean.
+        BadMask: the file is missing, damaged, too large or not a PNG, or its colours are ambiguous.
     """
     try:
         data = read_bytes(path)
         colours = read_colours(data)
         values = decode_plain(data, MAX_SIDE)
     except OSError:
-        colours, values = Colours(), None  # Opening it again says what is wrong.
+        colours, values = Colours(), None  # `open_image` raises a clear error.
     except ValueError as reason:
         raise BadMask(f"mask {path} cannot be read: {reason}; is it damaged or cut short?") from None
     if values is None:
@@ -109,7 +109,7 @@ def read_file(path: Path) -> MaskFile:
 
 
 def _numbers(image: ImageFile, path: Path) -> ObjectMask | None:
-    """The stored values, uint8 [H, W], or None of an image that has colours in place of numbers."""
+    """The stored values, uint8 [H, W]; None if the image has colours instead of numbers."""
     if image.format != "PNG":
         raise BadMask(f"mask {path} is a {image.format} file; object masks are PNG files")
     if image.mode == "P":
@@ -117,7 +117,7 @@ def _numbers(image: ImageFile, path: Path) -> ObjectMask | None:
     if image.mode == "1":
         return np.array(image).astype(np.uint8)
     if image.mode == "L":
-        # Pillow stretches grey of 2 and 4 bits to 0..255, the ids with it.
+        # Pillow scales grey of 2 and 4 bits to 0..255.
         stretch = {"L;2": 85, "L;4": 17}.get(str(image.tile[0].args), 1)
         values = np.array(image)
         return values if stretch == 1 else values // np.uint8(stretch)
@@ -127,7 +127,7 @@ def _numbers(image: ImageFile, path: Path) -> ObjectMask | None:
 
 
 def _grey_in_colour(image: ImageFile) -> ObjectMask | None:
-    """Grey that was saved as colour or with an opaque alpha channel, as some of DAVIS-2016's annotations are."""
+    """Grey values that are stored as colours or with an opaque alpha channel, as in some annotations of DAVIS-2016."""
     if image.mode not in ("LA", "RGB", "RGBA"):
         return None
     channels = np.array(image)  # [H, W, C]
@@ -157,10 +157,10 @@ def _narrow(values: npt.NDArray[np.integer], path: Path) -> ObjectMask:
 
 
 def _check_large_values(values: ObjectMask, path: Path, binary: bool) -> None:
-    """Refuse grey files that are pictures of a mask: black and white where ids are wanted, or with blended edges.
+    """Raise `BadMask` for grey files that are pictures of a mask: black and white (unless `binary`), or blended edges.
 
-    Ids fill regions. The values between black and white of a resized or JPEG-compressed mask do not: they line
-    its edges, and few of them equal their neighbour.
+    Ids fill regions. Values between black and white in a resized or JPEG-compressed mask lie along its edges, and few
+    of them equal their neighbour.
     """
     if _is_black_and_white(values):
         if binary:
@@ -187,5 +187,5 @@ def _check_large_values(values: ObjectMask, path: Path, binary: bool) -> None:
 
 
 def _is_black_and_white(values: ObjectMask) -> bool:
-    """Whether all are 0 or 255: adding 1 turns these, and no others, into 1 and 0."""
+    """Whether all values are 0 or 255: only these become 0 or 1 when 1 is added."""
     return bool((values + np.uint8(1)).max() <= 1)
