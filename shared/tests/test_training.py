@@ -139,6 +139,7 @@ def test_what_stops_a_reading_process_is_one_line() -> None:
 
     text = "Caught X in DataLoader worker process 0.\nOriginal Traceback ..\n"
     assert "fewer --workers" in said(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."))
+    assert "fewer --workers" in said(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
     assert said(PermissionError(f"{text}PermissionError: [Errno 13] Permission denied: 'a/b'\n")) == (
         "training: [Errno 13] Permission denied: 'a/b'"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 T = TypeVar("T")
+
+_LOST: Final = (
+    "training: a process that reads data was killed, perhaps because memory ran out, or shared memory (/dev/shm; "
+    "containers: --shm-size); continue with --resume and fewer --workers, or --workers 0"
+)
 
 
 class EpochOrder:
@@ -102,6 +107,8 @@ def worker_items(loader: Iterable[T]) -> Iterator[T]:
             yield from loader
     except UserError as error:
         raise type(error)(_said_by_worker(error, f"{type(error).__module__}.{type(error).__qualname__}")) from error
+    except ConnectionError as error:  # The process was killed while it sent a sample.
+        raise UserError(_LOST) from error
     except OSError as error:
         if error.errno is not None:
             raise
@@ -121,10 +128,7 @@ def lost_workers_told() -> Iterator[None]:
     except RuntimeError as error:
         if not _is_about_workers(error):
             raise
-        raise UserError(
-            "training: a process that reads data was killed, perhaps because memory ran out, or shared memory "
-            "(/dev/shm; containers: --shm-size); continue with --resume and fewer --workers, or --workers 0"
-        ) from error
+        raise UserError(_LOST) from error
 
 
 def _is_about_workers(error: RuntimeError) -> bool:
