@@ -202,7 +202,7 @@ class DemoData:
     """Write synthetic clips with exact object ids as a DAVIS folder."""
 
     output: Annotated[Path, tyro.conf.Positional]
-    """Folder to write; it must not exist or be empty."""
+    """Folder to write; if it exists, it must be empty."""
     clips: int = 3
     """Number of sequences."""
     frames: int = 24

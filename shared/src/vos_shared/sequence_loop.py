@@ -78,7 +78,7 @@ class SequenceTiming:
 
 
 def total_timing(timings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The totals over sequences, from `SequenceTiming.to_json` of each; there must be one at least."""
+    """The totals over sequences, from `SequenceTiming.to_json` of each (at least one)."""
     rows = list(timings)
     frames = sum(row["frames"] for row in rows)
     seconds = {part: round(sum(row["seconds"][part] for row in rows), 4) for part in rows[0]["seconds"]}
