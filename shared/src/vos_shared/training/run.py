@@ -342,7 +342,7 @@ class TrainingRun:
     def _refuse(self, what: str) -> NoReturn:
         raise UserError(
             f"training: the {what} at step {self.step}; start another run: {self._remedy}. "
-            f"What {self.folder} holds is from before"
+            f"The files in {self.folder} are from before"
         )
 
 
