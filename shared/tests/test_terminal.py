@@ -22,7 +22,6 @@ EVIL = "a\x1b[31mred\x07\r\n\u202eb\udcff"
 def test_what_is_not_printable_is_written_out() -> None:
     assert escaped(EVIL) == r"a\x1b[31mred\x07\r\n\u202eb\udcff"
     assert escaped("Zoë − 狗 .png") == "Zoë − 狗 .png"
-    assert escaped("a\nb\x1b", keep="\n") == "a\nb\\x1b"
 
 
 @pytest.mark.parametrize("error", [UserError(f"no {EVIL}"), OSError(13, "Permission denied", EVIL)])

@@ -78,7 +78,6 @@ def test_names(frames: np.ndarray, folder: Path, movie: Path) -> None:
 def test_frame_rate(folder: Path, movie: Path) -> None:
     assert Video.open(movie).fps == 12
     assert Video.open(folder).fps is None
-    assert Video.open(folder, fps=30).fps == 30
 
 
 def test_natural_order_mixed_suffixes_and_stray_files(tmp_path: Path, frames: np.ndarray) -> None:

@@ -1,6 +1,6 @@
-"""Whether a video file ends before its container says so; FFmpeg takes any end of a file for the end of the video.
+"""Detection of video files that end before their container says so, which FFmpeg takes as the end of the video.
 
-The pieces of a file are walked by their lengths, without decoding them. What is not understood is not judged.
+The elements of a file are walked by their lengths, without decoding. Unknown content is not judged.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from vos_shared.files import open_file
 
 
 def is_cut_off(path: Path, container: str) -> bool:
-    """Whether a piece of a file that holds frames or sound reaches beyond its end.
+    """Whether an element with frames or sound reaches beyond the end of the file.
 
     Args:
-        path: of the file.
-        container: FFmpeg's name of the format. False for those that are not walked here: MP4 has an index of its
-            frames, and bare streams announce nothing.
+        path: path of the file.
+        container: FFmpeg's name of the format. The result is False for formats that are not walked here: MP4 has an
+            index of its frames, and bare streams store no lengths.
     """
     walk = _WALKS.get(container)
     if walk is None:
@@ -31,7 +31,7 @@ def is_cut_off(path: Path, container: str) -> bool:
         return any(end > size for end in walk(file))
 
 
-# Each of these yields where the pieces end that hold frames or sound.
+# Each of these yields the ends of the elements that hold frames or sound.
 
 
 def _matroska(file: BinaryIO) -> Iterator[float]:
@@ -54,13 +54,13 @@ def _matroska(file: BinaryIO) -> Iterator[float]:
             yield end
         last = identifier[0]
         file.seek(int(end))
-    if last in _WITH_FRAMES and segment_end < math.inf:  # Else the file ends in what follows the frames.
+    if last in _WITH_FRAMES and segment_end < math.inf:  # Otherwise the file ends in an element after the frames.
         yield segment_end
 
 
 _SEGMENT: Final = 0x18538067
 _WITH_FRAMES: Final = frozenset({0x1F43B675, 0xE7, 0xA3, 0xA0, 0xA7, 0xAB})
-"""Cluster; of a cluster Timestamp, SimpleBlock, BlockGroup, Position, PrevSize."""
+"""Cluster; in a cluster Timestamp, SimpleBlock, BlockGroup, Position, PrevSize."""
 _WITHOUT_FRAMES: Final = frozenset(
     (
         0x1A45DFA3,
@@ -88,7 +88,7 @@ def _ebml_number(file: BinaryIO) -> tuple[int, int] | None:
 
 
 def _avi(file: BinaryIO) -> Iterator[float]:
-    """The lists ``movi``; recordings that were not closed have one of length 0."""
+    """The lists ``movi``; in a recording that was not closed its length is 0."""
     while len(head := file.read(8)) == 8:
         length = int.from_bytes(head[4:], "little")
         start = file.tell()
@@ -101,7 +101,7 @@ def _avi(file: BinaryIO) -> Iterator[float]:
 
 
 def _asf(file: BinaryIO) -> Iterator[float]:
-    """The data object, which follows the header; its length is 0 in live streams."""
+    """The data object after the header; its length is 0 in live streams."""
     file.seek(int.from_bytes(file.read(24)[16:], "little"))
     start, data = file.tell(), file.read(24)
     if data[:16] == bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c"):
@@ -118,13 +118,13 @@ def _flv(file: BinaryIO) -> Iterator[float]:
 
 
 def _mpegts(file: BinaryIO) -> Iterator[float]:
-    """Packets of one length; those of Blu-ray discs have four more bytes in front."""
+    """Packets of constant length; on Blu-ray discs preceded by four bytes."""
     start = file.read(1024)
     for length, sync in ((188, 0), (192, 4), (204, 0)):
         if len(start) > sync + 4 * length and {start[sync + length * k] for k in range(5)} == {0x47}:
             size = file.seek(0, os.SEEK_END)
             file.seek(size // length * length + sync)
-            if file.read(1) == b"\x47":  # What follows the last packet begins as one.
+            if file.read(1) == b"\x47":  # An incomplete packet follows the last one.
                 yield -(-size // length) * length
             return
 
@@ -139,13 +139,13 @@ def _ogg(file: BinaryIO) -> Iterator[float]:
 
 
 def _gif(file: BinaryIO) -> Iterator[float]:
-    """Blocks up to the trailer; a file that lacks nothing else is whole."""
+    """Blocks up to the trailer; a file without a trailer is accepted."""
     file.seek(_table_end(6 + 7, file.read(13)[10:11]))
     while (kind := file.read(1)) in {b"\x21", b"\x2c"}:
         if kind == b"\x2c":
             start = file.tell()
             file.seek(_table_end(start + 9, file.read(9)[8:]))
-        file.read(1)  # The label of an extension, the size of an image's first code.
+        file.read(1)  # Label of an extension, or size of the first code of an image.
         while length := file.read(1) or b"\xff":
             if length == b"\0":
                 break
@@ -155,12 +155,12 @@ def _gif(file: BinaryIO) -> Iterator[float]:
 
 
 def _table_end(start: int, flags: bytes) -> int:
-    """Where a colour table ends, which is there if the highest bit is set."""
+    """The end of a colour table, which exists if the highest bit of the flags is set."""
     return start + (3 << (flags[0] & 7) + 1 if flags and flags[0] & 128 else 0)
 
 
 def _mxf(file: BinaryIO) -> Iterator[float]:
-    """Key, length, value (SMPTE 336M)."""
+    """Triplets of key, length and value (SMPTE 336M)."""
     while (key := file.read(16))[:4] == bytes.fromhex("060e2b34"):
         short = file.read(1) or b"\xff"
         length = short[0] if short[0] < 128 else int.from_bytes(file.read(short[0] & 127))
@@ -170,7 +170,7 @@ def _mxf(file: BinaryIO) -> Iterator[float]:
 
 
 def _jpegs(file: BinaryIO) -> Iterator[float]:
-    """Pictures from a start of pixels to the end of an image (ITU T.81); neither occurs among the pixels."""
+    """Pictures (ITU T.81): the last start of scan must be followed by an end of image; neither occurs in a scan."""
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if content.find(b"\xff\xd9", content.rfind(b"\xff\xda")) < 0:
             yield math.inf

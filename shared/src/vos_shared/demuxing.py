@@ -1,4 +1,4 @@
-"""Packets of a media file, and whether there are as many as it promises."""
+"""Packets of a media file, and whether it is complete."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from vos_shared.images import MAX_SIDE
 
 Packet: TypeAlias = "av.Packet[av.VideoStream]"
 Found: TypeAlias = Callable[[str], None]
-"""Takes a fault of a file in words; it may raise."""
+"""Called with a description of each fault of a file; may raise."""
 
 LIMIT: Final = {"max_pixels": str(MAX_SIDE**2)}
-"""Option of FFmpeg: a small file may claim frames of gigabytes."""
+"""Option of FFmpeg that limits the size of frames, since a small file may claim gigabytes."""
 _TIMED: Final = frozenset({"asf", "flv", "matroska,webm", "mxf"})
-"""Formats, beside MP4, whose header tells how long they last. FFmpeg estimates it of others."""
+"""Formats, besides MP4, whose header stores the duration; FFmpeg estimates that of others."""
 _BARE: Final = frozenset({"dv", "obu", "yuv4mpegpipe"})
-"""Formats of frames alone, of which FFmpeg drops a last one that is cut."""
+"""Formats without a container, of which FFmpeg drops an incomplete last frame."""
 _UNCLOSED_AVI: Final = 1 << 30
 """Number of frames in the header of an AVI file that FFmpeg wrote to a pipe."""
 _SLACK: Final = 0.5
-"""Seconds by which headers may be wrong about the end, since they are rounded or written before it was known."""
+"""Tolerance of a header's duration in seconds, since it is rounded or written before the end is known."""
 
 
 @contextmanager
 def opened_container(path: Path) -> Generator[InputContainer, None, None]:
-    """Open a media file for FFmpeg, which gets its content and neither its name nor any other file.
+    """Open a media file such that FFmpeg sees only its content, neither its name nor other files.
 
-    A name can look like an address (``12:30.mp4``, ``pipe:``) or a pattern, and a file may ask for others.
+    A name may look like an address (``12:30.mp4``, ``pipe:``) or a pattern, and a file may refer to others.
 
     Raises:
-        FFmpegError: it is not one.
-        OSError: it cannot be opened, or is not a regular file.
+        FFmpegError: the file is not a media file.
+        OSError: the file cannot be opened, or is not a regular file.
     """
     silence_ffmpeg()
     with open_file(path) as file:
@@ -51,46 +51,46 @@ def opened_container(path: Path) -> Generator[InputContainer, None, None]:
 
 
 def silence_ffmpeg() -> None:
-    """Let FFmpeg drop its messages by itself; call it before a file is opened.
+    """Let FFmpeg discard its messages; call it before a file is opened.
 
-    PyAV drops them too, but takes Python's lock for it, on FFmpeg's threads: closing a video whose threads have
-    something to say while Python holds the lock would wait for ever.
+    PyAV discards them as well, but needs Python's lock for it on FFmpeg's threads: closing a video while Python holds
+    the lock could deadlock.
     """
     av.logging.restore_default_callback()
     av.logging.set_libav_level(av.logging.PANIC)
 
 
 def main_stream(streams: Sequence[av.VideoStream]) -> av.VideoStream | None:
-    """The largest that can be decoded and is not a cover picture; of equal ones the first."""
+    """The largest (first) stream that can be decoded and is not a cover picture; None if there is none."""
     videos = [stream for stream in streams if stream.codec_context and not is_cover(stream)]
     return max(videos, key=lambda stream: stream.width * stream.height, default=None)
 
 
 def is_cover(stream: av.VideoStream) -> bool:
-    """Whether a stream is one picture that stands for the file, such as the cover of a record."""
+    """Whether a stream is a single picture, such as the cover of an album."""
     return bool(stream.disposition & Disposition.attached_pic)
 
 
 class VideoPackets:
-    """Packets of one stream of a file, read once.
+    """Iterates once over the packets of a stream.
 
     Args:
-        path: of the file.
-        container: the file, opened.
-        stream: of the container.
-        found: is told of each fault.
+        path: path of the file.
+        container: the opened file.
+        stream: a stream of the container.
+        found: called with each fault.
     """
 
     def __init__(self, path: Path, container: InputContainer, stream: av.VideoStream, found: Found) -> None:
         self._path, self._container, self._stream, self._found = path, container, stream, found
         self._count = 0
-        self._place = 0  # Where the last packet ends in the file.
-        # Presentation time of the last packet that is to be shown, in units of the stream; of AVI these are frames.
+        self._place = 0  # End of the last packet in the file.
+        # Latest presentation time of a packet, in units of the stream; frames for AVI.
         self._last = stream.frames - 1 if container.format.name == "avi" and stream.frames < _UNCLOSED_AVI else 0
-        self._end = 0.0  # Seconds; of sound and pictures.
+        self._end = 0.0  # Seconds; end of all streams.
 
     def __iter__(self) -> Generator[Packet | None, None, None]:
-        """All that can be read; None at last, which asks the decoder for the frames that it has kept back."""
+        """Yield all readable packets and then None, which flushes the decoder."""
         try:
             for packet in self._container.demux():
                 if packet.pts is not None and packet.time_base is not None:
@@ -111,10 +111,10 @@ class VideoPackets:
         return packet
 
     def end_early(self, stamps: Sequence[int | None]) -> bool:
-        """Whether the file promises more frames than there are.
+        """Whether the file announces more frames than it contains.
 
         Args:
-            stamps: presentation time of each frame that was decoded, in units of the stream.
+            stamps: presentation time of each decoded frame, in units of the stream.
         """
         return (
             self._count < self._indexed()
@@ -124,13 +124,13 @@ class VideoPackets:
         )
 
     def _indexed(self) -> int:
-        """How many packets an MP4 file lists for the stream; other indexes list key frames only."""
+        """Number of packets of the stream in the index of an MP4 file; other indexes list only key frames."""
         return sum(entry.size > 0 for entry in self._stream.index_entries) if self._is_mp4 else 0
 
     def _lack_time(self, stamps: Sequence[int]) -> bool:
-        """Whether frames stop before packets do, or those of a constant rate before the header says.
+        """Whether the frames end before the packets do or, at a constant rate, before the duration in the header.
 
-        Where frames are shown for times of their own, the last one may stay for long.
+        At a variable rate, the last frame may be shown for long.
         """
         if len(stamps) < 2:
             return False

@@ -1,4 +1,4 @@
-"""Opening the files that users name: regular ones only, since a pipe or a device would be waited for without end."""
+"""Opening files that users name; only regular files, since reading a pipe or a device might never end."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any, BinaryIO, Literal
 
 
 def open_file(path: str | Path, mode: Literal["rb", "ab"] = "rb") -> BinaryIO:
-    """Open a regular file, or a link to one, for reading bytes or adding some.
+    """Open a regular file, or a link to one, for reading or appending bytes.
 
     Raises:
-        OSError: it cannot be opened, or it is a pipe, a device or a socket; the text says so.
+        OSError: the file cannot be opened, or is a pipe, a device or a socket.
     """
     return open(path, mode, opener=_open_regular)
 
@@ -53,10 +53,10 @@ def read_json(path: str | Path) -> Any:
 
 
 def _open_regular(path: str, flags: int) -> int:
-    # Without O_NONBLOCK, opening a pipe waits for somebody who writes to it; regular files do not mind.
+    # Without O_NONBLOCK, opening a pipe waits for a writer; regular files are not affected.
     descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
     mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # Python itself refuses folders.
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # `open` refuses folders.
         return descriptor
     os.close(descriptor)
     raise OSError(errno.EINVAL, "it is a pipe, a device or a socket; give a regular file", path)

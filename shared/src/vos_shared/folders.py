@@ -1,4 +1,4 @@
-"""What lies in a folder: the folders and masks that a user sees in it, whatever the case of their suffixes."""
+"""Subfolders and mask files of a folder, with suffixes in any case."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ MASK_SUFFIX = ".png"
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Folders in a folder, by name, without hidden ones; none where there is no folder."""
+    """Subfolders sorted by name, without hidden ones; empty if there is no folder."""
     if not folder.is_dir():
         return []
-    with os.scandir(folder) as entries:  # Knows folders from files without asking for each.
+    with os.scandir(folder) as entries:  # Needs no system call for each entry.
         return sorted(Path(entry.path) for entry in entries if not entry.name.startswith(".") and entry.is_dir())
 
 
 def is_mask_file(path: Path) -> bool:
-    """Whether a file is named as masks are: ``00000.png`` or ``00000.PNG``, and not hidden."""
+    """Whether the name is that of a mask: ``00000.png`` or ``00000.PNG``, not hidden."""
     return path.suffix.lower() == MASK_SUFFIX and not path.name.startswith(".")
 
 
 def mask_files(folder: Path) -> dict[str, Path]:
-    """Masks of a folder by the names of their frames, in order; none where there is no folder.
+    """Masks of a folder by frame name, sorted; empty if there is no folder.
 
     Raises:
-        BadMask: two masks of one frame, ``00000.png`` and ``00000.PNG``.
+        BadMask: a frame has two masks, ``00000.png`` and ``00000.PNG``.
     """
     paths = sorted(path for path in folder.iterdir() if is_mask_file(path)) if folder.is_dir() else []
     masks = {path.stem: path for path in paths}

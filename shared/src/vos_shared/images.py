@@ -1,4 +1,4 @@
-"""Opening image files: frames and masks alike go through here, so that a damaged file is one clear line."""
+"""Opening image files (frames and masks); a damaged file is an error of one line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vos_shared.files import open_file
 from vos_shared.png import read_colours
 
 MAX_SIDE = 8192
-"""Pixels; 8K video fits. A file may be tiny and still claim gigabytes, so this is checked before decoding."""
+"""Largest side in pixels (8K video). Checked before decoding, since a tiny file may claim gigabytes."""
 
 _SIGNATURES: dict[bytes, type[ImageFile]] = {
     b"\x89PNG\r\n\x1a\n": PngImageFile,
@@ -41,28 +41,27 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes a picture of EXIF's orientation upright."""
+"""Operations that make a picture upright, by EXIF orientation."""
 _ON_ITS_SIDE = frozenset({5, 6, 7, 8})
-"""Values of EXIF's orientation with rows for columns: what cameras store lying, with a note how to show it."""
+"""EXIF orientations in which rows and columns are swapped."""
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error, DecompressionBombError)
-"""What Pillow's decoders raise for damaged files; a SyntaxError is its word for a broken chunk."""
+"""Errors of Pillow's decoders for damaged files; SyntaxError for a broken chunk."""
 
 
 @contextmanager
 def open_image(path: Path, what: str, error: type[UserError]) -> Iterator[ImageFile]:
-    """Open an image whose pixels are decoded on first use inside the block.
+    """Open an image; its pixels are decoded when the block first uses them.
 
-    The format's own class is used rather than ``PIL.Image.open``, which warns of (or refuses) large images by a
-    setting that is global to the process.
+    Uses the class of the format, since ``PIL.Image.open`` warns of or refuses large images by a global setting.
 
     Args:
-        path: a PNG, JPEG, BMP, WebP or binary PGM or PPM file; its content counts, not its suffix.
-        what: what the file is to the user ("frame", "mask"), for the error.
-        error: the class of error to raise.
+        path: a PNG, JPEG, BMP, WebP or binary PGM or PPM file with any suffix.
+        what: role of the file ("frame", "mask"), for messages.
+        error: class of the error to raise.
 
     Raises:
-        error: no such file, another format, animated, larger than `MAX_SIDE`, or damaged, also where the block finds
-            that out.
+        error: the file is missing, of another format, animated, larger than `MAX_SIDE`, or damaged; damage may be found
+            only in the block.
     """
     try:
         with open_file(path) as file:
@@ -81,7 +80,7 @@ def open_image(path: Path, what: str, error: type[UserError]) -> Iterator[ImageF
     except FileNotFoundError:
         raise error(f"{what} {path} does not exist") from None
     except _DAMAGE as reason:
-        if isinstance(reason, OSError) and reason.errno:  # The system's; Pillow's own have no number.
+        if isinstance(reason, OSError) and reason.errno:  # Errors of Pillow have no number.
             raise error(f"{what} {path} cannot be read: {reason.strerror}") from reason
         raise error(f"{what} {path} cannot be read: {reason}; is it damaged or cut short?") from reason
 
@@ -94,21 +93,21 @@ def _image_class(start: bytes) -> type[ImageFile]:
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF's, 1 to 8; 1 is upright, and so is whatever is not one of these numbers."""
+    """The EXIF orientation, 1 to 8; 1 (upright) if it is missing or invalid."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except (OSError, ValueError, SyntaxError, struct.error):  # The tags are damaged, not the picture.
+    except (OSError, ValueError, SyntaxError, struct.error):  # Only the tags are damaged.
         return 1
     return value if type(value) is int and 1 <= value <= 8 else 1
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
-    """A picture as it is meant to be seen, from how it is stored."""
+    """Apply an EXIF orientation to a picture."""
     turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Height and width as it is meant to be seen, from the header."""
+    """Height and width of the upright picture, from the header."""
     turned = orientation(image) in _ON_ITS_SIDE
     return (image.width, image.height) if turned else (image.height, image.width)

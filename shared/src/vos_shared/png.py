@@ -1,7 +1,7 @@
-"""Fast decoding of the PNG files that object masks come in.
+"""Fast decoding of PNG files of object masks.
 
-Pillow inflates a PNG row by row. Masks compress a hundredfold, and inflating one at once takes a third of the time
-(a tenth for packed ids), which is most of what scoring a frame costs.
+Pillow inflates a PNG row by row. Masks compress a hundredfold; inflating them at once takes a third of the time (a
+tenth for packed ids), which is most of the time for scoring a frame.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from zlib_ng import zlib_ng
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER = struct.Struct(">8sI4sIIBBBBBI")  # Signature, then the IHDR chunk.
 _GREY, _PALETTE = 0, 3  # Colour types.
-_SUB = 1  # The row filter that stores the difference to the left neighbour.
+_SUB = 1  # Row filter: difference to the left neighbour.
 
 
 @dataclass(frozen=True)
 class Colours:
-    """What a PNG says about its colours.
+    """The palette and transparency of a PNG.
 
     Attributes:
-        palette: of an indexed image, uint8 RGB [N, 3]; else None.
-        transparency: content of the chunk tRNS, empty where there is none: of an indexed image the opacity of its first
-            colours, one byte each; of a grey one the grey that is transparent, two bytes.
+        palette: palette of an indexed image, uint8 RGB [N, 3]; otherwise None.
+        transparency: content of the chunk tRNS, or empty. For an indexed image: opacity of its first colours, one byte
+            each; for a grey image: the transparent grey value, two bytes.
     """
 
     palette: npt.NDArray[np.uint8] | None = None
@@ -36,7 +36,7 @@ class Colours:
 
 
 def read_colours(data: bytes) -> Colours:
-    """The palette and transparency of a PNG file with this content.
+    """Read palette and transparency of a PNG file with this content.
 
     Raises:
         ValueError: the checksum of a chunk is wrong. Pillow checks none of those that hold pixels.
@@ -52,14 +52,14 @@ def read_colours(data: bytes) -> Colours:
 
 
 def decode_plain(data: bytes, max_side: int) -> npt.NDArray[np.uint8] | None:
-    """Decode a PNG if it is of the plain kind: a palette or grey, at most 8 bits, rows unfiltered or all alike.
+    """Decode a simple PNG: palette or grey, at most 8 bits, rows unfiltered or all with the Sub filter.
 
     Args:
         data: content of the file.
         max_side: larger images are not decoded.
 
     Returns:
-        The stored values, uint8 [H, W], or None for every other file: leave those to Pillow.
+        The stored values, uint8 [H, W]; None for all other files, which Pillow must decode.
 
     Raises:
         ValueError: the checksum of a chunk is wrong.
@@ -88,7 +88,7 @@ def decode_plain(data: bytes, max_side: int) -> npt.NDArray[np.uint8] | None:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and content of all whole chunks up to the end of the image, checked; of other files none."""
+    """Kind and content of all complete chunks up to the end of the image, after verifying their checksums."""
     if not data.startswith(_SIGNATURE):
         return
     start = len(_SIGNATURE)
@@ -96,7 +96,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         length, kind = struct.unpack_from(">I4s", data, start)
         end = start + 8 + length
         if end + 4 > len(data):
-            return  # Cut short, which Pillow tells.
+            return  # Pillow reports the missing end.
         if zlib.crc32(data[start + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
             raise ValueError(f"the checksum of its chunk {kind!r} is wrong")
         yield kind, data[start + 8 : end]
@@ -106,7 +106,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _inflate(compressed: bytes, size: int) -> bytes | None:
-    """The `size` bytes that were compressed, or None where there are fewer or more or the checksum is wrong."""
+    """The decompressed data; None if its length is not `size` or the checksum is wrong."""
     inflater = zlib_ng.decompressobj()
     try:
         plain: bytes = inflater.decompress(compressed, size + 1)
@@ -116,15 +116,11 @@ def _inflate(compressed: bytes, size: int) -> bytes | None:
 
 
 def _unpack(values: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
-    """Spread bytes that hold 8 / bits values each, the leftmost in the highest bits."""
+    """Unpack bytes that hold 8 / bits values each, the leftmost in the highest bits."""
     if bits == 8:
         return values
     if bits == 1:
         return np.unpackbits(values, axis=1)
-    shifts = _shifts(bits)
+    shifts = np.arange(8 - bits, -1, -bits, dtype=np.uint8)
     spread = (np.arange(256, dtype=np.uint8)[:, None] >> shifts) & np.uint8((1 << bits) - 1)  # [byte, value]
     return np.take(spread.view(f"u{8 // bits}")[:, 0], values, mode="clip").view(np.uint8)
-
-
-def _shifts(bits: int) -> npt.NDArray[np.uint8]:
-    return np.arange(8 - bits, -1, -bits, dtype=np.uint8)

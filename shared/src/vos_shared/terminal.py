@@ -1,4 +1,4 @@
-"""Text from files and their names on its way to a terminal."""
+"""Escaping of text from files and file names for terminals."""
 
 from __future__ import annotations
 
@@ -8,29 +8,24 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, Final
 
 _UP: Final = "\x1b[A"
-"""What tqdm writes, and nothing with it, to go back to the upper of two bars."""
+"""The only control sequence of tqdm, written on its own: cursor up, to the upper of two bars."""
 
 
-def escaped(text: str, *, keep: str = "") -> str:
-    r"""Write what is not printable, such as the start of a terminal's commands, as ``\x1b``.
-
-    Args:
-        text: any text, also with bytes that Python could not decode.
-        keep: characters that stay, such as line ends.
-    """
-    return "".join(c if c.isprintable() or c in keep else _as_digits(c) for c in text)
+def escaped(text: str) -> str:
+    r"""Escape characters that are not printable, such as those that begin control sequences, as ``\x1b``."""
+    return "".join(c if c.isprintable() else _as_digits(c) for c in text)
 
 
 @contextmanager
 def commands_escaped() -> Iterator[None]:
-    """Let nothing that is printed in the block command the terminal, whichever name has got into it."""
-    output, errors = (stream and _Escaping(stream) for stream in (sys.stdout, sys.stderr))  # None without a terminal.
+    """Escape control characters in all that the block prints, so that no name can control the terminal."""
+    output, errors = (stream and _Escaping(stream) for stream in (sys.stdout, sys.stderr))  # They may be None.
     with redirect_stdout(output), redirect_stderr(errors):
         yield
 
 
 class _Escaping:
-    """A text stream that writes control characters out, all but tabs and line ends, and marks of direction."""
+    """A text stream that escapes control characters (except tabs and line ends) and marks of text direction."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

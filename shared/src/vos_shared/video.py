@@ -1,4 +1,4 @@
-"""Videos in and out: lazy reading from any source, H.264 writing."""
+"""Videos: lazy reading from any source, and writing as H.264."""
 
 from __future__ import annotations
 
@@ -38,76 +38,62 @@ from vos_shared.video_sources import (
 
 
 class Video:
-    """Frames in order, decoded anew at each iteration and never all held in memory.
-
-    Iteration decodes on a thread, a few frames ahead. Make one with `open` or `from_files`.
+    """Frames in order; each iteration decodes them on a thread, a few frames ahead. Use `open` or `from_files`.
 
     Attributes:
-        name: of the folder or file, for messages and results.
-        origin: absolute path of what was opened (file, folder of frames, pattern); empty for an array.
+        name: name of the folder or file, for messages and results.
+        origin: absolute path of the source (file, folder of frames, pattern); empty for an array.
 
     """
 
-    def __init__(self, source: FrameSource, name: str, fps: float | None = None, *, origin: str | Path = "") -> None:
+    def __init__(self, source: FrameSource, name: str, *, origin: str | Path = "") -> None:
         _require_text([name])
         self._source = source
         self.name = name
         self.origin = str(_full(origin)) if origin else ""
-        self._fps = fps
 
     @classmethod
-    def open(
-        cls,
-        source: str | Path | Frame,
-        *,
-        name: str | None = None,
-        fps: float | None = None,
-        accept_damaged: bool = False,
-    ) -> Video:
+    def open(cls, source: str | Path | Frame, *, name: str | None = None, accept_damaged: bool = False) -> Video:
         """Open a folder of frames, a glob pattern, an image or video file, or an array.
 
         Args:
             source: the path or pattern, or frames as uint8 RGB [T, H, W, 3].
-            name: by default the folder's, or the file's without suffix.
-            fps: frames a second, stronger than what the source says.
-            accept_damaged: of a video file that is damaged or cut short, take the frames that can be decoded; `damage`
-                says what is wrong.
+            name: name of the video; by default that of the folder, or of the file without suffix.
+            accept_damaged: use the frames that can be decoded of a video file that is damaged or cut short; `damage`
+                describes the fault.
 
         Raises:
-            BadVideo: nothing there, or it is no video. Broken frames are found when they are read.
+            BadVideo: the source is missing or not a video. Damaged frames are found when they are read.
 
         """
         if isinstance(source, np.ndarray):
-            return cls(ArrayFrames(source), name or "array", fps)
+            return cls(ArrayFrames(source), name or "array")
         path = Path(source)
         if path.is_dir():
-            return cls.from_files(_files_in(path), name=name or _full(path).name, fps=fps, origin=path)
+            return cls.from_files(_files_in(path), name=name or _full(path).name, origin=path)
         if path.is_file():
             if path.suffix.lower() in FRAME_SUFFIXES:
-                return cls.from_files([path], name=name or path.stem, fps=fps, origin=path)
-            return cls(FileVideo(path, accept_damaged=accept_damaged), name or path.stem, fps, origin=path)
+                return cls.from_files([path], name=name or path.stem, origin=path)
+            return cls(FileVideo(path, accept_damaged=accept_damaged), name or path.stem, origin=path)
         if not glob.has_magic(str(source)):
             raise BadVideo(f"no such video: {source} is neither a file nor a folder")
         files = naturally_sorted(matching_paths(source))
         if not files:
             raise BadVideo(f"no file matches {source}")
         require_certain_order(files)
-        return cls.from_files(files, name=name or _full(files[0]).parent.name, fps=fps, origin=source)
+        return cls.from_files(files, name=name or _full(files[0]).parent.name, origin=source)
 
     @classmethod
-    def from_files(
-        cls, paths: Iterable[Path], *, name: str, fps: float | None = None, origin: str | Path | None = None
-    ) -> Video:
+    def from_files(cls, paths: Iterable[Path], *, name: str, origin: str | Path | None = None) -> Video:
         """A video from its frame files, in the order given.
 
         Args:
-            paths: of the frames.
-            name: of the video.
-            fps: frames a second, where known.
-            origin: what named the files; by default the folder of the first.
+            paths: paths of the frames.
+            name: name of the video.
+            origin: folder or pattern of the files; by default the folder of the first.
 
         Raises:
-            BadVideo: no file, or two with one name (`00000.jpg` and `00000.png`), whose masks would collide.
+            BadVideo: there is no file, or two have the same name (`00000.jpg` and `00000.png`) and so the same mask.
 
         """
         files = list(paths)
@@ -120,11 +106,11 @@ class Video:
                 f"{files[0].parent} holds more than one frame called {listed(doubles, most=3)}; keep frames and "
                 "masks in folders of their own"
             )
-        return cls(FileFrames(files), name, fps, origin=origin or files[0].parent)
+        return cls(FileFrames(files), name, origin=origin or files[0].parent)
 
     @cached_property
     def frame_names(self) -> Sequence[str]:
-        """Name of each frame, ``00000`` style; for a video file the frames are counted once, by decoding it."""
+        """Names of the frames such as ``00000``; the frames of a video file are counted once, by decoding it."""
         return tuple(self._source.names())
 
     @property
@@ -135,25 +121,25 @@ class Video:
     @property
     def fps(self) -> float | None:
         """Frames a second, where known; the mean where frames are not shown equally long."""
-        return self._source.fps if self._fps is None else self._fps
+        return self._source.fps
 
     @property
     def times(self) -> Sequence[Fraction] | None:
-        """Seconds from the first frame to each, and to the end of the last; None where they are not known."""
-        return self._source.times() if self._fps is None else None
+        """Seconds from the first frame to each, and to the end of the last; None if unknown."""
+        return self._source.times()
 
     @property
     def pixel_aspect(self) -> Fraction:
-        """Width of a pixel divided by its height; 1 but for some video files."""
+        """Width of a pixel divided by its height; not 1 for some video files."""
         return self._source.pixel_aspect
 
     @property
     def damage(self) -> str:
-        """What is wrong with a video file that was opened with ``accept_damaged``; else empty. Decodes it once."""
+        """Description of accepted damage of a video file, which is decoded for it; empty without damage."""
         return self._source.damage()
 
     def fingerprint(self) -> str:
-        """Changes when the frames do, without decoding them: from the sizes of files and the start of their content."""
+        """Hash that identifies the frames, from the sizes of files and samples of their content, without decoding."""
         try:
             return self._source.fingerprint()
         except OSError as reason:
@@ -166,7 +152,7 @@ class Video:
         """Decode one frame, uint8 RGB [H, W, 3]; cheap for image files and arrays, not for video files.
 
         Raises:
-            BadVideo: the frame is damaged or of another size.
+            BadVideo: the frame is damaged, or its size differs.
             IndexError: there is no such frame.
 
         """
@@ -178,7 +164,7 @@ class Video:
         """Decode from the first frame on: uint8 RGB [H, W, 3], all of one size.
 
         Raises:
-            BadVideo: a frame is damaged or of another size.
+            BadVideo: a frame is damaged, or its size differs.
 
         """
         frames = self._source.frames()
@@ -189,10 +175,10 @@ class Video:
 
 
 class TimedVideo(Video):
-    """The same video; `waiting` adds up how long its frames are waited for."""
+    """A video that measures the time of waiting for its frames in `waiting`."""
 
     def __init__(self, video: Video) -> None:
-        super().__init__(video._source, video.name, video._fps, origin=video.origin)
+        super().__init__(video._source, video.name, origin=video.origin)
         self.waiting = Stopwatch()
 
     def __iter__(self) -> Iterator[Frame]:
@@ -206,21 +192,17 @@ class TimedVideo(Video):
 
 
 def _full(path: str | Path) -> Path:
-    """Absolute; links keep their names."""
+    """The absolute path, without following links."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute keeps "..", Path.resolve follows links
 
 
 def _require_text(names: Iterable[str]) -> None:
-    """Refuse file names that are no text, which no list or record of results could hold.
-
-    Raises:
-        BadVideo: naming one.
-    """
+    """Raise `BadVideo` for names that are not valid UTF-8, which lists and records of results cannot contain."""
     for name in names:
         try:
             name.encode()
         except UnicodeEncodeError:
-            raise BadVideo(f"the file name {name!r} is no valid UTF-8; rename it") from None
+            raise BadVideo(f"the file name {name!r} is not valid UTF-8; rename it") from None
 
 
 def _files_in(folder: Path) -> list[Path]:
@@ -232,7 +214,7 @@ def _files_in(folder: Path) -> list[Path]:
 
 
 def video_comment(path: Path) -> str:
-    """The comment in the metadata of a video file; empty where there is none, or no video."""
+    """The comment in the metadata of a video file; empty if there is none."""
     try:
         with opened_container(path) as container:
             return container.metadata.get("comment", "")
@@ -241,16 +223,16 @@ def video_comment(path: Path) -> str:
 
 
 class VideoWriter:
-    """Writes an H.264 MP4 that any player and browser opens; the file appears when all is written.
+    """Writes an H.264 MP4 for all players and browsers, atomically.
 
-    An odd last row or column is repeated, since 4:2:0 video needs even sizes.
+    A last row or column is repeated if the height or width is odd, since 4:2:0 video needs even sizes.
 
     Args:
-        path: of the file.
+        path: path of the file.
         fps: frames a second.
-        times: when each frame is shown and when the last one ends, in seconds, ascending, in place of `fps`.
+        times: ascending start of each frame and end of the last, in seconds; replaces `fps`.
         pixel_aspect: width of a pixel divided by its height.
-        comment: of the file's metadata.
+        comment: comment in the metadata of the file.
 
     Example:
         with VideoWriter("overlay.mp4", fps=24) as writer:
@@ -274,7 +256,7 @@ class VideoWriter:
         self._unit = 1 / self._rate if times is None else _time_unit(times)
         self._pixel_aspect = pixel_aspect
         self._count = 0
-        self._durations: dict[int, int] = {}  # Of frames that the encoder holds, by their time.
+        self._durations: dict[int, int] = {}  # Durations of frames in the encoder, by time stamp.
         self._stream: av.VideoStream | None = None
         self._size: tuple[int, int] | None = None
 
@@ -283,7 +265,7 @@ class VideoWriter:
         with ExitStack() as stack:
             temporary = stack.enter_context(atomic_path(self.path))
             silence_ffmpeg()
-            # FFmpeg takes names for addresses, unless they begin with one.
+            # FFmpeg could take a name without "file:" for an address.
             self._container = stack.enter_context(av.open(f"file:{temporary}", "w", format="mp4"))
             self._container.metadata["comment"] = self._comment
             self._stack = stack.pop_all()
@@ -293,7 +275,7 @@ class VideoWriter:
         """Append a frame, uint8 RGB [H, W, 3].
 
         Raises:
-            BadVideo: not of the first frame's size.
+            BadVideo: the size differs from that of the first frame.
 
         """
         height, width = frame.shape[:2]
@@ -322,7 +304,7 @@ class VideoWriter:
         stream = self._container.add_stream("libx264", rate=self._rate)
         stream.height, stream.width = height + height % 2, width + width % 2
         stream.pix_fmt = "yuv420p"
-        # Without B-frames the order of packets is that of frames, and players find the end of the last one.
+        # Without B-frames, packets are in the order of frames, and players show the last one to its end.
         stream.options = {"crf": "18", "preset": "fast", "bf": "0"}
         stream.codec_context.time_base = stream.time_base = self._unit
         stream.codec_context.sample_aspect_ratio = self._pixel_aspect
@@ -341,6 +323,6 @@ class VideoWriter:
 
 
 def _time_unit(times: Sequence[Fraction]) -> Fraction:
-    """Seconds of which all times are multiples; a fine unit where there is none that MP4 can hold."""
+    """Unit in seconds of which all times are multiples; a fine unit if MP4 cannot store that."""
     unit = Fraction(1, math.lcm(*(time.denominator for time in times)))
     return unit if unit >= Fraction(1, 1_000_000) else Fraction(1, 90_000)

@@ -1,4 +1,4 @@
-"""A video file as a source of frames, decoded by FFmpeg."""
+"""Frames of a video file, decoded by FFmpeg."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from vos_shared.method import Frame
 from vos_shared.video_sources import digest, samples
 
 _SHORTEST: Final = Fraction(1, 2000)
-"""Seconds a frame is shown; time stamps that lie closer together, or run backwards, are not believed."""
+"""Shortest duration of a frame in seconds; time stamps that are closer, or decrease, are not used."""
 _LISTS: Final = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"v=0")
-"""How files begin that name other files or addresses: HLS, FFmpeg's concat, DASH, IMF, SDP."""
+"""First bytes of files that list other files or addresses: HLS, FFmpeg's concat, DASH, IMF, SDP."""
 
 
 @dataclass(frozen=True)
 class _Decoded:
-    """What is known of a file when all of it has been decoded.
+    """Properties of a file that are known after decoding it.
 
     Attributes:
-        stamps: presentation time of each frame in units of `time_base`, None where there is none.
-        time_base: seconds.
-        last: how long the last frame is shown, in the same units; 0 where the file does not say.
-        damage: the first fault that was found; empty where there is none.
+        stamps: presentation time of each frame in units of `time_base`; None if a frame has none.
+        time_base: unit in seconds.
+        last: duration of the last frame in the same units; 0 if unknown.
+        damage: the first fault; empty without faults.
     """
 
     stamps: tuple[int | None, ...]
@@ -46,11 +46,11 @@ class _Decoded:
     damage: str
 
     def times(self) -> tuple[Fraction, ...] | None:
-        """When each frame is shown and when the last one ends, in seconds after the first; None if not known."""
+        """Start of each frame and end of the last one, in seconds after the first; None if unknown."""
         stamps = [stamp for stamp in self.stamps if stamp is not None]
         if len(stamps) < len(self.stamps):
             return None
-        # Live recordings say one unit of time, or nothing, of each frame.
+        # In live recordings the duration of a frame is one unit, or 0.
         before = stamps[-1] - stamps[-2] if len(stamps) > 1 else 0
         stamps.append(stamps[-1] + (self.last if 2 * self.last > before else before))
         times = tuple((stamp - stamps[0]) * self.time_base for stamp in stamps)
@@ -61,11 +61,11 @@ class FileVideo:
     """The main video stream of a file.
 
     Args:
-        path: of the file.
-        accept_damaged: give the frames that can be decoded of a file that is damaged or cut short.
+        path: path of the file.
+        accept_damaged: use the frames that can be decoded if the file is damaged or cut short.
 
     Raises:
-        BadVideo: the file cannot be opened, or has no video in it, or one that is too large.
+        BadVideo: the file cannot be opened, has no video, or one that is too large.
     """
 
     def __init__(self, path: Path, *, accept_damaged: bool = False) -> None:
@@ -79,7 +79,7 @@ class FileVideo:
 
     @property
     def fps(self) -> float | None:
-        """Mean number of frames a second; decodes the file where the header does not say it of time stamps."""
+        """Mean number of frames a second; decodes the file if the header does not give it."""
         if self._mean_rate:
             return float(self._mean_rate)
         times = self.times()
@@ -89,12 +89,12 @@ class FileVideo:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the first frame as it is shown, that is, rotated."""
+        """Height and width of the first frame after rotation."""
         return self._first[0]
 
     @property
     def pixel_aspect(self) -> Fraction:
-        """Width of a pixel divided by its height, of the frames as they are shown."""
+        """Width of a pixel divided by its height, after rotation."""
         return self._first[1]
 
     @cached_property
@@ -108,36 +108,36 @@ class FileVideo:
         raise self._without_frames()
 
     def names(self) -> Sequence[str]:
-        """``00000``, ``00001``, ..; the first call decodes the file, since no header tells the number reliably."""
+        """``00000``, ``00001``, ..; the first call decodes the file, since headers do not reliably give the number."""
         return [f"{t:05d}" for t in range(len(self._all().stamps))]
 
     def times(self) -> Sequence[Fraction] | None:
-        """Seconds from the first frame to each, and to the end of the last; None where time stamps are not usable."""
+        """Seconds from the first frame to each, and to the end of the last; None without usable time stamps."""
         return self._all().times()
 
     def damage(self) -> str:
-        """What is wrong with the file, where that is accepted; else empty."""
+        """Description of accepted damage; empty without damage."""
         return self._all().damage
 
     def fingerprint(self) -> str:
-        """Of the file's size, and of samples of its content."""
+        """Hash of the file's size and of samples of its content."""
         return digest(samples(self._path, 1 << 20))
 
     def frame(self, index: int) -> Frame:
-        """Decode one frame, and all those before it: the cost grows with the index."""
+        """Decode a frame and all frames before it."""
         return next(islice(self.frames(), index, None))
 
     def frames(self) -> Generator[Frame, None, None]:
         """Decode the file.
 
         Raises:
-            BadVideo: damaged, or the frames change their size.
+            BadVideo: the file is damaged, or the size of frames changes.
 
         """
-        reformatter = VideoReformatter()  # PyAV makes one for each frame, which takes longer than the conversion.
+        reformatter = VideoReformatter()  # PyAV would make one for each frame, which takes longer than converting.
         turn = None
         for decoded in self._decoded():
-            turn = turn or _turn(decoded)  # It is the file's.
+            turn = turn or _turn(decoded)  # The same for all frames.
             image = reformatter.reformat(decoded, format="rgb24").to_ndarray()
             yield _upright(image.astype(np.uint8, copy=False), turn)
 
@@ -149,13 +149,13 @@ class FileVideo:
         return self._known
 
     def _decoded(self) -> Generator[av.VideoFrame, None, None]:
-        """At least one frame, as stored, all of one size."""
+        """Yield all frames (at least one) of the same size, without rotation."""
         stamps: list[int | None] = []
         faults: list[str] = []
         last = 0
 
         def found(fault: str) -> None:
-            if not stamps and not stream.width:  # FFmpeg hides sizes beyond `LIMIT` like damage.
+            if not stamps and not stream.width:  # FFmpeg reports sizes beyond `LIMIT` as damage.
                 raise BadVideo(
                     f"video {self._path} cannot be decoded: its frames are damaged, or beyond the limit of {MAX_SIDE} "
                     "pixels a side"
@@ -200,7 +200,7 @@ class FileVideo:
         try:
             return stream.codec_context.decode(packet)
         except av.FFmpegError as reason:
-            if isinstance(reason, av.ArgumentError) and not stream.width:  # FFmpeg has met `LIMIT` and forgot the size.
+            if isinstance(reason, av.ArgumentError) and not stream.width:  # FFmpeg has reached `LIMIT`.
                 raise BadVideo(
                     f"video {self._path} has larger frames than the limit, {MAX_SIDE} pixels a side"
                 ) from reason
@@ -218,7 +218,7 @@ class FileVideo:
                 if stream is None:
                     raise BadVideo(f"{self._path} has no video in it{_instead(container.streams.video)}")
                 _require_size(self._path, stream.width, stream.height)
-                # With threads for whole frames, FFmpeg returns some damaged frames before it has marked them.
+                # With threads per frame, FFmpeg would return damaged frames before it marks them.
                 stream.thread_type = "SLICE"
                 stream.codec_context.options = LIMIT
                 yield container, stream
@@ -227,7 +227,7 @@ class FileVideo:
 
 
 def _unreadable(path: Path, reason: av.FFmpegError | OSError) -> BadVideo:
-    """Why a file cannot be opened."""
+    """The error for a file that cannot be opened."""
     try:
         with open_file(path) as file:
             start = file.read(1024).lstrip(b"\xef\xbb\xbf \r\n\t")
@@ -241,7 +241,7 @@ def _unreadable(path: Path, reason: av.FFmpegError | OSError) -> BadVideo:
 
 
 def _instead(streams: Sequence[av.VideoStream]) -> str:
-    """What there is in place of a video that can be decoded."""
+    """What the file contains instead of a video that can be decoded."""
     if not streams:
         return ""
     if all(map(is_cover, streams)):
@@ -250,7 +250,7 @@ def _instead(streams: Sequence[av.VideoStream]) -> str:
 
 
 def _ignore(fault: str) -> None:
-    """For a look at the beginning of a file."""
+    """Ignore faults, to read only the beginning of a file."""
 
 
 def _require_size(path: Path, width: int, height: int) -> None:
@@ -259,11 +259,11 @@ def _require_size(path: Path, width: int, height: int) -> None:
 
 
 def _turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
-    """What makes a frame upright: rows for columns, then upside down, left to right.
+    """Operations that make a frame upright: transpose, then flip vertically, then horizontally.
 
-    Phones store pictures lying or mirrored, with a matrix that says how players must show them.
+    Phones store rotated or mirrored pictures, with a matrix that tells players how to show them.
     """
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")  # PyAV's types call it a name.
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")  # Wrong in PyAV's types.
     if matrix is None:
         return False, False, False
     # FFmpeg's libavutil/display.h: x' = a x + c y, y' = b x + d y, in units of 1 / 65536.
@@ -272,7 +272,7 @@ def _turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
 
 
 def _upright(image: Frame, turn: tuple[bool, bool, bool]) -> Frame:
-    """A stored frame as players show it, uint8 RGB [H, W, 3]."""
+    """Rotate and mirror a stored frame, uint8 RGB [H, W, 3]."""
     transposed, upside_down, mirrored = turn
     if not (transposed or upside_down or mirrored):
         return image

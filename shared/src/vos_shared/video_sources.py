@@ -1,4 +1,4 @@
-"""What a `Video` can be made of: frame files, an array; for a video file see `vos_shared.video_file`."""
+"""Sources of frames for a `Video`: image files and arrays; video files are in `vos_shared.video_file`."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
 
 class FrameSource(Protocol):
-    """Frames in order, as often as they are asked for."""
+    """Frames in order; can be read repeatedly."""
 
     @property
     def fps(self) -> float | None:
-        """Frames a second, where known."""
+        """Frames a second; None if unknown."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -38,13 +38,13 @@ class FrameSource(Protocol):
         """Width of a pixel divided by its height."""
 
     def names(self) -> Sequence[str]:
-        """Name of each frame."""
+        """Names of the frames."""
 
     def times(self) -> Sequence[Fraction] | None:
-        """Seconds from the first frame to each, and to the end of the last; None where they are not known."""
+        """Seconds from the first frame to each, and to the end of the last; None if unknown."""
 
     def damage(self) -> str:
-        """What is wrong with it, where that is accepted; else empty."""
+        """Description of accepted damage; empty without damage."""
 
     def frames(self) -> Generator[Frame, None, None]:
         """Decode the frames, in order."""
@@ -53,25 +53,25 @@ class FrameSource(Protocol):
         """Decode one frame."""
 
     def fingerprint(self) -> str:
-        """Of samples of the content, so it is quick: what a finished result was made from is looked up with it."""
+        """Hash of samples of the content, which identifies the input of finished results."""
 
 
 class _Untimed:
-    """Frames without any sign of time or of the shape of pixels."""
+    """A source without times, shape of pixels, and damage."""
 
     fps = None
     pixel_aspect = Fraction(1)
 
     def times(self) -> None:
-        """Not known."""
+        """Unknown."""
 
     def damage(self) -> str:
-        """None."""
+        """No damage."""
         return ""
 
 
 class FileFrames(_Untimed):
-    """One image file a frame."""
+    """Frames in image files."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
@@ -86,18 +86,18 @@ class FileFrames(_Untimed):
         return self._size
 
     def names(self) -> Sequence[str]:
-        """The files' names without suffix."""
+        """File names without suffix."""
         return [path.stem for path in self._paths]
 
     def fingerprint(self) -> str:
-        """Of the name and size of each file, and of samples of its content."""
+        """Hash of the name and size of each file and of samples of its content."""
         return digest(*(part for path in self._paths for part in (path.name.encode(), _of_file(path))))
 
     def frames(self) -> Generator[Frame, None, None]:
         """Decode the files.
 
         Raises:
-            BadVideo: a file is missing, damaged, or not of the first frame's size.
+            BadVideo: a file is missing or damaged, or its size differs from that of the first frame.
 
         """
         for index in range(len(self._paths)):
@@ -107,7 +107,7 @@ class FileFrames(_Untimed):
         """Decode one file.
 
         Raises:
-            BadVideo: it is missing, damaged, or not of the first frame's size.
+            BadVideo: the file is missing or damaged, or its size differs from that of the first frame.
 
         """
         height, width = self.size
@@ -125,11 +125,11 @@ def read_frame(path: Path) -> Frame:
     """Decode an image file as RGB, uint8 [H, W, 3].
 
     Raises:
-        BadVideo: missing, damaged, too large, or with more than 8 bits a channel.
+        BadVideo: the file is missing, damaged or too large, or has more than 8 bits a channel.
 
     """
     with open_image(path, "frame", BadVideo) as image:
-        # Pillow calls colour of 16 bits RGB like any other, and would cut it to 8; the layout in the file tells.
+        # Pillow would truncate RGB of 16 bits to 8; only the layout of the file shows its bits.
         if image.mode[0] in "IF" or any(str(tile.args).endswith(";16B") for tile in image.tile):
             raise BadVideo(f"frame {path} has more than 8 bits a channel ({image.mode}); store it with 8")
         frame = image if image.mode == "RGB" else image.convert("RGB")
@@ -150,26 +150,26 @@ class ArrayFrames(_Untimed):
         return [f"{t:05d}" for t in range(len(self._array))]
 
     def frames(self) -> Generator[Frame, None, None]:
-        """The frames, views of the array."""
+        """Views of the frames."""
         yield from self._array
 
     def frame(self, index: int) -> Frame:
-        """One frame, a view of the array."""
+        """View of a frame."""
         view: Frame = self._array[index]
         return view
 
     def fingerprint(self) -> str:
-        """Of all values."""
+        """Hash of all values."""
         return digest(repr(self._array.shape).encode(), self._array.tobytes())
 
 
 def _of_file(path: Path) -> bytes:
-    """Samples of an image file; all of it where an edit would not change its length."""
+    """Samples of an image file; the whole file if edits do not change its size."""
     return read_bytes(path) if path.suffix.lower() == ".bmp" else samples(path, 1 << 12)
 
 
 def samples(path: Path, length: int) -> bytes:
-    """The size of a file and what it holds at its beginning, middle and end, `length` bytes each."""
+    """The size of a file, and `length` bytes each from its beginning, middle and end."""
     size = path.stat().st_size
     with open_file(path) as file:
         parts = [str(size).encode()]
@@ -180,26 +180,26 @@ def samples(path: Path, length: int) -> bytes:
 
 
 def digest(*parts: bytes) -> str:
-    """Hash of some content, short enough for names."""
+    """Hash of some content with 16 digits."""
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """Image files of a folder in natural order (2.jpg before 10.jpg); hidden files are left out."""
+    """Image files of a folder in natural order (2.jpg before 10.jpg), without hidden files."""
     files = (path for path in folder.iterdir() if path.suffix.lower() in FRAME_SUFFIXES)
     return naturally_sorted(path for path in files if not path.name.startswith("."))
 
 
 def matching_paths(pattern: str | Path) -> list[Path]:
-    """What a glob pattern matches, in natural order; absolute patterns and ``**`` too."""
+    """Paths that match a glob pattern, in natural order; absolute patterns and ``**`` are supported."""
     return sorted(map(Path, glob.iglob(str(pattern), recursive=True)), key=natural_key)  # noqa: PTH207 - absolute patterns too
 
 
 def naturally_sorted(paths: Iterable[Path]) -> list[Path]:
-    """Sort frames by name, runs of digits by their value; names that are decimal numbers (``time.time()``) by theirs.
+    """Sort frames by name, with runs of digits, or decimal numbers (``time.time()``), by their value.
 
     Raises:
-        BadVideo: names of which it is not clear whether they hold decimal numbers or whole ones.
+        BadVideo: it is not clear whether the names contain decimal or whole numbers.
     """
     files = sorted(paths, key=natural_key)
     numbers = [match for path in files if (match := _DECIMAL.fullmatch(path.stem))]
@@ -216,13 +216,10 @@ def naturally_sorted(paths: Iterable[Path]) -> list[Path]:
 
 
 def require_certain_order(files: Sequence[Path]) -> None:
-    """Refuse frames whose names can be read in two ways that give different orders.
-
-    Args:
-        files: in natural order.
+    """Check that the names of frames (in natural order) have no other meaning with a different order.
 
     Raises:
-        BadVideo: names may be hexadecimal numbers, or dates, or have a sign, and then another order would be right.
+        BadVideo: names may be hexadecimal numbers, dates or negative numbers, which have another order.
     """
     stems = [path.stem.lower() for path in files]
     for kind, key in _other_readings(stems):
@@ -235,7 +232,7 @@ def require_certain_order(files: Sequence[Path]) -> None:
 
 
 def _other_readings(stems: Sequence[str]) -> Iterator[tuple[str, Callable[[str], Any]]]:
-    """What names may be beside text with whole numbers in it, and how they would be sorted then."""
+    """Other possible meanings of names than text with whole numbers, and their sort keys."""
     together = "".join(stems)
     same_length = len({len(stem) for stem in stems}) == 1
     if same_length and re.fullmatch(r"[0-9a-f]*", together) and not together.isdecimal() and not together.isalpha():
@@ -252,21 +249,21 @@ _DECIMAL = re.compile(r"(.*?)(\d+)\.(\d+)")
 
 
 def _are_decimal(numbers: Sequence[re.Match[str]], values: Sequence[Decimal]) -> bool:
-    """Whether numbers with a point are decimal for certain, as Python prints seconds, and not two that are counted.
+    """Whether numbers with a point are certainly decimal, as Python prints seconds, and not pairs of whole numbers.
 
-    Decimal ones end in no zero. And they are long, or have zeros after the point, or steps of one size.
+    Decimal numbers do not end in zero; and they are long, have zeros after the point, or have constant steps.
     """
     wholes, fractions = [match[2] for match in numbers], [match[3] for match in numbers]
     if any(fraction[1:].endswith("0") for fraction in fractions):
         return False
-    is_long = max(map(len, wholes)) >= 9 or max(map(len, fractions)) >= 5  # Seconds since 1970, fine ones.
+    is_long = max(map(len, wholes)) >= 9 or max(map(len, fractions)) >= 5  # Seconds since 1970, or high precision.
     has_zeros = any(fraction[:-1].startswith("0") for fraction in fractions)
     steps = {after - before for before, after in pairwise(values)}
     return is_long or has_zeros or (len(steps) == 1 and len(values) > 2)
 
 
 def natural_key(path: Path) -> tuple[list[tuple[int, int, str]], Path]:
-    """To sort by name without suffix, runs of digits by their value."""
+    """Sort key: the name without suffix, with runs of digits by their value."""
     return _numbers_by_value(path.stem), path
 
 
