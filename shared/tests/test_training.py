@@ -228,7 +228,7 @@ def test_processes_agree_to_go_on_or_to_leave(tmp_path: Path) -> None:
         group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.getsockname()[1]), "WORLD_SIZE": "2"}
     ranks = [{**os.environ, **group, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
     running = [subprocess.Popen([sys.executable, str(script), str(tmp_path / "said")], env=rank) for rank in ranks]
-    assert [process.wait(timeout=120) for process in running] == [0, 0]
+    assert [process.wait(timeout=600) for process in running] == [0, 0]
     elsewhere, own = "UserError: training: another process failed; it says why", "BadVideo: frame 2 is broken"
     for rank, said in enumerate((elsewhere, own)):
         system = "FileNotFoundError: [Errno 2] No such file or directory: '/nowhere/1'" if rank else elsewhere
