@@ -145,11 +145,12 @@ def _score_here(jobs: Sequence[_Job], bar: Callable[[], tqdm[None]]) -> list[lis
 def _score_in_processes(jobs: Sequence[_Job], workers: int, bar: Callable[[], tqdm[None]]) -> list[list[Item]]:
     """Items of each job, in order; the longest job starts first, so that no worker ends long after the others."""
     longest_first = sorted(jobs, key=lambda job: len(job.frames), reverse=True)
-    with process_pool(workers) as pool, bar() as shown:
-        futures = {pool.submit(_score, job): job for job in longest_first}
-        for done in as_completed(futures):
-            done.result()
-            shown.update(len(futures[done].frames))
+    with process_pool(workers) as pool:
+        futures = {pool.submit(_score, job): job for job in longest_first}  # Before the bar, which has a thread.
+        with bar() as shown:
+            for done in as_completed(futures):
+                done.result()
+                shown.update(len(futures[done].frames))
     items = {job: future.result() for future, job in futures.items()}
     return [items[job] for job in jobs]
 
