@@ -163,7 +163,7 @@ class ResultsTree:
     def record(self, sequence_name: str) -> dict[str, Any] | None:
         """The record of a finished sequence (settings, inputs, time, ``extra``); None if it is not finished."""
         self.folder(sequence_name)
-        record = self._entry_content(sequence_name)
+        record = read_record(self._entry(sequence_name))
         return record if record and record.get("finished") else None
 
     def folder(self, sequence_name: str) -> Path:
@@ -189,7 +189,7 @@ class ResultsTree:
         target = self.folder(sequence_name)
         if not target.exists():
             return
-        written = self._entry_content(sequence_name)
+        written = read_record(self._entry(sequence_name))
         if written is None:
             raise BadResults(f"{target} is there already and was not written as results; choose another output folder")
         if written.get("kind", MASKS) != self.kind:
@@ -225,16 +225,17 @@ class ResultsTree:
                 "choose another output folder"
             )
 
-    def _entry_content(self, sequence_name: str) -> dict[str, Any] | None:
-        """The record of a sequence, finished or not; None if it is missing or unreadable."""
-        try:
-            content = read_json(self._entry(sequence_name))
-        except (OSError, ValueError):
-            return None
-        return content if isinstance(content, dict) else None
-
     def _entry(self, sequence_name: str) -> Path:
         return self.root / ".manifest" / f"{sequence_name}.json"
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """Read the record of a sequence, finished or not; None if it is missing or unreadable."""
+    try:
+        content = read_json(path)
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def check_places(trees: Sequence[ResultsTree], sequence_names: Iterable[str]) -> None:

@@ -48,8 +48,9 @@ def voc2012(
     names = choose(read_lines(path), str(path), sequences)
     images = {name: folder / "JPEGImages" / f"{name}.jpg" for name in names}
     masks = {name: folder / "SegmentationClass" / f"{name}.png" for name in names}
-    lacking = [f"{some(gone, what)}" for what, files in (("image", images), ("mask", masks)) if (gone := _gone(files))]
-    if lacking:
+    kinds = (("image", images), ("mask", masks))
+    absent = {what: [name for name in names if not files[name].is_file()] for what, files in kinds}
+    if lacking := [some(gone, what) for what, gone in absent.items() if gone]:
         raise BadDataset(f"{folder} lacks {' and '.join(lacking)} of {path.name}")
     return image_sequences(images, masks, read_classes, binary=False)
 
@@ -59,10 +60,6 @@ def _folder(root: Path) -> Path:
         if all((folder / name).is_dir() for name in ("JPEGImages", "SegmentationClass", "ImageSets")):
             return folder
     raise BadDataset(f"{root} is not a VOC 2012 folder: it must hold JPEGImages, SegmentationClass and ImageSets")
-
-
-def _gone(files: dict[str, Path]) -> list[str]:
-    return [name for name, path in files.items() if not path.is_file()]
 
 
 def read_classes(path: Path) -> ObjectMask:

@@ -38,7 +38,8 @@ def youtube_objects_boxes(
         BadDataset: `boxes.csv` is missing or invalid, or frames are missing.
     """
     root = Path(root)
-    files = {name: root / image for name, image in _images(root).items() if split in (None, class_of(image))}
+    rows = _rows(root / "boxes.csv")
+    files = {_name(image): root / image for image, _ in rows if split in (None, class_of(image))}
     names = choose(files, str(root / "boxes.csv"), sequences)
     if gone := [str(files[name].relative_to(root)) for name in names if not files[name].is_file()]:
         raise BadDataset(f"{root} lacks {some(gone, 'frame')} that boxes.csv names")
@@ -60,10 +61,6 @@ def read_boxes(root: str | Path) -> dict[str, tuple[str, list[Box]]]:
 def class_of(image: str) -> str:
     """The class of a frame: the first folder of its path."""
     return PurePosixPath(image).parts[0]
-
-
-def _images(root: Path) -> dict[str, str]:
-    return {_name(image): image for image, _ in _rows(root / "boxes.csv")}
 
 
 def _name(image: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -21,9 +20,9 @@ from vos_shared.doctor.report import (
     read_all,
     sizes_text,
 )
-from vos_shared.files import read_json
 from vos_shared.folders import is_mask_file, mask_files, subfolders
 from vos_shared.masks import describe_size
+from vos_shared.results import read_record
 from vos_shared.tables import listed, ranges
 
 
@@ -31,7 +30,7 @@ def examine_results(root: Path, sequences: Sequence[vos_shared.datasets.VideoSeq
     """Examine results and compare them with the sequences that they should cover, if given."""
     report = Report(f"results folder {root}", ("sequence", "masks", "size", "objects", "recorded"))
     found: dict[str, list[Picture]] = {}
-    records = {path.stem: _record(path) for path in (root / ".manifest").glob("*.json")}
+    records = {path.stem: read_record(path) for path in (root / ".manifest").glob("*.json")}
     for folder in tqdm(subfolders(root), unit="sequence", disable=None, leave=False):
         masks = found[folder.name] = read_all(report, _masks(report, folder).values(), look_at_mask)
         note_strays(report, folder, is_mask_file)
@@ -88,11 +87,3 @@ def _note_strange_ids(report: Report, sequence: vos_shared.datasets.VideoSequenc
     strange = sorted({k for mask in masks for k in mask.ids}.difference(sequence.object_ids()))
     if strange:
         report.notes.append(f"{sequence.name}: ids that the data set does not have: {strange}")
-
-
-def _record(path: Path) -> dict[str, Any]:
-    try:
-        content = read_json(path)
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
