@@ -60,7 +60,6 @@ def write_mask(path: str | Path, mask: ObjectMask) -> None:
 
     Raises:
         BadMask: the mask is not uint8 [H, W].
-
     """
     check_mask(mask, f"mask for {path}")
     largest = int(mask.max())
@@ -111,7 +110,6 @@ def overlay(frame: Frame, mask: ObjectMask, alpha: float = 0.5) -> Frame:
 
     Raises:
         BadMask: the mask and the frame differ in size.
-
     """
     check_mask(mask)
     if mask.shape != frame.shape[:2]:

@@ -11,8 +11,7 @@ from contextlib import ExitStack
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import av
 import numpy as np
@@ -43,7 +42,6 @@ class Video:
     Attributes:
         name: name of the folder or file, for messages and results.
         origin: absolute path of the source (file, folder of frames, pattern); empty for an array.
-
     """
 
     def __init__(self, source: FrameSource, name: str, *, origin: str | Path = "") -> None:
@@ -64,7 +62,6 @@ class Video:
 
         Raises:
             BadVideo: the source is missing or not a video. Damaged frames are found when they are read.
-
         """
         if isinstance(source, np.ndarray):
             return cls(ArrayFrames(source), name or "array")
@@ -94,7 +91,6 @@ class Video:
 
         Raises:
             BadVideo: there is no file, or two have the same name (`00000.jpg` and `00000.png`) and so the same mask.
-
         """
         files = list(paths)
         if not files:
@@ -154,7 +150,6 @@ class Video:
         Raises:
             BadVideo: the frame is damaged, or its size differs.
             IndexError: there is no such frame.
-
         """
         if not 0 <= index < len(self):
             raise IndexError(f"video {self.name} has {len(self)} frames, none of number {index}")
@@ -165,7 +160,6 @@ class Video:
 
         Raises:
             BadVideo: a frame is damaged, or its size differs.
-
         """
         frames = self._source.frames()
         return frames if isinstance(self._source, ArrayFrames) else read_ahead(frames)
@@ -237,7 +231,6 @@ class VideoWriter:
     Example:
         with VideoWriter("overlay.mp4", fps=24) as writer:
             writer.write(frame)
-
     """
 
     def __init__(
@@ -276,7 +269,6 @@ class VideoWriter:
 
         Raises:
             BadVideo: the size differs from that of the first frame.
-
         """
         height, width = frame.shape[:2]
         if self._stream is None:
@@ -310,11 +302,9 @@ class VideoWriter:
         stream.codec_context.sample_aspect_ratio = self._pixel_aspect
         return stream
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
-            self._stack.__exit__(kind, error, trace)
+    def __exit__(self, *raised: Any) -> None:
+        if raised[0] is not None:
+            self._stack.__exit__(*raised)
             return
         with self._stack:
             if self._stream is None:

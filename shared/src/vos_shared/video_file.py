@@ -132,7 +132,6 @@ class FileVideo:
 
         Raises:
             BadVideo: the file is damaged, or the size of frames changes.
-
         """
         reformatter = VideoReformatter()  # PyAV would make one for each frame, which takes longer than converting.
         turn = None

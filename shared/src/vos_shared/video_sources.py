@@ -98,7 +98,6 @@ class FileFrames(_Untimed):
 
         Raises:
             BadVideo: a file is missing or damaged, or its size differs from that of the first frame.
-
         """
         for index in range(len(self._paths)):
             yield self.frame(index)
@@ -108,7 +107,6 @@ class FileFrames(_Untimed):
 
         Raises:
             BadVideo: the file is missing or damaged, or its size differs from that of the first frame.
-
         """
         height, width = self.size
         path = self._paths[index]
@@ -126,7 +124,6 @@ def read_frame(path: Path) -> Frame:
 
     Raises:
         BadVideo: the file is missing, damaged or too large, or has more than 8 bits a channel.
-
     """
     with open_image(path, "frame", BadVideo) as image:
         # Pillow would truncate RGB of 16 bits to 8; only the layout of the file shows its bits.

@@ -26,7 +26,6 @@ def examine(folder: Path, sequences: Sequence[vos_shared.datasets.VideoSequence]
 
     Raises:
         UserError: no such folder, or its layout is unknown.
-
     """
     if not folder.is_dir():
         raise UserError(f"no such folder: {folder}")

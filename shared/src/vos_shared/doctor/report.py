@@ -29,7 +29,6 @@ class Report:
         rows: rows of the table, one for each sequence.
         notes: remarks that are no problems, a line each.
         problems: problems, a line each.
-
     """
 
     title: str
