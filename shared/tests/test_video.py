@@ -105,11 +105,11 @@ def test_names_that_are_no_text_are_refused(folder: Path) -> None:
     """Lists, records and reports could not contain them."""
     odd = Path(os.fsdecode(b"caf\xe9"))
     renamed = folder.rename(folder.with_name(str(odd)))
-    with pytest.raises(BadVideo, match="no valid UTF-8; rename it"):
+    with pytest.raises(BadVideo, match="not valid UTF-8; rename it"):
         Video.open(renamed)
     plain = renamed.rename(folder)
     (plain / "00000.png").rename(plain / f"{odd}.png")
-    with pytest.raises(BadVideo, match="no valid UTF-8; rename it"):
+    with pytest.raises(BadVideo, match="not valid UTF-8; rename it"):
         Video.open(plain)
 
 
