@@ -127,7 +127,7 @@ def test_a_listed_sequence_without_any_mask_is_background(
     assert not any(read_mask(path).any() for path in (output / "res4_vos" / name).iterdir())
     listed.write_text("\n".join(line for line in lines if name in line))
     assert run("segment", tree, "--list", listed, "--output", output, "--weights=untrained") == 2
-    assert "no mask that it names is there" in capsys.readouterr().err
+    assert "none of its masks exists" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

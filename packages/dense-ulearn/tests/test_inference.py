@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from dense_ulearn.checkpoints import load_weights
 from dense_ulearn.inference import DenseSegmenter, NetworkFeatures, load
-from dense_ulearn.networks import DenseNetwork, Layer
+from dense_ulearn.networks import DenseNetwork
 from dense_ulearn.propagation import LabelPropagation
-from dense_ulearn.settings import InferenceSettings, PropagationSettings
+from dense_ulearn.settings import InferenceSettings, Layer, PropagationSettings
 from vos_shared.errors import BadMask, BadVideo, UserError
 from vos_shared.method import Frame, ModelInfo, ObjectMask
 from vos_shared.runtime.memory import peak_memory_bytes, reset_peak

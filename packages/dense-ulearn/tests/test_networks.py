@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from dense_ulearn.inference import NetworkFeatures
-from dense_ulearn.networks import CHANNELS, DenseNetwork, Layer
+from dense_ulearn.networks import DenseNetwork
+from dense_ulearn.settings import CHANNELS, Layer
 from vos_shared.layers.imagenet import normalise_images
 from vos_shared.runtime.device import autocast
 

@@ -9,6 +9,7 @@ from typing import Final
 from amd_objectness.settings import STRIDE
 from vos_shared.errors import UserError
 from vos_shared.images import MAX_SIDE
+from vos_shared.options import require_numbers
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,8 @@ class Sampling:
                 f"training: --shorter-side {self.shorter_side} times {low} is less than --crop {self.crop}; frames "
                 "must hold the crop"
             )
-        if self.gap < 1:
-            raise UserError(f"training: --gap is {self.gap}; give 1 or more frames")
-        if not 0 <= self.colour < 1:
-            raise UserError(f"training: --colour is {self.colour}; give 0 to below 1")
+        require_numbers(self, "training", "gap", least=1)
+        require_numbers(self, "training", "colour", least=0, below=1)
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,7 @@ class Optimisation:
     def __post_init__(self) -> None:
         if not (0 <= self.min_lr <= self.lr < math.inf and self.lr > 0):
             raise UserError(f"training: --lr {self.lr} --min-lr {self.min_lr}; give 0 <= min-lr <= lr, lr above 0")
-        if not (0 <= self.power < math.inf and 0 <= self.weight_decay < math.inf) or self.warm_up < 0:
-            raise UserError("training: --power, --weight-decay and --warm-up are 0 or more")
+        require_numbers(self, "training", "power", "weight_decay", "warm_up", least=0)
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of a step, counted from 0, of a run of so many steps."""
@@ -93,8 +91,8 @@ class TrainingSettings:
     optimisation: Optimisation = Optimisation()
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or self.steps < 1 or self.picture_steps < 1 or self.seed < 0:
-            raise UserError("training: --batch, --steps and --picture-steps are 1 or more, --seed is 0 or more")
+        require_numbers(self, "training", "batch", "steps", "picture_steps", least=1)
+        require_numbers(self, "training", "seed", least=0)
 
 
 RELEASED: Final = TrainingSettings()
@@ -132,9 +130,6 @@ class SemanticSettings:
             raise UserError(f"training: --scale {low} {high}; give two numbers above 0, the smaller one first")
         if not 2 * STRIDE < self.crop <= MAX_SIDE:
             raise UserError(f"training: --crop is {self.crop}; give {2 * STRIDE + 1} to {MAX_SIDE} pixels")
-        if self.batch < 1 or self.steps < 1:
-            raise UserError("training: --batch and --steps must be at least 1")
-        if not 0 < self.learning_rate < math.inf:
-            raise UserError(f"training: --learning-rate is {self.learning_rate}; it must be a number above 0")
-        if self.seed < 0:
-            raise UserError(f"training: --seed is {self.seed}; give 0 or more")
+        require_numbers(self, "training", "batch", "steps", least=1)
+        require_numbers(self, "training", "learning_rate", above=0)
+        require_numbers(self, "training", "seed", least=0)

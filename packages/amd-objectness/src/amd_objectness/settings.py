@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from vos_shared.errors import UserError
 from vos_shared.images import MAX_SIDE
+from vos_shared.options import require_numbers
 
 BackboneName: TypeAlias = Literal["resnet50", "resnet18"]
 
@@ -68,10 +68,8 @@ class InferenceSettings:
             raise UserError(
                 f"amd-objectness: --shorter-side is {self.shorter_side}; give {STRIDE} to {MAX_SIDE} pixels"
             )
-        if not 0 < self.threshold < 1:
-            raise UserError(f"amd-objectness: --threshold is {self.threshold}; give a number between 0 and 1")
-        if self.batch < 1:
-            raise UserError(f"amd-objectness: --batch is {self.batch}; give 1 or more")
+        require_numbers(self, "amd-objectness", "threshold", above=0, below=1)
+        require_numbers(self, "amd-objectness", "batch", least=1)
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,5 @@ class AdaptationSettings:
     frames, and what was made from the same is not made again."""
 
     def __post_init__(self) -> None:
-        if self.iterations < 1 or self.pairs < 1:
-            raise UserError("amd-objectness: --iterations and --pairs must be at least 1")
-        if not 0 < self.learning_rate < math.inf:
-            raise UserError(f"amd-objectness: --learning-rate is {self.learning_rate}; it must be a number above 0")
+        require_numbers(self, "amd-objectness", "iterations", "pairs", least=1)
+        require_numbers(self, "amd-objectness", "learning_rate", above=0)

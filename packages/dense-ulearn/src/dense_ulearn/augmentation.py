@@ -1,4 +1,4 @@
-"""The two views of a clip: one draw for the plain view, flip and zoom for the second, and the map between."""
+"""The two views of a clip: a random crop, and the same crop flipped and zoomed, with the affine map between them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Matrix: TypeAlias = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Similarity:
-    """The transform that makes the second view from a square crop: mirror, cut a square out, scale it back up.
+    """The transform from the square crop to the second view: mirror, crop a smaller square, scale it up.
 
     Attributes:
-        flip: mirror left and right, before the cut.
-        scale: side of the square relative to the crop, real-valued as drawn.
+        flip: mirror left and right, before the crop.
+        scale: side of the square relative to the crop, a real number.
         size: side of the square in whole pixels.
         top: first row of the square.
         left: first column of the square.
@@ -56,16 +56,16 @@ class Similarity:
         return (self.left + self.size / 2 - half) / half, (self.top + self.size / 2 - half) / half
 
     def to_base(self, crop: int) -> Matrix:
-        """Where a place of the second view lies in the crop: what `grid_sample` takes to make the view of the crop.
+        """Map from the second view to the crop; with it, `grid_sample` makes the view from the crop.
 
-        The real-valued scale enters although the square has whole pixels: a mismatch below a pixel, as published.
+        It uses the real-valued scale although the square has whole pixels, a mismatch below a pixel, as published.
         """
         x, y = self._shift(crop)
         sign = -1.0 if self.flip else 1.0
         return np.array([[sign * self.scale, 0, sign * x], [0, self.scale, y]], np.float32)
 
     def from_base(self, crop: int) -> Matrix:
-        """Where a place of the crop lies in the second view: the inverse of `to_base`."""
+        """Map from the crop to the second view, the inverse of `to_base`."""
         x, y = self._shift(crop)
         sign = -1.0 if self.flip else 1.0
         return np.array([[sign / self.scale, 0, -x / self.scale], [0, 1 / self.scale, -y / self.scale]], np.float32)
@@ -75,12 +75,12 @@ ArrayT = TypeVar("ArrayT")
 
 
 class Views(NamedTuple, Generic[ArrayT]):
-    """Both views of a clip as NumPy arrays; a loader makes tensors of them and stacks B.
+    """Both views of a clip as NumPy arrays; a data loader turns them into tensors with a first axis B.
 
     Attributes:
         main: the plain view, uint8 RGB [T, 3, S, S].
         other: the transformed (regularising) view, uint8 RGB [T, 3, S, S].
-        theta: brings the main view into register with the other, float32 [2, 3]; one for all frames.
+        theta: affine map that aligns the main view with the other one, float32 [2, 3]; the same for all frames.
     """
 
     main: ArrayT
@@ -92,7 +92,7 @@ ClipViews: TypeAlias = Views[npt.NDArray[Any]]
 
 
 def scaled_size(size: tuple[int, int], shorter: int) -> tuple[int, int]:
-    """Width and height with the shorter side `shorter`; the other keeps the aspect and is cut to a whole number."""
+    """Width and height with the shorter side `shorter`; the longer one keeps the aspect ratio, rounded down."""
     width, height = size
     if width > height:
         return int(shorter * width / height), shorter
@@ -100,12 +100,12 @@ def scaled_size(size: tuple[int, int], shorter: int) -> tuple[int, int]:
 
 
 def make_views(frames: Sequence[Image.Image], settings: Augmentation, rng: np.random.Generator) -> ClipViews:
-    """Draw once for the clip and make both views.
+    """Draw the random values of a clip once and make both views.
 
     Args:
         frames: RGB images of one size.
         settings: sizes and ranges.
-        rng: drawn from in the order scale, crop corner, flip, then the second view.
+        rng: used in the order scale, crop corner, flip, then the second view.
     """
     low, high = settings.shorter_side
     size = scaled_size(frames[0].size, low + int((high - low) * rng.random()))

@@ -26,13 +26,13 @@ OURS = ".safetensors"
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of a `DenseNetwork` and what is known of them.
+    """Weights of a `DenseNetwork` and their description.
 
     Attributes:
         state: all 129 entries, float32 (counters int64), on the CPU.
-        description: of the weights.
+        description: what the weights are.
         trained: False where the network is as it was initialised.
-        metadata: what else the file says.
+        metadata: other metadata of the file.
     """
 
     state: StateDict
@@ -48,7 +48,7 @@ class Weights:
 
 
 def load_weights(weights: str | Path | None = None) -> Weights:
-    """Load what a user named.
+    """Load weights by file or name.
 
     Args:
         weights: a file of ours or an official snapshot; the name of a published snapshot; ``untrained``; or None for
@@ -61,7 +61,7 @@ def load_weights(weights: str | Path | None = None) -> Weights:
 
 
 def untrained(seed: int = 0) -> Weights:
-    """The network as it is initialised: random, but the same everywhere."""
+    """The network as initialised: random, but the same on every machine."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = DenseNetwork()
@@ -82,7 +82,7 @@ def read_weights(path: Path) -> Weights:
 
 
 def save_weights(path: Path, weights: Weights, *, half: bool = False) -> None:
-    """Write weights as safetensors, on request in half precision (batch norm statistics, too).
+    """Write weights as safetensors; `half` stores them with 16 bits, batch norm statistics included.
 
     Raises:
         BadWeights: too large for half precision.
@@ -105,16 +105,16 @@ def read_official(path: Path) -> Weights:
         )
     metadata = {name: str(number) for name, number in numbers_of(content).items()}
     words = f"official {path.stem}" + (f", epoch {metadata['epoch']}" if "epoch" in metadata else "")
-    trained = content.get("trained") is not False  # Official snapshots do not say; they are.
+    trained = content.get("trained") is not False  # Official snapshots lack the entry; they are trained.
     words = words if trained else f"untrained, {path.stem}"
     return Weights(_checked(content["model"], path), words, trained, metadata)
 
 
 def numbers_of(content: Mapping[str, Any]) -> dict[str, Any]:
-    """``epoch`` (int) and ``score`` (float) of a snapshot or of metadata, where they are numbers."""
+    """``epoch`` (int) and ``score`` (float) of a snapshot or of metadata; entries that are not numbers are left out."""
     found: dict[str, Any] = {}
     for name, kind in (("epoch", int), ("score", float)):
-        with suppress(KeyError, TypeError, ValueError, RuntimeError):  # Missing, or no number.
+        with suppress(KeyError, TypeError, ValueError, RuntimeError):  # Missing, or not a number.
             found[name] = kind(content[name])
     return found
 
@@ -129,7 +129,7 @@ def write_official(
         state: weights of a `DenseNetwork`.
         epoch: the epoch that the weights come from.
         score: their validation score, (J + F) / 2 in 0..1.
-        trained: False is kept beside them, for this package; the official code does not look for it.
+        trained: False is written as another entry, for this package; the official code ignores it.
     """
     content = {"model": dict(state), "opt": {}, "score": np.float64(score), "epoch": epoch}
     if not trained:
@@ -140,7 +140,7 @@ def write_official(
 
 
 def _checked(state: Mapping[str, Any], path: Path) -> StateDict:
-    """The state of a `DenseNetwork` under its own names, float32; all entries must be there in the right shape."""
+    """State dict of a `DenseNetwork`, float32; refuses missing entries and wrong shapes."""
     with torch.device("meta"):
         expected = DenseNetwork().state_dict()
     found = require_weights({str(name).replace("module.", ""): value for name, value in state.items()}, path)

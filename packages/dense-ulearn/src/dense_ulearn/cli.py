@@ -49,7 +49,7 @@ class Segment(SegmentArguments):
         unused = [name for name in elsewhere if getattr(self, name) != plain[name]]
         if unused:
             raise UserError(
-                f"--list brings its own frames and masks; leave out --{', --'.join(unused).replace('_', '-')}"
+                f"--list names frames and masks itself; leave out --{', --'.join(unused).replace('_', '-')}"
             )
         options: dict[str, Any] = dict(DENSE_ULEARN.variants.get(self.variant or "", {}))
         layer = {**options, **changed}.get("layer", InferenceSettings().layer)
@@ -80,7 +80,7 @@ class Export:
     output: Annotated[Path, tyro.conf.Positional]
     """The file to write, .pt2; `torch.export.load` reads it without this package."""
     weights: str | None = None
-    """A file, or the name of weights; by default the method's own choice."""
+    """A file, or the name of weights; by default those that come with the package."""
     layer: Layer = "res4"
     """Output of the network."""
     size: tuple[int, int] = (480, 854)

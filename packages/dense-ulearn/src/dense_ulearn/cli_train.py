@@ -11,6 +11,7 @@ import tyro
 
 from dense_ulearn.presets import CUSTOM, KINETICS, OXUVA, TRACK, YTVOS, TrainingSettings
 from vos_shared.errors import UserError
+from vos_shared.options import require_numbers
 from vos_shared.training.arguments import RunArguments
 
 if TYPE_CHECKING:
@@ -25,11 +26,11 @@ class TrainArguments(RunArguments):
     weights: Path | None = None
     """Start from these weights instead of random ones."""
     validation: Path | None = None
-    """DAVIS folder (2017, or 2016) to validate on; without it there is no validation and no best/."""
+    """DAVIS folder (2017 or 2016) to validate on; without it there is no validation and no best/."""
     validation_split: str = "train"
-    """Its list of sequences, by name or path. Do not choose weights by the set that they will be judged on."""
+    """Its list of sequences, by name or path. Do not validate on the set that you report results on."""
     validation_sequences: tuple[str, ...] = ()
-    """Of the list, only these."""
+    """Use only these sequences of the list."""
     keep: int = 3
     """How many improved snapshots stay in best/."""
 
@@ -44,10 +45,10 @@ class TrainArguments(RunArguments):
         from vos_shared.training.agreement import together
 
         settings = self.settings
-        self.check()  # Before videos are decoded.
+        self.check()  # Before videos are decoded, which takes time.
         validation, weights = self._validation(), self._weights()
         fabric = self.launch()
-        videos = together(find_videos, fabric)  # The first process decodes video files, others find the frames.
+        videos = together(find_videos, fabric)  # The first process decodes video files; the others read the frames.
         clips = ClipDataset(videos, settings.sampling, settings.augmentation, settings.seed)
         options = self.run_options(data)
         last = train(settings, clips, options, fabric, validation=validation, weights=weights, keep=self.keep)
@@ -63,8 +64,7 @@ class TrainArguments(RunArguments):
         from vos_shared.runtime.device import choose_device
 
         check_settings(self.settings)
-        if self.keep < 1:
-            raise UserError(f"training: --keep is {self.keep}; give 1 or more")
+        require_numbers(self, "training", "keep", least=1)
         if self.resume and self.weights is not None:
             raise UserError("training: --weights starts a run, --resume goes on with one; leave one of them out")
         super().check()
@@ -92,10 +92,10 @@ class TrainOnList(TrainArguments):
     """Train on a data set with the published settings, from the file list that its authors give."""
 
     root: Path
-    """What the paths in the list are relative to."""
+    """Folder that the paths in the list are relative to."""
     list: Path
-    """File list: one frame a line, or for Kinetics one folder a line."""
-    folders: Annotated[bool, tyro.conf.Suppress] = False  # What the list holds.
+    """File list: one frame per line, for Kinetics one folder per line."""
+    folders: Annotated[bool, tyro.conf.Suppress] = False  # The list names folders.
 
     def run(self) -> int:
         """Train."""

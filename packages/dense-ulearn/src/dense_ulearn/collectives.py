@@ -1,4 +1,4 @@
-"""What the losses need of several processes: the anchors of every rank, with gradient."""
+"""Gathering of anchors over processes, with gradient."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ class Ranks:
     """One process among the processes that train together.
 
     Attributes:
-        rank: its number.
-        world: how many there are.
+        rank: number of this process.
+        world: number of processes.
     """
 
     rank: int = 0
     world: int = 1
 
     def gather(self, rows: Tensor) -> Tensor:
-        """Rows [M, C] of every rank in rank order, [world * M, C]; gradient flows back to the rank that gave them.
+        """Rows [M, C] of every rank in rank order, [world * M, C]; gradient flows back to the rank that they come from.
 
-        With the mean over ranks that DDP takes of the gradients, a loss over gathered rows has the gradient that one
-        process has with the whole batch.
+        DDP averages the gradients over ranks; so a loss over gathered rows has the same gradient as in one process with
+        the whole batch.
         """
         if self.world == 1:
             return rows

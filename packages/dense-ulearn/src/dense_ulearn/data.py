@@ -1,7 +1,7 @@
 """Training clips: which frames of which video, in which order.
 
-Every draw follows from (seed, epoch, clip), never from what was drawn before, so that a run can stop and go on anywhere
-and more loader workers change nothing.
+Random draws depend on (seed, epoch, clip) alone and not on earlier draws. So a run can resume anywhere, and the number
+of loader workers does not matter.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ def sample_ids(length: int, sampling: Sampling, rng: np.random.Generator) -> lis
 
 
 class ClipDataset(Dataset[ClipViews]):
-    """Clips by (epoch, index): each index below the number of videos is one video, drawn anew in every epoch.
+    """Clips by (epoch, index): the index names the video, and every epoch draws another clip of it.
 
     Args:
-        videos: whose single frames are cheap to read: image files, not video files.
+        videos: single frames must be cheap to read, so image files and not video files.
         sampling: which frames make a clip.
-        augmentation: how they become two views.
-        seed: of all draws.
+        augmentation: how the frames become two views.
+        seed: of all random draws.
     """
 
     def __init__(self, videos: Sequence[Video], sampling: Sampling, augmentation: Augmentation, seed: int) -> None:
@@ -75,12 +75,12 @@ def steps_per_epoch(settings: TrainingSettings, videos: int, processes: int) -> 
 
 
 class TrainingClips(Dataset[ClipViews]):
-    """The clips of a run by (step, slot); each epoch visits the videos in an order of its own.
+    """The clips of a run by (step, slot); each epoch visits the videos in another order.
 
     Args:
         clips: by (epoch, index).
         settings: of the run.
-        processes: that train together.
+        processes: number of processes that train together.
     """
 
     def __init__(self, clips: ClipDataset, settings: TrainingSettings, processes: int) -> None:

@@ -32,7 +32,7 @@ def export_features(path: Path, weights: str | None, layer: Layer, size: tuple[i
     """Write the network with `torch.export`.
 
     Args:
-        path: the file, ``.pt2`` by custom.
+        path: the file, usually ``.pt2``.
         weights: as for `load_weights`.
         layer: which output.
         size: height and width of the images.

@@ -25,18 +25,18 @@ from vos_shared.runtime.device import autocast, choose_device, choose_precision
 from vos_shared.steps import check_step, stack_soft_masks
 
 FeatureFunction = Callable[[Frame], Tensor]
-"""A frame, uint8 RGB [H, W, 3], to its features, float [h, w, D], on any device; vectors of unit length."""
+"""Maps a frame, uint8 RGB [H, W, 3], to unit-length features, float [h, w, D], on any device."""
 
 
 class NetworkFeatures:
     """The feature function of the method: its network on one frame.
 
     Args:
-        network: stays as it is; a copy is used.
+        network: copied, so the caller's stays unchanged.
         layer: which of its outputs.
         input_size: as in `InferenceSettings`.
-        device: where it runs.
-        precision: type of the convolutions; features come out as float32.
+        device: device of the network.
+        precision: dtype of the convolutions; the features are float32.
     """
 
     def __init__(
@@ -48,8 +48,8 @@ class NetworkFeatures:
         precision: torch.dtype = torch.float32,
     ) -> None:
         self.device = device or torch.device("cpu")
-        # As it is: batch norms folded into convolutions, or channels last, would save next to nothing and move features
-        # by 5e-7, enough to turn a near tie among the most similar cells.
+        # Not folding batch norms, not channels last: both save next to nothing and change features by 5e-7, which is
+        # enough to change the order of nearly equal similarities, and so pixels of the mask.
         self.network = deepcopy(network).eval().to(self.device)
         self.layer, self.input_size, self.precision = layer, input_size, precision
 
@@ -71,13 +71,13 @@ class NetworkFeatures:
 
 
 class DenseSegmenter(Segmenter):
-    """Follows objects through a video from the frames in which they are given.
+    """Follows objects through a video from the frames that prompt them.
 
     Args:
-        features: the feature function; any will do, all frames of a video must give one size.
-        info: what stands behind it, for reports.
+        features: any feature function; all frames of a video must have features of one size.
+        info: parameters and origin of the weights, for reports.
         settings: of the propagation and the output.
-        storage: type in which the features of earlier frames are kept.
+        storage: dtype in which features of earlier frames are kept.
 
     Example:
         segmenter = dense_ulearn.inference.load()
@@ -111,7 +111,7 @@ class DenseSegmenter(Segmenter):
     def step(self, frame: Frame, prompt: ObjectMask | None = None, *, soft_masks: bool = False) -> Segmentation:
         """Segment the next frame; see `vos_shared.method.Segmenter.step`.
 
-        Background counts as given in the frame of the first prompt.
+        The frame of the first prompt also prompts the background.
         """
         self._size = check_step(frame, prompt, self._size)
         new = [] if prompt is None else self._new_ids(prompt)
@@ -131,7 +131,7 @@ class DenseSegmenter(Segmenter):
         return self._segmentation(ids[full.argmax(0).cpu().numpy()], full, soft_masks)
 
     def _new_ids(self, prompt: ObjectMask) -> list[int]:
-        """Ids to add: those that are not known, with the first of them background where there is any."""
+        """Ids of the prompt that are new; with the first objects also 0 for the background, if it has pixels."""
         objects = [number for number in ids_of(prompt) if number not in self._propagation.ids]
         return [0, *objects] if objects and self._propagation.idle and (prompt == 0).any() else objects
 
@@ -149,8 +149,8 @@ class DenseSegmenter(Segmenter):
 
 
 STORAGE: Final = {"cuda": torch.float16}
-"""Earlier frames are kept in half precision on a GPU: 127 MiB for 20 frames of 480p, and label maps that can differ in
-a few border pixels. Elsewhere in float32."""
+"""dtype of earlier frames' features by device, else float32. Half precision needs 127 MiB for 20 frames of 480p; masks
+can differ in a few border pixels."""
 
 
 def load(
@@ -168,7 +168,7 @@ def load(
             that come with the package.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         precision: ``fp32``, ``bf16`` or ``fp16``, of the convolutions.
-        baseline: leave the weights alone and take the untrained network, which every training must beat.
+        baseline: ignore `weights` and use the untrained network, which every training must beat.
         options: fields of `InferenceSettings`.
 
     Raises:

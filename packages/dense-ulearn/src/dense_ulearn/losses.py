@@ -1,12 +1,12 @@
 """The training objective: anchors, pseudo labels, space-time self-training and cross-view consistency.
 
 Axis letters: B clips, T frames, C key channels, h w feature cells, A = G * G anchors of one clip, N = B * T. Both
-losses speak of cosine similarities divided by a temperature, so keys have unit length.
+losses use cosine similarities divided by a temperature, so keys have unit length.
 
-Logits over all B * A anchors exist only where they are needed. The published program warps them (1024 channels at its
-batch size) into the second view; sampling to the nearest cell commutes with the product with the anchors, so here the
-warp is an index map over cells and the keys are gathered before the product. The pseudo labels come from the clip's own
-A anchors alone. `tests/test_losses.py` holds the plain form, and both give the same numbers.
+The published program computes logits over all B * A anchors (1024 channels at its batch size) and warps them into the
+second view. Sampling to the nearest cell commutes with the product with the anchors. So here the warp is an index map
+over cells, and the keys are gathered before the product. Pseudo labels need the A anchors of their own clip only.
+`tests/test_losses.py` holds the plain form; both give the same numbers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vos_shared.errors import UserError
 
 
 class Offsets(NamedTuple):
-    """Where the two grids lie in every clip of a batch, int64 [B] each, in cells."""
+    """Offsets of the two grids in every clip of a batch, int64 [B] each, in cells."""
 
     grid_x: Tensor
     grid_y: Tensor
@@ -71,7 +71,7 @@ def draw_offsets(clips: int, height: int, width: int, objective: ObjectiveSettin
         height: h of the feature map, in cells.
         width: w of the feature map, in cells.
         objective: grid sizes.
-        generator: on the CPU; drawn from in the order grid x, grid y, reference x, reference y.
+        generator: on the CPU; used in the order grid x, grid y, reference x, reference y.
     """
 
     def draw(size: int, grid: int) -> Tensor:
@@ -102,8 +102,8 @@ def warp_cells(theta: Tensor, height: int, width: int) -> Tensor:
         width: w, in cells.
 
     Returns:
-        Flat source positions, int64 [N, h * w]. A target outside of the source, which the zoom of the second view never
-        makes, takes cell 0.
+        Flat source positions, int64 [N, h * w]. A target outside of the source gets cell 0; the zoom of the second view
+        never makes one.
     """
     cells = torch.arange(height * width, dtype=torch.float32, device=theta.device)  # Exact up to 2 ** 24 cells.
     cells = cells.view(1, 1, height, width).expand(len(theta), -1, -1, -1)
@@ -119,10 +119,10 @@ def gather_cells(keys: Tensor, cells: Tensor) -> Tensor:
 
 @torch.no_grad()
 def pseudo_labels(anchors: Tensor, keys: Tensor) -> Tensor:
-    """Name for each key the most similar anchor of its own clip.
+    """The most similar anchor of its own clip for each key.
 
-    The published program takes the argmax of a softmax over all anchors in which those of other clips are zeroed; the
-    softmax is monotone, so the own clip's logits decide.
+    The published program takes the argmax of a softmax over all anchors in which those of other clips are set to zero.
+    The softmax is monotone, so the logits of the clip itself give the same.
 
     Args:
         anchors: [B, A, C].
@@ -136,13 +136,13 @@ def pseudo_labels(anchors: Tensor, keys: Tensor) -> Tensor:
 
 
 def cross_view_loss(main: Tensor, other: Tensor, temperature: float, ranks: Ranks) -> Tensor:
-    """Each place of the main view must find itself among all places of the other view.
+    """Cross entropy that matches each cell of the main view with the same cell of the other view, among all cells.
 
     Args:
-        main: keys of the main view at the sampled places of all clips, [M, C].
-        other: keys of the regularising view at the same places, [M, C].
+        main: keys of the main view at the sampled cells of all clips, [M, C].
+        other: keys of the regularising view at the same cells, [M, C].
         temperature: divides the similarities.
-        ranks: with several processes, the places of all of them are candidates.
+        ranks: with several processes, the cells of all of them are candidates.
     """
     target = torch.arange(len(main), device=main.device) + ranks.rank * len(main)
     return F.cross_entropy(main @ ranks.gather(other).T / temperature, target)
@@ -162,7 +162,7 @@ def training_losses(
     Args:
         keys: unit-length keys of the main view, float [B, T, C, h, w]; frame 0 carries the anchors.
         other_keys: those of the regularising view; gradient flows through frame 0 only, if the caller lets it.
-        theta: affine maps that bring the main view into register with the regularising one, [B, T, 2, 3].
+        theta: affine maps that align the main view with the regularising one, [B, T, 2, 3].
         other_theta: the same for the regularising view; the identity as the method uses it.
         offsets: of the two grids, one per clip.
         objective: settings.

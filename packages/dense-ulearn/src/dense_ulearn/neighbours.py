@@ -1,10 +1,10 @@
-"""Exact search for the cells of earlier frames that resemble the cells of a new frame most.
+"""Exact search for the cells of earlier frames that are most similar to the cells of a new frame.
 
-A dense search compares every cell of the new frame with every cell of every context frame and then hides what lies
-outside the radius. Here tiles of queries meet only the window that the radius can reach, column by column of the map:
-features are stored so that the cells of a column, of all context frames, lie side by side in memory. A column of a
-window then is one matrix product without any copying, no longer than the circle asks for, and while it is in the
-processor's cache it serves several tiles, one below the other.
+A dense search compares every cell of the new frame with every cell of every context frame and then masks what lies
+outside the radius. Here a tile of queries is compared only with the window of cells within the radius, one column of
+the map after the other. Features are stored so that the cells of a column, of all context frames, are contiguous in
+memory. So a column of a window is one matrix product without a copy and without cells beyond the circle; while it is in
+the processor's cache, several tiles that lie one below the other use it.
 """
 
 from __future__ import annotations
@@ -21,29 +21,31 @@ GROUP = 20  # cells of a reference frame that the search treats as one group
 
 
 class Grain(NamedTuple):
-    """How the search is cut into pieces that suit a kind of device."""
+    """Sizes of the pieces of the search, for a kind of device."""
 
     rows: int
-    """Of a tile."""
+    """Rows of a tile."""
     columns: int
-    """Of a tile."""
+    """Columns of a tile."""
     stacked: int
-    """Tiles in a block, one below the other; they share the columns of the context, the scores of all are in memory."""
+    """Tiles in a block, one below the other; they share columns of the context. All their scores are in memory."""
     by_column: bool
-    """Search windows column by column, without copies and no farther than the circle asks, or as one rectangle."""
+    """Search a window column by column, without copies and cells beyond the circle, or as one rectangle."""
     scores: int
     """Similarities to a reference frame held at once."""
 
 
 CPU = Grain(6, 8, stacked=5, by_column=True, scores=2**20)  # Kernels for AVX-512 work on 48 queries.
-GPU = Grain(24, 16, stacked=1, by_column=False, scores=2**24)  # Better to compute too much than to start many kernels.
+GPU = Grain(
+    24, 16, stacked=1, by_column=False, scores=2**24
+)  # Computing too much costs less than starting many kernels.
 
 
 class Candidates(NamedTuple):
     """The most similar cells of each of q queries, in no particular order."""
 
     similarity: Tensor
-    """float32 [q, k]; -inf fills up where fewer than k cells can be reached."""
+    """float32 [q, k]; -inf where fewer than k cells lie within the radius."""
     place: Tensor
     """int64 [q, k]: slot * h * w + cell, cells counted row by row."""
 
@@ -62,13 +64,13 @@ class Tiling:
 
     Args:
         height, width: h and w.
-        radius: only cells that are strictly nearer than this (Euclidean, in cells) can be reached.
+        radius: only cells strictly nearer than this (Euclidean, in cells) are searched.
         grain: the size of the pieces.
     """
 
     def __init__(self, height: int, width: int, radius: float, grain: Grain = CPU) -> None:
         self.height, self.width, self.grain = height, width, grain
-        # The least squared distance that is too far; a cell always reaches itself.
+        # The smallest squared distance that is too far; a cell is always within the radius of itself.
         self._beyond = max(1, math.ceil(min(radius, height + width) ** 2))
 
     @property
@@ -91,7 +93,7 @@ class Tiling:
         return [block._replace(top=top, bottom=min(block.bottom, top + self.grain.rows)) for top in tops]
 
     def window(self, tile: Area) -> list[Area]:
-        """The cells that a tile can reach, and where they are not taken column by column a few more."""
+        """Cells within the radius of a tile; as one rectangle, a few more."""
         reach = self._reach(0)
         left, right = max(0, tile.left - reach), min(self.width, tile.right + reach)
         if not self.grain.by_column:
@@ -103,11 +105,11 @@ class Tiling:
         return max(0, tile.top - reach), min(self.height, tile.bottom + reach)
 
     def _reach(self, across: int) -> int:
-        """The most rows by which a cell that can be reached is away, so many columns aside."""
+        """Largest distance in rows, within the radius, of a cell `across` columns away."""
         return math.isqrt(self._beyond - across**2 - 1)
 
     def cells_of(self, window: Sequence[Area]) -> Tensor:
-        """Numbers of a window's cells, counted row by row over the map: int64 [n], one column after the other."""
+        """Flat positions of a window's cells in the map, int64 [n], one column after the other."""
         numbers = torch.arange(self.cells).view(self.height, self.width).T
         return torch.cat([numbers[left:right, top:bottom].flatten() for top, bottom, left, right in window])
 
@@ -124,16 +126,16 @@ class ContextFrames:
 
     Args:
         tiling: how the map is cut.
-        dtype: float32, or half precision where memory counts more than the last digit.
+        dtype: float32, or half precision to save memory.
     """
 
     def __init__(self, tiling: Tiling, dtype: torch.dtype) -> None:
         self.tiling, self.dtype = tiling, dtype
         self._bank: Tensor | None = None  # [w, h, slots, D]
-        self._reachable: dict[Area, tuple[Tensor, Tensor]] = {}  # of each tile: cells of its window, which are outside
+        self._reachable: dict[Area, tuple[Tensor, Tensor]] = {}  # by tile: cells of its window, and which are outside
 
     def put(self, slot: int, features: Tensor, capacity: int) -> None:
-        """Store a frame's features [h, w, D]; the room grows by doubling up to ``capacity`` slots."""
+        """Store a frame's features [h, w, D]; the memory doubles when needed, up to ``capacity`` slots."""
         held = 0 if self._bank is None else self._bank.shape[2]
         if slot >= held:
             size = min(capacity, max(slot + 1, 2 * held))
@@ -145,10 +147,10 @@ class ContextFrames:
         self._bank[:, :, slot] = features.transpose(0, 1)
 
     def nearest(self, block: Area, queries: Tensor, slot_sets: Sequence[tuple[int, ...]], k: int) -> list[Candidates]:
-        """For each set of slots the k most similar cells that a query reaches.
+        """For each set of slots the k most similar cells within the radius of each query.
 
         Args:
-            block: where the queries come from.
+            block: area of the queries.
             queries: float32 [rows * columns, D], all cells of the block.
             slot_sets: sets of slots, none of them empty.
             k: number of neighbours.
@@ -178,7 +180,7 @@ class ContextFrames:
         sizes = [[(bottom - top) * (right - left) * slots for top, bottom, left, right in window] for window in windows]
         scores = [part.new_empty(sum(size), part.shape[1]) for part, size in zip(turned, sizes, strict=True)]
         places = [score.split(size) for score, size in zip(scores, sizes, strict=True)]
-        for number in range(len(windows[0])):  # The same columns for all tiles, which lie one below the other.
+        for number in range(len(windows[0])):  # All tiles of a block have the same columns.
             for window, part, place in zip(windows, turned, places, strict=True):
                 top, bottom, left, right = window[number]
                 torch.mm(self._bank[left:right, top:bottom].float().flatten(0, 2), part, out=place[number])
@@ -198,12 +200,12 @@ class ContextFrames:
 
 
 class ReferenceFrame:
-    """Features of one frame, every cell of which can be reached from everywhere.
+    """Features of one frame that is searched as a whole, whatever the distance.
 
     Args:
         features: [h, w, D].
         dtype: as for `ContextFrames`.
-        grain: how much is held at once.
+        grain: gives the number of similarities held at once.
     """
 
     def __init__(self, features: Tensor, dtype: torch.dtype, grain: Grain = CPU) -> None:
@@ -213,11 +215,11 @@ class ReferenceFrame:
         self._groups = F.pad(flat, (0, 0, 0, -self.cells % GROUP))  # [n * GROUP, D]
 
     def nearest(self, queries: Tensor, slot: int, k: int) -> Candidates:
-        """The k most similar cells for queries float32 [q, D]; the frame is said to be in ``slot``."""
+        """The k most similar cells for queries float32 [q, D]; ``slot`` is the number of the frame in the result."""
         at_once = max(self.grain.rows * self.grain.columns, self.grain.scores // len(self._groups))
         found = [self._search(part, k) for part in queries.split(at_once)]
         similarity, cell = map(torch.cat, zip(*found, strict=True))
-        # Where a map has fewer than k cells, cells behind its end fill up; they weigh nothing, but must exist.
+        # In a map of fewer than k cells, padding cells fill up; their weight is 0, but their index must exist.
         return Candidates(similarity, cell.clamp(max=self.cells - 1) + slot * self.cells)
 
     def _search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -229,15 +231,15 @@ class ReferenceFrame:
 def largest(scores: Tensor, k: int, outside: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The k largest of n * m values for each query.
 
-    They lie in the k groups with the largest maxima, so that only k * m values need sorting.
+    They are in the k groups with the largest maxima, so only k * m values need sorting.
 
     Args:
         scores: [n, m, q]: n groups of m values for each of q queries.
         k: how many.
-        outside: bool [n, q], groups that do not count.
+        outside: bool [n, q], groups to leave out.
 
     Returns:
-        Values and indices into n * m, both [q, k]; where there are fewer than k, -inf and index 0 fill up.
+        Values and indices into n * m, both [q, k]; -inf and index 0 where there are fewer than k.
     """
     n, m, _ = scores.shape
     maxima = scores.amax(1)  # [n, q]
@@ -253,7 +255,7 @@ def largest(scores: Tensor, k: int, outside: Tensor | None = None) -> tuple[Tens
 
 
 def merge(candidates: Sequence[Candidates], k: int) -> Candidates:
-    """The k most similar of several lists; a list that is given twice counts twice."""
+    """The k most similar of several lists; a list that is passed twice counts twice."""
     similarity = torch.cat([found.similarity for found in candidates], 1)
     place = torch.cat([found.place for found in candidates], 1)
     similarity, best = similarity.topk(min(k, similarity.shape[1]))

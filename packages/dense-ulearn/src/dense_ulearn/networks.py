@@ -12,23 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from dense_ulearn.settings import CHANNELS, Layer
-
-__all__ = [
-    "CHANNELS",
-    "STRIDE",
-    "DenseNetwork",
-    "Features",
-    "Layer",
-    "map_size",
-    "unit_length",
-]
+from dense_ulearn.settings import Layer
 
 STRIDE = 8
 
 
 def map_size(pixels: int) -> int:
-    """Rows (columns) of the feature map of an image with so many rows (columns)."""
+    """Height or width of the feature map of an image with this height or width."""
     return -(-pixels // STRIDE)
 
 
@@ -38,13 +28,13 @@ class Features(NamedTuple):
     res3: Tensor
     """Output of the third stage, after its ReLU: C = 256."""
     res4: Tensor
-    """Output of the fourth stage, after its ReLU: C = 512. What labels are propagated with."""
+    """Output of the fourth stage, after its ReLU: C = 512. Labels are propagated with it."""
     key: Tensor
-    """Output of the head: C = 128. What the training losses compare."""
+    """Output of the head: C = 128. The training losses compare it."""
 
 
 class Trunk(ResNet):  # type: ignore[misc]  # torchvision is not typed
-    """ResNet-18 without pooling and classifier, its last two stages kept at stride 8 and not dilated."""
+    """ResNet-18 without pooling and classifier; the last two stages stay at stride 8, without dilation."""
 
     def __init__(self) -> None:
         super().__init__(BasicBlock, [2, 2, 2, 2])
@@ -99,8 +89,8 @@ class FastNet(nn.Module):
 class DenseNetwork(nn.Module):
     """The whole network under the names of the published snapshots.
 
-    Input images are RGB in 0..1 normalised, see `vos_shared.layers.imagenet`. The weights start as torchvision starts a
-    ResNet (Kaiming normal) and PyTorch a convolution (the head): the method trains from scratch.
+    Input images are normalised, see `vos_shared.layers.imagenet`. The method trains from scratch: the trunk starts
+    as torchvision's ResNet (Kaiming normal), the head as PyTorch's convolutions.
     """
 
     def __init__(self) -> None:
@@ -118,7 +108,7 @@ class DenseNetwork(nn.Module):
         return Features(*map(unit_length, features)) if norm else features
 
     def layer(self, images: Tensor, name: Layer, norm: bool = True) -> Tensor:
-        """One feature map, computing nothing behind it: [B, 3, H, W] -> [B, C, h, w]."""
+        """One feature map, without the layers that it does not need: [B, 3, H, W] -> [B, C, h, w]."""
         net = self.fast_net
         features: Tensor = net.backbone.res3(images)
         if name != "res3":

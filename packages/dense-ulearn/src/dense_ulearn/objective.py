@@ -44,7 +44,7 @@ def check_settings(settings: TrainingSettings) -> None:
 
 
 def parameter_groups(network: nn.Module, settings: Optimisation) -> list[dict[str, Any]]:
-    """Weights (with decay, BatchNorm's among them) and biases (twice the rate, no decay): 43 and 23 tensors."""
+    """Two groups: 43 weights with decay, BatchNorm's included, and 23 biases with twice the rate and no decay."""
     named = list(network.named_parameters())
     return [
         {
@@ -61,7 +61,7 @@ def parameter_groups(network: nn.Module, settings: Optimisation) -> list[dict[st
 
 
 def make_optimiser(network: nn.Module, settings: Optimisation) -> Optimizer:
-    """The optimiser over `parameter_groups`; each group remembers its first rate as `base_lr`."""
+    """The optimiser over `parameter_groups`; each group keeps its first rate as `base_lr`."""
     groups = parameter_groups(network, settings)
     for group in groups:
         group["base_lr"] = group["lr"]
@@ -75,8 +75,8 @@ def keys_of_views(
 ) -> Keys:
     """Keys of both views with the published split of gradient and batch statistics.
 
-    One call with gradient takes the T frames of the main view and frame 0 of the other of every clip, so they share
-    BatchNorm's statistics; another without gradient takes the rest.
+    One pass with gradient takes the T frames of the main view and frame 0 of the other view of every clip, so these
+    share BatchNorm's statistics. A second pass without gradient takes the rest.
 
     Args:
         forward: images [N, 3, H, W] to keys [N, C, h, w], with gradient.
@@ -97,10 +97,10 @@ class Objective:
     Args:
         settings: what to compute.
         fabric: launched.
-        weights: state dict to start from; None starts as torchvision does, from the settings' seed.
+        weights: state dict to start from; None: random values from the settings' seed.
 
     Attributes:
-        network: without Fabric's wrapping, for validation and snapshots.
+        network: without Fabric's wrapper, for validation and snapshots.
         optimiser: over `parameter_groups`.
     """
 
@@ -113,7 +113,7 @@ class Objective:
         if weights is not None:
             load_weights(network, weights)
         if settings.sync_bn:
-            nn.SyncBatchNorm.convert_sync_batchnorm(network)  # In place, but for the outermost module.
+            nn.SyncBatchNorm.convert_sync_batchnorm(network)  # In place, except for the outermost module.
         self.network = network
         self._wrapped, self.optimiser = fabric.setup(network, make_optimiser(network, settings.optimisation))
 
@@ -128,13 +128,13 @@ class Objective:
 
         Args:
             views: uint8 [B, T, 3, S, S] twice and float32 [B, 2, 3].
-            step: the anchors depend on it.
+            step: seeds the positions of the anchors.
         """
         self.network.train()
         return self.losses(views, self.draw_offsets(len(views.main), step))
 
     def draw_offsets(self, clips: int, step: int) -> Offsets:
-        """Offsets of this rank's clips; every rank draws those of all ranks, so that they are one stream."""
+        """Offsets of this rank's clips; every rank draws those of all, so that they form one random stream."""
         cells = map_size(self.settings.augmentation.crop)
         seed = np.random.default_rng([self.settings.seed, 5, step]).integers(2**63)
         mine = slice(self.ranks.rank * clips, (self.ranks.rank + 1) * clips)
@@ -143,12 +143,12 @@ class Objective:
         return Offsets(*(offset[mine] for offset in drawn))
 
     def losses(self, views: Views[Tensor], offsets: Offsets, *, alone: bool = False) -> Losses:
-        """The objective in the network's present mode, with gradient where the caller records it.
+        """The losses in the network's present mode, with gradient if the caller enables it.
 
         Args:
             views: uint8 [B, T, 3, S, S] twice and float32 [B, 2, 3].
             offsets: of the grids.
-            alone: this process by itself, without the others; for validation.
+            alone: use this process only, without the others; for validation.
         """
         return self._losses_of(self.keys(views, alone=alone), views, offsets, Ranks() if alone else self.ranks)
 
@@ -160,7 +160,7 @@ class Objective:
     def keys(self, views: Views[Tensor], *, alone: bool = False) -> Keys:
         """Keys of both views, float32 [B, T, 128, h, w] each."""
         main, other = (self._images(view) for view in (views.main, views.other))
-        # The second pass never goes through Fabric's wrapping: DDP would overwrite BatchNorm's buffers between the two.
+        # The second pass bypasses Fabric's wrapper: DDP would overwrite BatchNorm's buffers between the two passes.
         forward = self._forward_plain if alone else self._forward
         keys = keys_of_views(forward, self._forward_plain, main, other)
         return Keys(*(key.float() for key in keys))
@@ -182,7 +182,7 @@ class Objective:
 
     @torch.no_grad()
     def pictures(self, views: Views[Tensor], clips: int = 2) -> npt.NDArray[np.uint8]:
-        """What the objective sees in the first clips of a batch; changes nothing: [H, W, 3], see `training_picture`."""
+        """Draw the first clips of a batch, uint8 [H, W, 3], see `training_picture`; changes no state."""
         views = Views(*(part[:clips] for part in views))
         training = self.network.training
         self.network.eval()

@@ -22,7 +22,7 @@ from vos_shared.segment import SegmentArguments, load_segmenter, run_settings
 from vos_shared.sequence_loop import SegmentedFrame
 
 PASCAL_COLOURS: Final = 22
-"""Ids that have a colour of their own in the official pictures; those above are grey."""
+"""Number of ids with a colour of their own in the official pictures; higher ids are grey."""
 
 
 def segment_list(
@@ -37,7 +37,7 @@ def segment_list(
     Args:
         path: the list, see `read_inference_list`.
         arguments: of the command line; the source is the folder that the paths in the list are relative to.
-        layer: whose name the output folders get.
+        layer: part of the names of the output folders.
         options: of the method.
         pictures: also write pictures.
 
@@ -46,7 +46,7 @@ def segment_list(
     """
     everything = read_inference_list(path, arguments.source)
     if not any(item.sequence.annotations for item in everything):
-        raise UserError(f"file list {path}: no mask that it names is there; sequences begin with the masks of objects")
+        raise UserError(f"file list {path}: none of its masks exists; a sequence begins with the masks of its objects")
     listed = shard(everything)
     sequences = [item.sequence for item in listed]
     supervision = DENSE_ULEARN.supervision

@@ -25,14 +25,14 @@ PICTURE_HEIGHT: Final = 240
 def training_picture(
     views: Views[Tensor], keys: Tensor, losses: Losses, objective: ObjectiveSettings
 ) -> npt.NDArray[np.uint8]:  # fmt: skip
-    """One row a frame, clip by clip; the columns are five squares of the crop's size.
+    """One row per frame, clip by clip; the columns are five squares of the crop's size.
 
-    The main view (in frame 0 with the anchor cells in red); the main view brought into register with the other one; the
-    other view; the pseudo labels; the assignment that is trained, colours mixed by its probabilities. A trained network
-    makes the last two alike.
+    The columns are: the main view, in frame 0 with the anchor cells in red; the main view aligned with the other; the
+    other view; the pseudo labels; the assignment that is trained, its colours mixed by probability. The last two become
+    similar during training.
 
     Args:
-        views: uint8 [B, T, 3, S, S] twice and float32 [B, 2, 3].
+        views: both views, uint8 [B, T, 3, S, S], and theta, float32 [B, 2, 3].
         keys: of the main view, [B, T, C, h, w].
         losses: of these clips.
         objective: the settings.
@@ -59,12 +59,12 @@ def training_picture(
 def segmentation_picture(
     frames: Sequence[Frame], truth: Sequence[ObjectMask], found: Sequence[ObjectMask]
 ) -> npt.NDArray[np.uint8]:
-    """One row a frame: the frame, its true mask and what was found, drawn over it.
+    """One row per frame: the frame, the frame with its true mask, and with the mask that was found.
 
     Args:
         frames: some frames of a video, uint8 RGB [H, W, 3].
         truth: their object ids, uint8 [H, W].
-        found: the same.
+        found: the segmented masks, the same.
 
     Returns:
         uint8 RGB [len(frames) * h, 3 * w, 3], each h x w scaled down to `PICTURE_HEIGHT` rows at most.
@@ -86,7 +86,7 @@ def label_colours(count: int) -> Tensor:
 
 
 def _assignment(keys: Tensor, losses: Losses, theta: Tensor, objective: ObjectiveSettings) -> Tensor:
-    """Probabilities over all anchors in the register of the other view, [N, h * w, A * B]."""
+    """Probabilities over all anchors, aligned with the other view, [N, h * w, A * B]."""
     flat = keys.flatten(3)
     anchors = gather_cells(flat[:, 0], losses.anchor_cells).flatten(0, 1)
     source = warp_cells(theta.to(keys.device), *keys.shape[-2:])

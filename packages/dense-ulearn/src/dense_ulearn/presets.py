@@ -5,11 +5,11 @@ Sources of all values: the configuration files of the published program, given h
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from vos_shared.errors import UserError
+from vos_shared.options import require_numbers
 from vos_shared.training.optimisers import power_decay
 
 
@@ -19,7 +19,7 @@ class Sampling:
 
     Attributes:
         frames: T, frames of a clip.
-        gap: distance of neighbouring frames of a clip, where the video is long enough.
+        gap: distance between consecutive frames of a clip, if the video is long enough.
         ordered: keep the order of time (Kinetics); otherwise frames are permuted, so that any of them can be the anchor
             frame.
     """
@@ -35,9 +35,9 @@ class Augmentation:
 
     Attributes:
         crop: side of the square crop in pixels.
-        shorter_side: bounds of the length that the shorter side is scaled to, in pixels; the upper one is left out.
+        shorter_side: bounds of the length that the shorter side is scaled to, in pixels; the upper one is excluded.
         random_crop: crop anywhere rather than in the centre.
-        zoom: bounds of the scale of the second view; below 1 zooms in.
+        zoom: bounds of the scale of the second view; values below 1 zoom in.
     """
 
     crop: int = 256
@@ -154,34 +154,20 @@ class TrainingSettings:
             UserError: naming the option.
         """
         objective, optimisation = self.objective, self.optimisation
-        for name in ("batch", "clips_per_video", "validate_epochs", "picture_epochs"):
-            _require(name, getattr(self, name), 1)
-        _require("epochs", self.epochs, 0)
-        _require("seed", self.seed, 0, below=2**63)
-        _require("frames", self.sampling.frames, 2)
-        _require("gap", self.sampling.gap, 1)
-        _require("grid", objective.grid, 1)
-        _require("reference_grid", objective.reference_grid, 1)
-        _require("temperature", objective.temperature, 0, more=True)
-        _require("cross_view_weight", objective.cross_view_weight, 0)
-        _require("lr", optimisation.lr, 0, more=True)
-        for name in ("weight_decay", "gamma", "power"):
-            _require(name, getattr(optimisation, name), 0)
-        for name in ("beta1", "momentum"):
-            _require(name, getattr(optimisation, name), 0, below=1)
-        _require("step_epochs", optimisation.step_epochs, 1)
+        require_numbers(self, "training", "batch", "clips_per_video", "validate_epochs", "picture_epochs", least=1)
+        require_numbers(self, "training", "epochs", least=0)
+        require_numbers(self, "training", "seed", least=0, below=2**63)
+        require_numbers(self.sampling, "training", "frames", least=2)
+        require_numbers(self.sampling, "training", "gap", least=1)
+        require_numbers(objective, "training", "grid", "reference_grid", least=1)
+        require_numbers(objective, "training", "temperature", above=0)
+        require_numbers(objective, "training", "cross_view_weight", least=0)
+        require_numbers(optimisation, "training", "lr", above=0)
+        require_numbers(optimisation, "training", "weight_decay", "gamma", "power", least=0)
+        require_numbers(optimisation, "training", "beta1", "momentum", least=0, below=1)
+        require_numbers(optimisation, "training", "step_epochs", least=1)
         self.augmentation.check()
 
-
-def _require(name: str, value: float, least: float, *, more: bool = False, below: float = math.inf) -> None:
-    if not least <= value < below or (more and value == least):
-        bounds = f"{'more than' if more else 'at least'} {least}" + (
-            "" if below == math.inf else f", less than {below}"
-        )
-        raise UserError(f"training: --{name.replace('_', '-')} is {value}; it must be {bounds}")
-
-
-_FIXED_CENTRE = Augmentation(shorter_side=(256, 256), random_crop=False)
 
 YTVOS = TrainingSettings(
     batch=16,
@@ -191,30 +177,21 @@ YTVOS = TrainingSettings(
     validate_epochs=10,
     picture_epochs=20,
 )
-OXUVA = TrainingSettings(
-    batch=16,
-    epochs=500,
-    sampling=Sampling(gap=10),
-    optimisation=Optimisation("adam", 1e-4, 5e-4, "step", step_epochs=100, gamma=0.5),
-    validate_epochs=10,
-    picture_epochs=20,
-)
+OXUVA = replace(YTVOS, sampling=Sampling(gap=10))
 TRACK = TrainingSettings(
     batch=16,
     epochs=250,
     sampling=Sampling(gap=10),
-    augmentation=_FIXED_CENTRE,
+    augmentation=Augmentation(shorter_side=(256, 256), random_crop=False),
     optimisation=Optimisation("sgd", 1e-3, 5e-4, "step", step_epochs=20, gamma=0.9),
     validate_epochs=2,
     picture_epochs=10,
 )
-KINETICS = TrainingSettings(
-    batch=16,
+KINETICS = replace(
+    TRACK,
     epochs=80,
     sampling=Sampling(gap=10, ordered=True),
-    augmentation=_FIXED_CENTRE,
-    optimisation=Optimisation("sgd", 1e-3, 5e-4, "step", step_epochs=20, gamma=0.5),
-    validate_epochs=2,
+    optimisation=replace(TRACK.optimisation, gamma=0.5),
     picture_epochs=8,
 )
 CUSTOM = TrainingSettings(

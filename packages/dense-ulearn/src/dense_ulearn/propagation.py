@@ -1,7 +1,7 @@
-"""Label propagation: soft labels of earlier frames, carried on by the similarity of features (paper section 3.4).
+"""Label propagation: soft labels of earlier frames reach a new frame by similarity of features (paper section 3.4).
 
-Every cell of a new frame takes the labels of its nearest cells in feature space, searched in a reference frame (the one
-in which an object was given, no matter how long ago) and in the latest frames within a radius. Labels stay soft.
+Every cell of a new frame takes the labels of its nearest cells in feature space. They are searched in the reference
+frame, the one that prompts an object, and within a radius in the latest frames. Labels stay soft.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from vos_shared.runtime.workers import Workers
 
 @dataclass
 class _Reference:
-    """A frame in which objects were given: found from everywhere, forever, but only for its own objects."""
+    """A frame that prompts objects: searched as a whole in all later frames, for its own objects only."""
 
     frame: int
     features: ReferenceFrame
     labels: Tensor  # [h * w, M]
-    valid: Tensor  # float32 [M]: 1 for the channels that it answers for
+    valid: Tensor  # float32 [M]: 1 for the channels of its objects
 
 
 class LabelPropagation:
@@ -34,9 +34,9 @@ class LabelPropagation:
     Channels are the ids seen so far in ascending order, 0 (background) always the first: see `ids`.
 
     Args:
-        settings: what it is set to.
-        dtype: type in which features of earlier frames are kept.
-        grain: the pieces of the search; None for those that suit the device of the features.
+        settings: context, radius, neighbours, temperature.
+        dtype: of the stored features of earlier frames.
+        grain: sizes of the pieces of the search; None: those for the device of the features.
     """
 
     def __init__(
@@ -52,21 +52,21 @@ class LabelPropagation:
 
     @property
     def idle(self) -> bool:
-        """True until the first object was given: all frames so far are background and their features do not matter."""
+        """True until the first prompt: all frames so far are background, and their features are not needed."""
         return not self._references
 
     def skip(self) -> None:
-        """Let a frame pass without features, possible while `idle`."""
+        """Count a frame without features; only while `idle`."""
         self._time += 1
 
     def step(self, features: Tensor, masks: Tensor | None = None, ids: Sequence[int] = ()) -> Tensor:
-        """Take in the next frame.
+        """Propagate labels to the next frame.
 
         Args:
             features: [h, w, D], of one size in all frames; similarity is the dot product, so vectors of unit length are
                 expected.
-            masks: float32 [K, H, W], where the objects are that are new in this frame.
-            ids: their K ids; background, 0, counts as an object where it is given for the first time.
+            masks: of the objects that are new in this frame, float32 [K, H, W].
+            ids: their K ids; in the first prompt also 0, the background.
 
         Returns:
             Soft labels, float32 [h, w, M], in the order of `ids`.
@@ -82,7 +82,7 @@ class LabelPropagation:
         if masks is not None and len(ids):
             given = self._down_sized(masks, ids, (height, width))  # [h * w, M]
             share = given.sum(1, keepdim=True)
-            # Soft borders count twice after the first frame, as published.
+            # After the first frame, soft borders are weighted twice, as published.
             labels = given if self._time == 0 else (1 - share) * labels + share * given
             self._add_reference(features, labels, given, ids)
         self._remember(features, labels)
@@ -97,7 +97,7 @@ class LabelPropagation:
         return given
 
     def _add_channels(self, ids: Sequence[int]) -> None:
-        """Make room for new ids in everything that has channels."""
+        """Widen all stored labels by the channels of new ids."""
         old = self.ids
         self.ids = sorted({*old, *ids})
         if len(self.ids) == len(old):
@@ -124,7 +124,7 @@ class LabelPropagation:
         )
 
     def _remember(self, features: Tensor, labels: Tensor) -> None:
-        """Put the frame into the slot of the oldest."""
+        """Store the frame in the slot of the oldest one."""
         if not self._references or not self.settings.context:
             return
         assert self._context is not None
@@ -171,8 +171,8 @@ class LabelPropagation:
     def _sources(self, reference: int) -> list[tuple[tuple[int, ...], int]]:
         """Slots of the context frames for a reference, and how often each frame counts.
 
-        The context is frame max(j, reference) for each of the N latest frames j: before the video is long enough, the
-        reference stands in for the frames that are missing, and its copies vote one by one.
+        The context is frame max(j, reference) for each of the N latest frames j. As long as fewer than N frames follow
+        the reference, it takes the place of the missing ones, and each copy votes.
         """
         oldest = self._time - self.settings.context
         later = tuple(sorted(self._slot(frame) for frame in range(max(oldest, reference + 1), self._time)))
@@ -181,6 +181,6 @@ class LabelPropagation:
         return [*sources, ((self._slot(reference),), copies)] if copies > 0 else sources
 
     def _vote(self, candidates: Candidates, table: Tensor) -> Tensor:
-        """Labels of the candidates, weighted by similarity: -> [q, M]."""
+        """Labels of the candidates, weighted by similarity, [q, M]."""
         weights = torch.softmax(candidates.similarity / self.settings.temperature, 1)  # [q, k]
         return torch.bmm(weights[:, None], table[candidates.place]).squeeze(1)

@@ -18,19 +18,19 @@ CHANNELS: dict[Layer, int] = {"res3": 256, "res4": 512, "key": 128}
 MOST_NEIGHBOURS: Final = 10_000
 """Room is made for as many, also on a map that has fewer cells."""
 COLDEST: Final = 1e-6
-"""Least temperature; similarities over a smaller one would not be finite."""
+"""Smallest temperature; with a smaller one similarities would not be finite."""
 
 
 @dataclass(frozen=True)
 class PropagationSettings:
-    """What the propagation is set to; the defaults are the paper's for every data set."""
+    """Settings of the propagation; the defaults are the paper's for every data set."""
 
     context: int = 20
-    """Latest frames that are searched beside the frame in which an object was given."""
+    """Number of latest frames that are searched, besides the frame that prompts the object."""
     radius: float = 12.0
-    """Cells of the latest frames must be nearer than this; a cell is 8 pixels wide. 10000 is as good as no limit."""
+    """Cells of the latest frames are searched up to this distance in cells of 8 pixels; 10000 means no limit."""
     neighbours: int = 10
-    """Most similar cells that vote."""
+    """Number of most similar cells that vote."""
     temperature: float = 0.05
     """Divides the similarities before the softmax over the neighbours."""
 
@@ -45,15 +45,15 @@ class PropagationSettings:
 
 @dataclass(frozen=True)
 class InferenceSettings(PropagationSettings):
-    """Settings of the segmenter; the defaults are the paper's, but for the last."""
+    """Settings of the segmenter; the defaults are the paper's, except for exact_prompt."""
 
     layer: Layer = "res4"
-    """Output of the network that serves as features."""
+    """Output of the network that is used as features."""
     input_size: int = -1
-    """Shorter side that frames are resized to for the network; -1 leaves them as they are."""
+    """Shorter side in pixels that frames are resized to for the network; -1 keeps their size."""
     exact_prompt: bool = True
-    """In the frame where an object is given return its mask as given. The official program smoothes it: its mask takes
-    the way through the small feature map."""
+    """Return the prompt itself in the frame that prompts an object. The official program returns a smoothed one, scaled
+    down to the feature map and up again."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,6 +61,5 @@ class InferenceSettings(PropagationSettings):
             raise UserError(f"dense-ulearn has no features {self.layer!r}; choose {', '.join(CHANNELS)}")
         if self.input_size == 0 or not -1 <= self.input_size <= MAX_SIDE:
             raise UserError(
-                f"input size {self.input_size} is not a side length; give pixels, at most {MAX_SIDE}, or -1 for "
-                "frames as they are"
+                f"--input-size is {self.input_size}; give 1 to {MAX_SIDE} pixels, or -1 to keep the size of frames"
             )

@@ -1,4 +1,4 @@
-"""Where training videos come from: the published file lists; what of them can be used."""
+"""Training videos of the published file lists, and which videos can be used."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def listed_videos(file: Path, root: Path) -> list[Video]:
     """The videos of a published list with one frame a line.
 
     Args:
-        file: the list; neighbouring frames of one folder are a video.
-        root: what the paths in it are relative to.
+        file: the list; consecutive frames of one folder are a video.
+        root: folder that the paths in it are relative to.
 
     Raises:
-        BadDataset: no such list, an empty one, or one that names files which are not there.
+        BadDataset: the list is missing or empty, or names files that do not exist.
     """
     return [Video.from_files(files, name=files[0].parent.name) for files in read_video_list(file, root)]
 
@@ -29,15 +29,15 @@ def listed_videos(file: Path, root: Path) -> list[Video]:
 class ListedFolders(Sequence[Video]):
     """The videos of a published list with one folder a line (Kinetics).
 
-    There may be hundreds of thousands, so a folder is looked into when a clip of it is drawn. As published, none is
-    left out: clips of fewer frames than they need repeat some, frames are scaled up to the crop.
+    There may be hundreds of thousands, so a folder is read only when a clip is drawn from it. As published, no video is
+    left out: short videos repeat frames, small frames are scaled up to the crop.
 
     Args:
         file: the list.
-        root: what the paths in it are relative to.
+        root: folder that the paths in it are relative to.
 
     Raises:
-        BadDataset: no such list, an empty one, or one that names folders which are not there.
+        BadDataset: the list is missing or empty, or names folders that do not exist.
     """
 
     def __init__(self, file: Path, root: Path) -> None:
@@ -56,7 +56,7 @@ class ListedFolders(Sequence[Video]):
     @overload
     def __getitem__(self, index: slice) -> list[Video]: ...
     def __getitem__(self, index: int | slice) -> Video | list[Video]:
-        """Look into a folder.
+        """Open a folder as a video.
 
         Raises:
             BadVideo: it holds no frames.
@@ -77,12 +77,12 @@ class ListedFolders(Sequence[Video]):
 
 
 def video_names(videos: Sequence[Video]) -> list[str]:
-    """Names of the videos, in order; of those of a long list without looking into their folders."""
+    """Names of the videos, in order; does not read the folders of a long list."""
     return videos.names if isinstance(videos, ListedFolders) else [video.name for video in videos]
 
 
 def usable(videos: Iterable[Video], settings: TrainingSettings) -> list[Video]:
-    """Leave out what cannot be trained on, and say so on one line.
+    """Leave out videos that are too short or too small, and report them on one line.
 
     Raises:
         BadDataset: nothing remains.
@@ -96,14 +96,14 @@ def usable(videos: Iterable[Video], settings: TrainingSettings) -> list[Video]:
             kept.append(video)
     some = ", ".join(left_out[:3]) + (", .." if left_out[3:] else "")
     if not kept:
-        raise BadDataset(f"training: none of the {len(left_out)} videos can be used: {some or 'there is none'}")
+        raise BadDataset(f"training: none of the {len(left_out)} videos can be used: {some or 'there are no videos'}")
     if left_out:
         print(f"training: left out {len(left_out)} of {len(kept) + len(left_out)} videos: {some}", file=sys.stderr)
     return kept
 
 
 def _unusable(video: Video, settings: TrainingSettings) -> str:
-    """Why a video cannot be used; empty if it can."""
+    """The reason why a video cannot be used; empty if it can."""
     if len(video) < settings.sampling.frames:
         return f"{len(video)} frames, a clip has {settings.sampling.frames}"
     height, width = video.size

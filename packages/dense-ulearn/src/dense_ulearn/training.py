@@ -45,7 +45,7 @@ def train(
         options: the output folder and how often it is written.
         fabric: launched; every process calls this function.
         validation: what to measure after epochs.
-        weights: state dict to start from.
+        weights: state dict to start from; None: random values.
         keep: how many improved snapshots stay in `best/`.
 
     Returns:
@@ -108,7 +108,7 @@ def train(
 
 
 def _step(objective: Objective, views: Views[Tensor], run: TrainingRun, epoch: int, *, last: bool) -> None:
-    """One update; the learning rates are those of the epoch."""
+    """One update with the learning rates of the epoch."""
     objective.set_epoch(epoch)
     losses = objective(views, run.step)
     objective.optimiser.zero_grad()
@@ -119,7 +119,7 @@ def _step(objective: Objective, views: Views[Tensor], run: TrainingRun, epoch: i
 
 
 def _circumstances(settings: TrainingSettings, clips: ClipDataset, validation: Validation | None) -> dict[str, object]:
-    """What must be the same when a run goes on: all but its length."""
+    """Values that a resumed run must share: all but its length."""
     return unchanged(settings, {"epochs"}) | {
         "number of videos": len(clips),
         "videos (hash of their names)": fingerprint(video_names(clips.videos)),

@@ -18,10 +18,10 @@ from dense_ulearn.augmentation import Views
 from dense_ulearn.data import ClipDataset
 from dense_ulearn.inference import DenseSegmenter, NetworkFeatures
 from dense_ulearn.losses import draw_offsets
-from dense_ulearn.networks import DenseNetwork, Layer, map_size
+from dense_ulearn.networks import DenseNetwork, map_size
 from dense_ulearn.objective import Objective
 from dense_ulearn.pictures import segmentation_picture
-from dense_ulearn.settings import InferenceSettings
+from dense_ulearn.settings import InferenceSettings, Layer
 from vos_shared.datasets.sequence import VideoSequence
 from vos_shared.errors import BadDataset
 from vos_shared.evaluation import evaluate
@@ -31,18 +31,18 @@ from vos_shared.sequence_loop import SegmentedFrame, segment_sequence
 from vos_shared.training.batches import load
 
 LAYERS: Final[tuple[Layer, ...]] = ("key", "res4")
-"""Both are measured; the better one gives the score of a snapshot."""
+"""Layers that are measured; the better one gives the score of a snapshot."""
 FRAME_GAP: Final = 2
-"""Gap of validation clips, which are permuted whatever training does (specification, 4 and 5)."""
+"""Gap of validation clips; they are always permuted (specification, sections 4 and 5)."""
 FEWEST_MASKS: Final = 3
-"""The first and the last are not scored."""
+"""Masks that a sequence needs; the first and the last are not scored."""
 PICTURED: Final = 4
-"""Frames of a sequence in its picture."""
+"""Number of frames of a sequence in its picture."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a validation found.
+    """Results of a validation.
 
     Attributes:
         values: by TensorBoard tag.
@@ -61,8 +61,8 @@ class Measured:
 class Validation:
     """Held-out sequences with masks (a DAVIS tree).
 
-    Best of all they are not those of a benchmark's validation set: choosing a snapshot by them is choosing by their
-    masks. (The published program uses five sequences of DAVIS-2017 val.)
+    Choose sequences outside of the benchmark's validation set, because their masks choose the snapshot. (The published
+    program uses five sequences of DAVIS-2017 val.)
 
     Attributes:
         sequences: what is segmented.
@@ -72,7 +72,7 @@ class Validation:
 
     @classmethod
     def checked(cls, sequences: Sequence[VideoSequence]) -> Validation:
-        """Read all masks once: what is wrong with them is better known before the training.
+        """Read all masks once, so that bad ones are found before training.
 
         Raises:
             UserError: a mask that cannot be read, or a sequence with too few to score.
@@ -80,8 +80,8 @@ class Validation:
         for sequence in sequences:
             if len(sequence.annotations) < FEWEST_MASKS:
                 raise BadDataset(
-                    f"validation: {sequence.name} has {len(sequence.annotations)} masks, of which the first and the "
-                    "last do not count; leave it out"
+                    f"validation: {sequence.name} has {len(sequence.annotations)} masks and needs "
+                    f"{FEWEST_MASKS}, as the first and the last are not scored; leave it out"
                 )
             prompts = [prompt for _, prompt in sequence.prompts()]
             if all(prompt is None for prompt in prompts):
@@ -90,11 +90,11 @@ class Validation:
 
     @property
     def names(self) -> str:
-        """Of the sequences, in one line."""
+        """Names of the sequences, in one line."""
         return ", ".join(sequence.name for sequence in self.sequences)
 
     def measure(self, objective: Objective) -> Measured:
-        """Measure the network as it is; its mode is evaluation afterwards."""
+        """Measure the network; leaves it in evaluation mode."""
         losses, clips = self.losses(objective)
         values = {f"val/{name}": value for name, value in losses.items()}
         pictures = {"val/clips": clips}
@@ -110,9 +110,9 @@ class Validation:
 
     @torch.no_grad()
     def losses(self, objective: Objective) -> tuple[dict[str, float], npt.NDArray[np.uint8]]:
-        """The training losses with BatchNorm's running statistics, on one clip a sequence, the same clips each time.
+        """The training losses with BatchNorm's running statistics, and a picture of the last batch.
 
-        Also a picture of the last ones.
+        There is one clip per sequence, the same in each validation.
         """
         settings = objective.settings
         objective.network.eval()
@@ -140,7 +140,7 @@ class Validation:
     def segmentation(
         self, network: DenseNetwork, settings: InferenceSettings, device: torch.device
     ) -> tuple[dict[str, float], dict[str, npt.NDArray[np.uint8]]]:
-        """J and F, 0..1, of label propagation, each object by itself; a picture of each sequence."""
+        """J and F of label propagation, 0..1, per object, and a picture of each sequence."""
         features = NetworkFeatures(network, settings.layer, device=device)
         segmenter = DenseSegmenter(features, ModelInfo(0, "in training", trained=True), settings)
         pictures = {}

@@ -1,4 +1,4 @@
-"""Random changes of the guides in training (specification, section 9). What is drawn and what it does are separate."""
+"""Random changes of the guides in training (specification, section 9): random draws, and functions that apply them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class VisualDraw:
 
     @classmethod
     def sample(cls, rng: np.random.Generator, settings: GuideAugmentation) -> VisualDraw:
-        """Draw in the official order."""
+        """Draw in the order of the official code."""
         left, top, right, bottom = rng.uniform(-settings.crop_ratio, settings.crop_ratio, 4).tolist()
         colour = tuple(rng.uniform(0.8, 1.3, 2).tolist()) if settings.colour else None
         angle = rng.uniform(-settings.angle, settings.angle)
@@ -47,7 +47,7 @@ def augment_visual(
         frame: uint8 RGB [H, W, 3].
         mask: the object, bool [H, W].
         draw: the random draws.
-        keep_aspect: fit instead of stretching.
+        keep_aspect: scale to fit instead of stretching.
 
     Returns:
         uint8 [224, 224, 3] and bool [224, 224].
@@ -86,14 +86,14 @@ class SpatialDraw:
 
     @classmethod
     def sample(cls, rng: np.random.Generator, settings: GuideAugmentation) -> SpatialDraw:
-        """Draw in the official order."""
+        """Draw in the order of the official code."""
         shift_x, shift_y = rng.uniform(-settings.centre_ratio, settings.centre_ratio, 2).tolist()
         high = 1 + settings.std_ratio
         factor_x, factor_y = rng.uniform(1 / high, high, 2).tolist()
         return cls((shift_x, shift_y), (factor_x, factor_y))
 
     def __call__(self, gaussian: Gaussian) -> Gaussian:
-        """The Gaussian, moved and scaled."""
+        """Move and scale a Gaussian."""
         centre_x, centre_y = (
             centre + shift * std for centre, shift, std in zip(gaussian.centre, self.shift, gaussian.std, strict=True)
         )
@@ -110,17 +110,17 @@ class MaskDraw:
 
     @classmethod
     def sample(cls, rng: np.random.Generator, settings: GuideAugmentation) -> MaskDraw:
-        """Draw in the official order."""
+        """Draw in the order of the official code."""
         scale = float(rng.uniform(*settings.mask_scale))
         shift_x, shift_y = rng.uniform(-settings.mask_shift, settings.mask_shift, 2).tolist()
         return cls(scale, (shift_x, shift_y))
 
 
 def perturb_mask(mask: BoolMask, draw: MaskDraw) -> BoolMask:
-    """Scale the object about its middle and move it; what leaves the frame is lost.
+    """Scale the object about its middle and move it; parts outside the frame are cut off.
 
     Args:
-        mask: bool [H, W]; an empty one stays as it is.
+        mask: bool [H, W]; an empty one is returned unchanged.
         draw: the random draws.
     """
     rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
@@ -144,9 +144,9 @@ def perturb_mask(mask: BoolMask, draw: MaskDraw) -> BoolMask:
 
 
 def crop_sides(frame: Frame, mask: BoolMask, ratio: float, rng: np.random.Generator) -> tuple[Frame, BoolMask]:
-    """Move each side of a frame by up to `ratio` of its length; where it grows there is black.
+    """Move each side of a frame by up to `ratio` of its length; added area is black.
 
-    This is the random crop of the paper's ablation; the official command lines leave it at 0.
+    This is the random crop of the paper's ablation; in the official command lines the ratio is 0.
     """
     height, width = mask.shape
     left, top, right, bottom = rng.uniform(-ratio, ratio, 4).tolist()

@@ -1,4 +1,4 @@
-"""Weights: our safetensors, which know their architecture and how their input was made, and official checkpoints."""
+"""Weights: our safetensors files, which record architecture and input scaling, and official checkpoints."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ class Snapshot:
 
     @property
     def description(self) -> str:
-        """Describes the weights."""
+        """Description of the weights."""
         return self.metadata.get("description", "weights of osmn")
 
     @property
     def trained(self) -> bool:
-        """False if the weights were not trained."""
+        """Whether the weights were trained."""
         return self.metadata.get("trained", "true") == "true"
 
     @property
     def shorter_side(self) -> int | None:
-        """Length that frames' shorter side is scaled to for these weights; None leaves frames as they are."""
+        """Pixels that the shorter side of frames is scaled to for these weights; None: frames keep their size."""
         stored = self.metadata.get("shorter_side")
         return int(stored) if stored else None
 
@@ -96,7 +96,7 @@ def read_weights(path: Path) -> Snapshot:
 
 
 def current_name(key: str) -> str:
-    """Our name of a state-dict entry; our first files had official names in places."""
+    """Current name of a state-dict entry; files of the first version use some official names."""
     for pattern, name in _RENAMED:
         key = pattern.sub(name, key)
     return key

@@ -72,7 +72,7 @@ class Merge(InputArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """Bring a data set into the form that the official programs read; this package reads it as it is."""
+    """Convert a data set into the layout that the official programs read; this package does not need it."""
 
     dataset: Annotated[Literal["davis", "youtube-objects"], tyro.conf.Positional]
     """davis: one binary mask an object, in Annotations/<resolution>_split and _all. youtube-objects: Images/, Labels/
@@ -82,9 +82,9 @@ class Preprocess:
     output: Path | None = None
     """Folder to write; by default ROOT, for davis its Annotations."""
     version: Literal["2016", "2017"] = "2017"
-    """davis: whose lists name the sequences."""
+    """davis: which lists name the sequences, ImageSets/<version>."""
     splits: tuple[str, ...] = ("train", "val")
-    """davis: those lists."""
+    """davis: names of these lists."""
 
     def run(self) -> None:
         """Write the files."""
@@ -128,15 +128,15 @@ class ImportWeights(ConvertArguments):
             write_checkpoint(self.output, to_official(snapshot.model))
             if snapshot.shorter_side is not None:
                 print(
-                    "a TensorFlow checkpoint does not say what frames are scaled to for these weights; with it, "
-                    f"give osmn segment --shorter-side {snapshot.shorter_side}"
+                    "a TensorFlow checkpoint does not record the frame size of these weights; use it with "
+                    f"osmn segment --shorter-side {snapshot.shorter_side}"
                 )
         print(f"{snapshot.description}: {self.output}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """Write the network for torch.export: one program for the visual modulation, one for a frame."""
+    """Write the network with torch.export: one program for the visual modulation, one for a frame."""
 
     output: Annotated[Path, tyro.conf.Positional]
     """Folder to write: visual.pt2 (guide [1, 3, 224, 224] -> gamma) and frame.pt2 (image, spatial guide, gamma ->

@@ -11,6 +11,7 @@ import tyro
 
 from osmn.presets import COCO, DAVIS, YOUTUBE_VOS, SampleSettings, TrainingSettings, require_trainable
 from vos_shared.errors import UserError
+from vos_shared.options import require_numbers
 from vos_shared.training.arguments import RunArguments
 
 if TYPE_CHECKING:
@@ -29,19 +30,18 @@ class TrainArguments(RunArguments):
     settings: TrainingSettings = COCO[0]
     samples: SampleSettings = COCO[1]
     variant: Variant = "osvos"
-    """Which network; a safetensors file brings its own."""
+    """Network; without effect where --weights is a safetensors file, which records its own."""
     head_width: int = 2048
-    """lite: channels in front of the modulation heads."""
+    """lite: channels before the modulation heads."""
 
     def __post_init__(self) -> None:
-        if self.head_width < 1:
-            raise UserError(f"osmn: --head-width is {self.head_width}; it must be at least 1")
+        require_numbers(self, "osmn", "head_width", least=1)
 
     def start_training(self, find_source: Callable[[], Source], data: str) -> int:
         """Train on a source.
 
         Args:
-            find_source: makes the source, in every process, in the first of each machine before the others.
+            find_source: makes the source; called in every process, first in one process of each machine.
             data: describes it.
 
         Returns:
@@ -80,18 +80,18 @@ class TrainArguments(RunArguments):
         return starting_model(architecture, self.weights, scale_value), scale_value
 
     def _shorter_side(self, model: Any) -> int | None:
-        """Frames' shorter side at test time; after photographs it is given for lite only, which sees small frames."""
+        """Shorter side of frames at test time; set after photographs for lite only, which learns on small frames."""
         return min(self.samples.size) if model.architecture.base_model == "lite" else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOnCoco(TrainArguments):
-    """Stage 1: COCO, one object of one photograph a sample."""
+    """Stage 1: COCO; a sample is one object in one photograph."""
 
     root: Path
     """Folder with annotations/instances_<split>.json and <split>/."""
     split: str = "train2017"
-    """Part of the data set."""
+    """Name of the annotation file and of the folder of images."""
 
     def run(self) -> int:
         """Train."""
@@ -107,7 +107,7 @@ class TrainOnImages(TrainArguments):
     images: tuple[Path, ...]
     """Folders that hold images/ and masks/."""
     davis: tuple[Path, ...] = ()
-    """Also DAVIS folders, for example of synthetic clips; each object of their val lists."""
+    """Also train on every object of the val lists of these DAVIS folders, for example of synthetic clips."""
 
     def run(self) -> int:
         """Train."""
@@ -125,20 +125,20 @@ class TrainOnImages(TrainArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOnVideos(TrainArguments):
-    """Stage 2: annotated videos, an object in a frame and the frame before it a sample."""
+    """Stage 2: annotated videos; a sample is one object in a frame and in the frame before it."""
 
     root: Path
     """Folder of the data set."""
     dataset: Literal["davis2016", "davis2017", "youtube-vos"] = "davis2017"
-    """How to read it."""
+    """Layout of the data set."""
     split: str = "train"
     """List of sequences."""
     sequences: tuple[str, ...] = ()
-    """Of the list, only these."""
+    """Use only these sequences of the list."""
     exclude: tuple[str, ...] = ()
-    """Of the list, all but these."""
+    """Leave out these sequences of the list."""
     randomize_guide: bool = True
-    """Take any good frame of the object as visual guide; else its first frame."""
+    """Draw the visual guide from all good frames of the object; otherwise use its first frame."""
 
     def run(self) -> int:
         """Train."""
@@ -148,14 +148,14 @@ class TrainOnVideos(TrainArguments):
         def find() -> Source:
             found = load_dataset(self.dataset, self.root, self.split, self.sequences or None)
             if unknown := sorted(set(self.exclude) - {sequence.name for sequence in found}):
-                raise UserError(f"osmn: --exclude names {', '.join(unknown)}, which the list {self.split} does not")
+                raise UserError(f"osmn: --exclude {', '.join(unknown)}: not in the list {self.split}")
             used = [sequence for sequence in found if sequence.name not in self.exclude]
             return VideoFrames.from_sequences(used, self.output, randomize_guide=self.randomize_guide)
 
         return self.start_training(find, self.dataset)
 
     def _shorter_side(self, model: Any) -> int:
-        """That of the training frames, so that objects are as large as in training."""
+        """The shorter side of the training frames, so that objects are as large as in training."""
         return min(self.samples.size)
 
 

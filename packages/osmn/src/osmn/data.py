@@ -1,4 +1,4 @@
-"""Training samples: what one object in one frame looks like to the network."""
+"""Training samples: the network input for one object in one frame."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
     from vos_shared.datasets.coco import CocoObjects
 
 MIN_MASK_SHARE = 0.003
-"""A frame may serve as visual guide if its object covers more than this part of the image .."""
+"""A frame may serve as visual guide if the object covers more than this part of the image .."""
 MIN_BOX_SHARE = 0.2
 """.. and more than this part of its own box (specification, section 9)."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One object in one frame, and where its guides come from.
+    """One object in one frame, and the images that its guides are made of.
 
     Attributes:
         frame, mask: the frame to segment and the truth.
         guide_frame, guide_mask: the frame that shows what the object looks like.
-        previous_mask: where the object was; None is where it is (still images).
+        previous_mask: the object in the frame before; None: use `mask` (still images).
     """
 
     frame: Frame
@@ -59,14 +59,14 @@ class Example:
 
 
 class Source(Protocol):
-    """Where examples come from."""
+    """A set of training examples."""
 
     def __len__(self) -> int:
         """Number of different examples."""
         ...
 
     def example(self, index: int, rng: np.random.Generator) -> Example:
-        """Read one example; `rng` decides where it leaves a choice."""
+        """Read one example; `rng` makes the random choices."""
         ...
 
 
@@ -102,7 +102,7 @@ class StillImages:
         return len(self.pairs)
 
     def example(self, index: int, rng: np.random.Generator) -> Example:
-        """The image, flipped or not; its guide is not flipped along."""
+        """Read an image and flip it with probability 0.5; its guide is not flipped."""
         image, mask_file = self.pairs[index]
         frame, mask = Video.open(image)[0], read_mask(mask_file, binary=True).astype(np.bool_)
         if frame.shape[:2] != mask.shape:
@@ -113,7 +113,7 @@ class StillImages:
 
 
 def _still(frame: Frame, mask: BoolMask, rng: np.random.Generator) -> Example:
-    """A photograph as an example, flipped or not; its guide is not flipped along."""
+    """An example of a photograph, flipped with probability 0.5; its guide is not flipped."""
     flip = rng.random() > 0.5
     shown = (frame[:, ::-1], mask[:, ::-1]) if flip else (frame, mask)
     return Example(np.ascontiguousarray(shown[0]), np.ascontiguousarray(shown[1]), frame, mask, None)
@@ -134,7 +134,7 @@ class CocoImages:
         """Objects that cover more than 3 % of their image, no crowds (specification, section 9).
 
         Raises:
-            BadDataset: with what is missing in the folder.
+            BadDataset: names what is missing in the folder.
             MissingExtra: pycocotools is not installed.
         """
         from vos_shared.datasets.coco import CocoObjects
@@ -146,18 +146,18 @@ class CocoImages:
         return len(self.objects)
 
     def example(self, index: int, rng: np.random.Generator) -> Example:
-        """The image, flipped or not."""
+        """Read an annotation; its image is flipped with probability 0.5."""
         return _still(*self.objects[index], rng)
 
 
 class Mixture:
-    """Several sources as one; an epoch sees every example of each.
+    """Several sources as one; an epoch visits every example of each.
 
     Args:
         sources: at least one.
 
     Raises:
-        BadDataset: none, or none that holds an example.
+        BadDataset: no source holds an example.
     """
 
     def __init__(self, sources: Sequence[Source]) -> None:
@@ -166,11 +166,11 @@ class Mixture:
             raise BadDataset("osmn: nothing to train on; name folders of photographs with --images, or DAVIS folders")
 
     def __len__(self) -> int:
-        """Examples of all sources."""
+        """Number of examples of all sources."""
         return len(self._examples)
 
     def example(self, index: int, rng: np.random.Generator) -> Example:
-        """The example of the source that it belongs to."""
+        """Read the example from its source."""
         source, place = self._examples[index]
         return source.example(place, rng)
 
@@ -204,13 +204,13 @@ class VideoFrames:
             annotated = [index for index, name in enumerate(sequence.frame_names) if name in sequence.annotations]
             for key, shares in present.items():
                 first = min(shares)
-                # The published program leaves frames without the object out only where it draws the guide.
+                # The published program drops frames without the object only where it draws the guide at random.
                 used = list(shares) if randomize_guide else [index for index in annotated if index >= first]
                 frames.extend((sequence, key, index, before) for before, index in pairwise(used))
                 good = [index for index, (area, box) in shares.items() if area > MIN_MASK_SHARE and box > MIN_BOX_SHARE]
                 guides[sequence.name, key] = good if randomize_guide and good else [first]
         if not frames:
-            raise BadDataset("osmn: no object has masks in two frames; training on videos needs that")
+            raise BadDataset("osmn: training on videos needs an object with masks in two frames; there is none")
         return cls(frames, guides)
 
     def __len__(self) -> int:
@@ -218,7 +218,7 @@ class VideoFrames:
         return len(self.frames)
 
     def example(self, index: int, rng: np.random.Generator) -> Example:
-        """A frame, the mask before it, and one of the object's guide frames."""
+        """Read a frame, the mask of the frame before, and one of the object's guide frames."""
         sequence, key, number, before = self.frames[index]
         guide = int(rng.choice(self.guides[sequence.name, key]))
         return Example(
@@ -276,7 +276,7 @@ def _mask_guide(mask: BoolMask, settings: GuideAugmentation, rng: np.random.Gene
 
 
 class TrainingSamples(Dataset[Sample]):
-    """Shuffled samples by (step, slot) that depend on the seed alone; those of one step share their scale.
+    """Shuffled samples by (step, slot); they depend on the seed alone, and those of one step share a scale.
 
     Args:
         source: of the examples.
@@ -293,7 +293,7 @@ class TrainingSamples(Dataset[Sample]):
         self._order = EpochOrder(len(source), seed, 3)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
-        """The sample of a slot of a step."""
+        """Make the sample of a slot of a step."""
         step, slot = key
         item = step * self.batch + slot
         scale = float(np.random.default_rng([self.seed, 1, step]).choice(self.settings.scales))

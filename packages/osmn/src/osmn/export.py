@@ -15,7 +15,7 @@ from vos_shared.errors import UserError
 
 
 class VisualProgram(nn.Module):
-    """Visual guide to modulation."""
+    """The visual modulator alone."""
 
     def __init__(self, model: OSMN) -> None:
         super().__init__()

@@ -1,4 +1,7 @@
-"""Network input of a frame and its guides on the device, for all objects at once; `guides` has the same one by one."""
+"""Network input of a frame and its spatial guides, on the device and for all objects at once.
+
+Module `guides` computes the same on the CPU for one object.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from osmn.guides import MAD_TO_STD, MEAN_BGR, MIN_STD
 
 
 def resize_image(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear with an antialiasing filter, as `guides.resize_frame`; values differ by one level at most.
+    """Resize bilinearly with antialiasing, as `guides.resize_frame`; values differ by one level at most.
 
     Args:
         pixels: uint8 [3, H, W].
@@ -48,7 +51,7 @@ def spatial_guides(masks: Tensor) -> Tensor:
 
 
 def _profile(counts: Tensor) -> Tensor:
-    """The Gaussian along one axis, from the number of an object's pixels at each place: [K, n] -> [K, n]."""
+    """The Gaussian along one axis from the number of object pixels at each coordinate: [K, n] -> [K, n]."""
     places = torch.arange(counts.shape[1], device=counts.device, dtype=torch.float32).expand(counts.shape)
     centre = _median(places, counts)
     distances, order = (places - centre).abs().sort(1)
@@ -57,7 +60,7 @@ def _profile(counts: Tensor) -> Tensor:
 
 
 def _median(values: Tensor, counts: Tensor) -> Tensor:
-    """The median of values that occur so often, as NumPy's: rising [K, n] and [K, n] -> [K, 1]."""
+    """Median as in NumPy, from values in rising order [K, n] and how often each occurs [K, n] -> [K, 1]."""
     reached = counts.cumsum(1)
     total = reached[:, -1:]
     last = values.shape[1] - 1

@@ -1,4 +1,4 @@
-"""The two guides of an object: its masked crop (visual) and the Gaussian of its previous place (spatial)."""
+"""The two guides of an object: its masked crop (visual) and a Gaussian at its previous position (spatial)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ MEAN_BGR = (104.0, 117.0, 123.0)
 """Subtracted from blue, green and red; the official models were trained on BGR (specification, section 8)."""
 
 MAD_TO_STD = 1.4826
-"""Standard deviation of a normal distribution over its median absolute deviation."""
+"""Ratio of standard deviation to median absolute deviation of a normal distribution."""
 
 MIN_STD = 5.0
-"""Floor of the Gaussian's standard deviation in pixels."""
+"""Smallest standard deviation of the Gaussian in pixels."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class Normalisation:
 
 
 def resize_frame(frame: Frame, size: tuple[int, int]) -> Frame:
-    """Bilinear with Pillow's antialiased filter to (height, width), aspect ratio not kept."""
+    """Resize to (height, width) with Pillow's antialiased bilinear filter; the aspect ratio is not kept."""
     if frame.shape[:2] == size:
         return frame
     return np.asarray(Image.fromarray(frame).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
 def resize_mask(mask: BoolMask, size: tuple[int, int]) -> BoolMask:
-    """Nearest neighbour to (height, width)."""
+    """Resize to (height, width) by nearest neighbour."""
     if mask.shape == size:
         return mask
     image = Image.fromarray(mask.astype(np.uint8)).resize(size[::-1], Image.Resampling.NEAREST)
@@ -56,7 +56,7 @@ def resize_mask(mask: BoolMask, size: tuple[int, int]) -> BoolMask:
 
 
 def resize_object(mask: BoolMask, size: tuple[int, int]) -> BoolMask:
-    """As `resize_mask`, but an object that would vanish keeps the cells that its pixels fall into."""
+    """As `resize_mask`, but an object that would vanish keeps every cell that one of its pixels falls into."""
     resized = resize_mask(mask, size)
     if not resized.any():
         rows, columns = np.nonzero(mask)
@@ -65,10 +65,10 @@ def resize_object(mask: BoolMask, size: tuple[int, int]) -> BoolMask:
 
 
 def guide_box(mask: BoolMask) -> Box:
-    """The official box of an object, (left, top, right, bottom); empty masks give the whole frame.
+    """Bounding box of an object as in the official code, (left, top, right, bottom); the whole frame for an empty mask.
 
-    The official box holds the last row and column but is used as a half-open crop, so they are lost; weights were
-    trained that way. Only where that would leave nothing (objects one pixel wide or high) they are kept.
+    The official code passes the last row and column as the end of a half-open crop, so the crop lacks them; the weights
+    were trained with such crops. Objects one pixel wide or high keep them, as their crop would be empty.
     """
     rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
     if not len(rows):
@@ -80,7 +80,7 @@ def guide_box(mask: BoolMask) -> Box:
 def crop_guide(
     frame: Frame, mask: BoolMask, *, pad_ratio: float = 0.03, keep_aspect: bool = False
 ) -> tuple[Frame, BoolMask]:
-    """Cut the object out and bring it to the guide's size, as at test time.
+    """Crop the object and resize the crop to the guide's size, as at test time.
 
     Args:
         frame: uint8 RGB [H, W, 3].
@@ -119,13 +119,13 @@ def fit_guide(image: Image.Image, label: Image.Image, *, keep_aspect: bool) -> t
 def visual_guide(
     crop: Frame, label: BoolMask, normalise: Normalisation, *, blank_background: bool = True
 ) -> npt.NDArray[np.float32]:
-    """Normalise a crop and blank everything but the object with the mean colour; float32 [3, 224, 224]."""
+    """Normalise a crop and set all but the object to the mean colour; float32 [3, 224, 224]."""
     return normalise(crop) * label if blank_background else normalise(crop)
 
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Robust place and size of a mask in pixels, (x, y) each."""
+    """Robust position and size of a mask in pixels, (x, y) each."""
 
     centre: tuple[float, float]
     std: tuple[float, float]
@@ -134,7 +134,7 @@ class Gaussian:
     def of(cls, mask: BoolMask) -> Gaussian | None:
         """Median and scaled median absolute deviation of the object's pixels; None for an empty mask.
 
-        The paper says mean and standard deviation; the official code and weights use these.
+        The paper names mean and standard deviation; the official code and weights use these.
         """
         rows, columns = np.nonzero(mask)
         if not len(rows):

@@ -1,7 +1,7 @@
-"""ImageNet starts: slim's VGG16 as the paper has it, torchvision's VGG16, Keras' MobileNet for lite.
+"""Start values from ImageNet: slim's VGG16 as in the paper, torchvision's VGG16, and Keras' MobileNet for lite.
 
-Official models see BGR minus a mean, times a scale. Where the donor saw its pixels otherwise, the difference is an
-affine map of the input and goes into the first layer, exactly but for the zero padding at the frame's border.
+Official models read BGR minus a mean, times a scale. A donor that was trained on another normalisation differs by an
+affine map of the input, which is folded into the first layer; only the zero padding at the border is not exact.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vos_shared.layers.tensorflow import kernel_from_tensorflow
 Array = npt.NDArray[Any]
 
 VGG_CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
-"""Places of the thirteen convolutions in torchvision's ``features``."""
+"""Indices of the thirteen convolutions in torchvision's ``features``."""
 
 
 IMAGENET = "imagenet"
@@ -36,7 +36,7 @@ RANDOM = "random"
 
 
 def starting_model(architecture: Architecture, start: str, scale_value: float) -> OSMN:
-    """A network with the values that training starts from.
+    """Build a network with start values for training.
 
     Args:
         architecture: of the network.
@@ -56,7 +56,7 @@ def starting_model(architecture: Architecture, start: str, scale_value: float) -
 
 
 def _donated(start: str, model: OSMN, scale_value: float) -> dict[str, Tensor]:
-    """The part of the start values that the donor has."""
+    """The start values that the donor provides; the others stay as initialised."""
     if start == IMAGENET:
         return _imagenet(model, scale_value)
     if start.endswith(".npz"):
@@ -80,11 +80,11 @@ def _imagenet(model: OSMN, scale_value: float) -> dict[str, Tensor]:
 
 
 def from_slim_vgg16(arrays: Arrays, model: OSMN) -> dict[str, Tensor]:
-    """``vgg_16.ckpt``: its scope is replaced by both trunks', tensors of another shape are left out.
+    """Values of ``vgg_16.ckpt`` for both trunks; tensors of another shape are left out.
 
     Args:
         arrays: variables ``vgg_16/conv1/conv1_1/weights`` and so on.
-        model: that will be started.
+        model: gives the wanted names and shapes.
 
     Returns:
         A partial state dict for `OSMN.load_state_dict(strict=False)`: 30 + 26 tensors for the default model.
@@ -106,7 +106,7 @@ def from_slim_vgg16(arrays: Arrays, model: OSMN) -> dict[str, Tensor]:
 
 
 def from_torchvision_vgg16(donor: Mapping[str, Tensor], model: OSMN, scale_value: float = 1.0) -> dict[str, Tensor]:
-    """The state dict of ``torchvision.models.vgg16`` for both trunks, fc6 and fc7.
+    """Values of ``torchvision.models.vgg16`` for both trunks, fc6 and fc7.
 
     Raises:
         BadWeights: it is not a VGG16.
@@ -137,7 +137,7 @@ def from_torchvision_vgg16(donor: Mapping[str, Tensor], model: OSMN, scale_value
 
 
 def from_keras_mobilenet(arrays: Arrays, model: OSMN, scale_value: float) -> dict[str, Tensor]:
-    """Keras' MobileNet-v1 1.0 (input RGB / 127.5 - 1) for both trunks of lite; layers it lacks keep their start.
+    """Keras' MobileNet-v1 1.0 (input RGB / 127.5 - 1) for both trunks of lite; other layers stay as initialised.
 
     Args:
         arrays: ``conv1|kernel``, ``conv_dw_1_bn|gamma`` and so on, kernels HWIO.
@@ -148,7 +148,7 @@ def from_keras_mobilenet(arrays: Arrays, model: OSMN, scale_value: float) -> dic
         BadWeights: the first convolution is missing, or the model is not lite.
     """
     if model.architecture.base_model != "lite" or "conv1|kernel" not in arrays:
-        raise BadWeights("MobileNet weights start variant lite only, and must hold conv1|kernel")
+        raise BadWeights("MobileNet weights are for variant lite only, and must hold conv1|kernel")
     layers = {"conv1": "stem"}
     for number in range(1, 14):
         layers[f"conv_dw_{number}"] = f"blocks.{number - 1}.depthwise"
@@ -181,7 +181,7 @@ def _of_mobilenet(arrays: Arrays, name: str) -> Array:
 
 
 def _to_bgr_input(weight: Tensor, factor: Tensor, offset: Tensor, scale_value: float) -> tuple[Tensor, Tensor]:
-    """A first layer that saw factor * rgb + offset, for input scale_value * (bgr - mean); kernel and what it adds.
+    """Adapt a first layer trained on factor * rgb + offset to input scale_value * (bgr - mean); kernel and added bias.
 
     Args:
         weight: [C, 3, k, k] over RGB.

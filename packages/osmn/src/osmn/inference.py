@@ -1,4 +1,4 @@
-"""One-shot segmentation with OSMN: modulate once an object, then follow it from mask to mask (specification, 11)."""
+"""Inference: modulate the network once per object, then segment frame after frame (specification, section 11)."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ from vos_shared.video import Video
 class _Object:
     model: OSMN  # shared by all objects, or fine-tuned for this one
     gamma: Tensor | None  # [C]
-    mask: Tensor  # where the object was last, bool [h, w] at the network's size, on the device
+    mask: Tensor  # latest mask, bool [h, w] at the network's size, on the device
 
 
 @dataclass
 class _Video:
     frame_size: tuple[int, int]
     objects: dict[int, _Object] = field(default_factory=dict)
-    frames: int = 0  # seen so far, the current one included
+    frames: int = 0  # number of frames so far, the current one included
 
 
 class OSMNSegmenter(Segmenter):
-    """Follows any number of objects; each is modulated on its own, all share the unmodulated layers."""
+    """Follows any number of objects; each has its own modulation, and unmodulated layers run once for all."""
 
     def __init__(
         self,
@@ -78,12 +78,12 @@ class OSMNSegmenter(Segmenter):
         self._video = self._source = None
 
     def prepare(self, video: Video) -> None:
-        """Learn the names of the video and its frames; sharper frames and fine-tuned networks are stored by name."""
+        """Take the names of the video and its frames; guide frames and fine-tuned networks are found by name."""
         self._source = video
 
     @torch.inference_mode()
     def step(self, frame: Frame, prompt: ObjectMask | None = None, *, soft_masks: bool = False) -> Segmentation:
-        """Segment the next frame; objects are known from the frame where they are prompted.
+        """Segment the next frame; an object is followed from the frame that prompts it.
 
         Raises:
             BadVideo: the frame is not uint8 RGB, or its size differs from the first frame's.
@@ -133,11 +133,11 @@ class OSMNSegmenter(Segmenter):
             )
 
     def _adapted(self, frame: Frame, mask: BoolMask) -> OSMN:
-        """The network for a new object: the same for all."""
+        """The network for a new object; here the same for all."""
         return self.model
 
     def _meet(self, frame: Frame, mask: BoolMask) -> _Object:
-        """A new object: its visual modulation is computed here, once and for all."""
+        """Compute the visual modulation of a new object, once."""
         settings = self.settings
         model = self._adapted(frame, mask)
         sharp = self._sharp(frame)
@@ -169,7 +169,7 @@ class OSMNSegmenter(Segmenter):
         raise BadVideo(f"osmn: no guide frame {files[0]} (or .png); --guide-frames holds <sequence>/<frame>.jpg")
 
     def _propagate(self, frame: Frame, known: list[int]) -> list[Tensor]:
-        """Soft masks of the known objects, float32 of the frame's size on the device; moves the objects on."""
+        """Soft masks of the known objects, float32 of the frame's size on the device; updates the objects' masks."""
         if not known or self._video is None:
             return []
         pixels = torch.from_numpy(np.require(frame, requirements=["C", "W"])).to(self.device).permute(2, 0, 1)
@@ -184,7 +184,7 @@ class OSMNSegmenter(Segmenter):
         return list(out)
 
     def _batches(self, objects: list[_Object]) -> Iterator[list[_Object]]:
-        """Neighbouring objects with one network, `object_batch` of them at most."""
+        """Consecutive objects that share a network, at most `object_batch` at a time."""
         for _, group in groupby(objects, key=lambda item: id(item.model)):
             members = list(group)
             for start in range(0, len(members), self.settings.object_batch):
@@ -202,9 +202,9 @@ class OSMNSegmenter(Segmenter):
         return soft
 
     def _decided(self, soft: dict[int, Tensor], known: list[int]) -> dict[int, Tensor]:
-        """The soft masks; where there is a CRF, those of `known` objects on the side of the threshold that it chose.
+        """The soft masks to merge: with a CRF, those of `known` objects are clamped to the side that the CRF chose.
 
-        Soft masks that are asked for stay as the network gave them, as in the original.
+        The soft masks that `step` returns stay as the network gave them, as in the original.
         """
         if not self.settings.crf or self._video is None:
             return soft
@@ -271,7 +271,7 @@ def load(
 
 
 def _guides_in_words(folder: Path | None) -> str:
-    """What masks depend on besides: other frames in the folder of the guides make results stale."""
+    """A hash of the guide frames, since results become stale when these change."""
     if folder is None:
         return ""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -284,7 +284,7 @@ def _names(settings: type) -> set[str]:
 
 
 def _fitted(settings: InferenceSettings, snapshot: Snapshot) -> InferenceSettings:
-    """The settings; where they say nothing, what the weights ask for."""
+    """Fill in the settings that are None from what the weights record."""
     if settings.scale_value is None:
         settings = replace(settings, scale_value=snapshot.scale_value)
     if settings.size is None and settings.shorter_side is None:

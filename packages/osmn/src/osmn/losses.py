@@ -1,4 +1,4 @@
-"""The weight regulariser (specification, section 10); the class-balanced cross entropy is `vos_shared.layers`'."""
+"""The weight regulariser (specification, section 10); the class-balanced cross entropy is in `vos_shared.layers`."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from osmn.networks import OSMN
 from vos_shared.layers.upsampling import bilinear_kernel
 
 WEIGHT_DECAY = 2e-4
-"""Factor of the L2 term over all convolution weights; biases and batch norms have none."""
+"""Factor of the L2 term of all convolution weights; biases and batch norms do not decay."""
 
 LITE_WEIGHT_DECAY = 4e-5
-"""The same for lite, whose depthwise kernels have none either."""
+"""The same for lite, whose depthwise kernels do not decay either."""
 
 
 def weight_regulariser(model: OSMN) -> Tensor:
     """decay / 2 times the squared norm of every convolution kernel.
 
-    The frozen bilinear kernels count as in the official total: they add a constant.
+    The frozen bilinear kernels are part of the official total; they add a constant.
     """
     lite = model.architecture.base_model == "lite"
     kernels = [

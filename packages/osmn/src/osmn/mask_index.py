@@ -1,4 +1,4 @@
-"""Which objects are in which frames of annotated videos; looked up once for a run, since all masks must be decoded."""
+"""Index of the objects in each frame of annotated videos; made once for a run, as it decodes all masks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Present: TypeAlias = dict[int, dict[int, tuple[float, float]]]
 """Object id -> frame index -> share of the image and of its own box that the object covers."""
 
 INDEX = "objects.json"
-"""In the folder of a run."""
+"""File name of the index in the folder of a run."""
 
 
 def find_objects(sequences: Sequence[VideoSequence], folder: Path | None) -> list[Present]:
@@ -35,7 +35,7 @@ def find_objects(sequences: Sequence[VideoSequence], folder: Path | None) -> lis
     made_from = fingerprint([_state(sequence) for sequence in sequences])
     if folder is not None and (kept := _read(folder / INDEX, made_from)) is not None:
         return kept
-    bar = tqdm(sequences, desc="looking at the masks", unit="sequence", disable=None, leave=False)
+    bar = tqdm(sequences, desc="indexing masks", unit="sequence", disable=None, leave=False)
     found = [_objects_of(sequence) for sequence in bar]
     if folder is not None:
         write_json(folder / INDEX, {"made_from": made_from, "objects": found})
@@ -43,14 +43,14 @@ def find_objects(sequences: Sequence[VideoSequence], folder: Path | None) -> lis
 
 
 def _state(sequence: VideoSequence) -> list[Any]:
-    """Changes when the masks of a sequence do."""
+    """Name, objects, and sizes and times of the mask files of a sequence."""
     stats = {name: path.stat() for name, path in sequence.annotations.items()}
     objects = None if sequence.objects is None else sorted(sequence.objects)
     return [sequence.name, objects, [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()]]
 
 
 def _read(path: Path, made_from: str) -> list[Present] | None:
-    """The index, or None where it is missing, damaged or of other masks."""
+    """Read the index; None if it is missing, damaged or of other masks."""
     try:
         content = read_json(path)
         if content["made_from"] != made_from:
@@ -71,7 +71,7 @@ def _objects_of(sequence: VideoSequence) -> Present:
             continue
         for object_id in ids_of(mask):
             if sequence.objects is not None and object_id not in sequence.objects:
-                continue  # YouTube-VOS: some masks hold more than the list of objects.
+                continue  # YouTube-VOS: some masks hold ids that the list of objects lacks.
             inside = mask == object_id
             rows, columns = np.nonzero(inside.any(1))[0], np.nonzero(inside.any(0))[0]
             box = (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)

@@ -1,4 +1,4 @@
-"""Objects that were segmented one by one become one mask a frame (specification, section 11)."""
+"""Merging of soft masks into one mask per frame (specification, section 11)."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from vos_shared.results import ResultsTree
 from vos_shared.soft_masks import SoftMask, objects_with_soft_masks, read_soft_mask
 
 THRESHOLD = 0.5
-"""Of the background, which all objects compete with."""
+"""Soft mask of the background, with which all objects compete."""
 
 
 def merge_soft_masks(soft_masks: Tensor, object_ids: list[int]) -> Tensor:
-    """Argmax over 0.5 for the background and every object; ties go to the lower id, background first.
+    """Argmax over the objects and 0.5 for the background; on a tie the lower id wins, background first.
 
     Args:
         soft_masks: float32 [K, H, W] in 0..1.
-        object_ids: of the rows.
+        object_ids: ids of the K rows.
 
     Returns:
         Ids, uint8 [H, W].
@@ -42,7 +42,7 @@ def merge_soft_masks(soft_masks: Tensor, object_ids: list[int]) -> Tensor:
 def merge_sequence(soft_masks: Path, sequence: VideoSequence, tree: ResultsTree) -> None:
     """Merge the soft masks of one sequence and write its masks at the frames' size.
 
-    In the frame where an object is given its true mask stands; without soft mask in another frame it is not there.
+    A frame that prompts an object keeps its prompt. In any other frame an object without a soft mask is absent.
 
     Args:
         soft_masks: folder of the sequence, with <id>/<frame>.npy; ids are the folders' names.

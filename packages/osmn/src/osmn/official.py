@@ -1,4 +1,4 @@
-"""Official variable names and ours: TensorFlow checkpoints in both directions."""
+"""TensorFlow checkpoints of the official code, read and written: variable names, layouts, variants."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "movi
 
 
 def official_name(key: str, base_model: BaseModel = "osvos") -> str:
-    """The checkpoint's name of one of our state-dict entries.
+    """Official variable name of one of our state-dict entries.
 
     ``seg.conv3.conv3_1.weight`` -> ``osmn/seg/conv3/conv3_1/weights``; batch norms lie under ``BatchNorm``, depthwise
     kernels are called ``depthwise_weights``; the lite heads and side outputs lie directly in the scope.
@@ -64,12 +64,12 @@ def _scopes(path: list[str], base_model: BaseModel) -> list[str]:
 
 
 def is_depthwise(name: str) -> bool:
-    """Whether an official variable is a kernel of one channel each."""
+    """Whether an official variable is a depthwise kernel."""
     return name.endswith("depthwise_weights")
 
 
 def names_of(model: OSMN) -> dict[str, str]:
-    """Our state-dict keys -> official names, in the model's order; counters of batches have none."""
+    """Our state-dict keys -> official names, in the model's order, without batch counters, which have none."""
     base_model = model.architecture.base_model
     keys = (key for key in model.state_dict() if not key.endswith("num_batches_tracked"))
     return {key: official_name(key, base_model) for key in keys}
@@ -146,18 +146,22 @@ def variant_of(arrays: Arrays) -> str | None:
 
 
 def architecture_of(arrays: Arrays) -> Architecture | None:
-    """The network that a set of official variables fills, or None if it is none of ours."""
+    """The architecture that a set of official variables belongs to; None if it is not an OSMN."""
     variant = variant_of(arrays)
     if variant is None:
         return None
     architecture = VARIANTS[variant]
     if architecture.base_model == "osvos" and f"{SCOPE}/modulator_sp/conv1/weights" in arrays:
         architecture = replace(architecture, mod_early_conv=True)  # Also without a visual modulator.
-    heads = arrays.get(f"{SCOPE}/modulator/Logits/Conv2d_1c_1x1/weights")  # Ours may be narrower than the official.
+    heads = arrays.get(
+        f"{SCOPE}/modulator/Logits/Conv2d_1c_1x1/weights"
+    )  # Ours may be narrower than the official 2048.
     return architecture if heads is None else replace(architecture, head_width=heads.shape[-1])
 
 
 def _guess(arrays: Arrays) -> str:
     variant = variant_of(arrays)
     known = ", ".join(VARIANTS)
-    return f"it is a checkpoint of variant {variant}" if variant else f"it is no OSMN checkpoint (variants: {known})"
+    return (
+        f"it is a checkpoint of variant {variant}" if variant else f"it is not an OSMN checkpoint (variants: {known})"
+    )

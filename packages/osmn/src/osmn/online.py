@@ -1,4 +1,4 @@
-"""Online fine-tuning: the network learns each object from its first frame before it follows it (specification, 10)."""
+"""Online fine-tuning: before an object is followed, the network is trained on its first frame (specification, 10)."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from vos_shared.training.optimisers import TensorFlowAdam
 
 @dataclass(frozen=True)
 class FirstFrame:
-    """The only example there is of a new object; a source for `TrainingSamples`."""
+    """The single example of a new object; a source for `TrainingSamples`."""
 
     frame: Frame
     mask: BoolMask
 
     def __len__(self) -> int:
-        """One."""
+        """Always 1."""
         return 1
 
     def example(self, index: int, rng: np.random.Generator) -> Example:
-        """The frame; both guides come from it, too."""
+        """The frame; both guides come from it as well."""
         return Example(self.frame, self.mask, self.frame, self.mask, self.mask)
 
 
@@ -47,10 +47,10 @@ def fine_tune(
     online: OnlineSettings,
     seed: int = 1234,
 ) -> OSMN:
-    """A copy of the model that has learned one object.
+    """Fine-tune a copy of the model on one object.
 
     Args:
-        model: stays as it is.
+        model: is not changed.
         source: the object's first frame.
         samples: how it becomes network input.
         online: steps and rate.
@@ -60,13 +60,13 @@ def fine_tune(
         In evaluation mode, on the model's device.
 
     Raises:
-        UserError: it diverged.
+        UserError: the loss is not finite.
     """
     device = next(model.parameters()).device
     cuda = [device] if device.type == "cuda" else []
     full = autocast(device, torch.float32)
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(cuda), full:
-        torch.manual_seed(seed)  # Dropout draws, too: no object's network may depend on those before it.
+        torch.manual_seed(seed)  # Dropout draws as well: no object's network may depend on earlier ones.
         tuned = copy.deepcopy(model)
         set_training_mode(tuned, _mode(online))
         parameters = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
@@ -81,12 +81,12 @@ def fine_tune(
             loss.backward()
             optimiser.step()
         tuned.eval().requires_grad_(False)
-        _require_finite(sum(objective(sample)).item(), online.iterations)  # Of the network that is kept.
+        _require_finite(sum(objective(sample)).item(), online.iterations)  # With the final weights.
         return tuned
 
 
 def _mode(online: OnlineSettings) -> TrainingSettings:
-    # The trunks' statistics of lite cannot be had from one frame; the original has no such case.
+    # One frame is too little for the batch statistics of lite's trunks; the original never fine-tunes lite.
     return TrainingSettings(batch_size=1, fix_bn=online.fix_bn, fix_trunk_bn=True)
 
 
@@ -96,7 +96,7 @@ def _require_finite(loss: float, steps: int) -> None:
 
 
 class OnlineSegmenter(OSMNSegmenter):
-    """Fine-tunes a network of its own for every object (``osmn+online``)."""
+    """Fine-tunes a separate network for every object (``osmn+online``)."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
-"""DAVIS with one binary mask an object, as the official programs read it (specification, section 14).
+"""DAVIS as the official programs read it, with one binary mask per object (specification, section 14).
 
-Nothing in this package needs that: it is for those who run the official programs beside it.
+Nothing in this package reads these files; they are for users who also run the official programs.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def split_objects(sequences: list[VideoSequence], annotations: Path, resolution:
         resolution: first part of their names.
 
     Raises:
-        BadResults: the folder of a sequence is there and was not written by this; nothing is written then.
+        BadResults: the folder of a sequence exists and was not written by this function; nothing is written then.
     """
-    # Their records lie beside the sequences: the official programs look into the folders of listed sequences only.
+    # Records lie beside the sequence folders: the official programs read the folders of listed sequences only.
     split, union = (ResultsTree(annotations / f"{resolution}_{part}", kind=KIND) for part in ("split", "all"))
     check_places([split, union], (sequence.name for sequence in sequences))
     for sequence in tqdm(sequences, unit="sequence", disable=None):

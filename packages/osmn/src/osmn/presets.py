@@ -1,6 +1,6 @@
 """Training settings: the published command lines, and one for folders of images (specification, section 10).
 
-Apart from all code that needs torch, so that command lines can show the settings at once.
+Imports no torch, so that command lines show the settings at once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import tyro
 
 from osmn.settings import MIN_SIDE, require_scales
 from vos_shared.errors import UserError
+from vos_shared.options import require_numbers
 
 if TYPE_CHECKING:
     from osmn.networks import Architecture
@@ -23,7 +24,7 @@ LITE_BLOCKS: Final = 13
 
 @dataclass(frozen=True)
 class GuideAugmentation:
-    """How far the guides are changed; the defaults are the official ones.
+    """Ranges of the random changes of the guides; the defaults are the official ones.
 
     Attributes:
         crop_ratio: each side of the visual guide's box moves by up to this part of the box.
@@ -48,9 +49,7 @@ class GuideAugmentation:
     blank_background: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("crop_ratio", "angle", "centre_ratio", "std_ratio", "mask_shift"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"osmn: {_option(name)} is {getattr(self, name)}; it must be a number, 0 or more")
+        require_numbers(self, "osmn", "crop_ratio", "angle", "centre_ratio", "std_ratio", "mask_shift", least=0)
         low, high = self.mask_scale
         if not 0 < low <= high < math.inf:
             raise UserError(f"osmn: --mask-scale is {low} {high}; it takes two numbers above 0, the smaller one first")
@@ -61,16 +60,16 @@ class TrainingSettings:
     """One training run.
 
     Attributes:
-        steps: of the optimiser, all together.
-        batch_size: objects a step (and a rank).
+        steps: optimiser steps of the whole run.
+        batch_size: objects per step and process.
         learning_rate: of the first part.
-        drop_at: step from which the rate is a tenth; None is never.
+        drop_at: step from which the rate is a tenth; None: it stays.
         fix_bn: keep the spatial modulator's stored statistics (its scales and shifts are trained all the same).
         fix_trunk_bn: keep the stored statistics of lite's trunks.
         fix_seg: train the modulators and the fusion layer only.
         fixed_seg_blocks: lite: this many first blocks of the segmentation trunk keep their start values.
         fixed_modulator_blocks: lite: this many first blocks of the visual modulator keep their start values.
-        save_steps: distance of snapshots.
+        save_steps: steps between two saves.
         seed: of everything random.
     """
 
@@ -87,18 +86,10 @@ class TrainingSettings:
     seed: int = 1234
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch_size", 1), ("save_steps", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"osmn: {_option(name)} is {getattr(self, name)}; it must be at least {least}")
-        if self.seed >= 2**63:
-            raise UserError(f"osmn: --seed is {self.seed}; it must be less than {2**63}")
-        for name in ("fixed_seg_blocks", "fixed_modulator_blocks"):
-            if not 0 <= getattr(self, name) <= LITE_BLOCKS:
-                raise UserError(f"osmn: {_option(name)} is {getattr(self, name)}; lite has {LITE_BLOCKS} blocks")
-        if self.drop_at is not None and self.drop_at < 1:
-            raise UserError(f"osmn: --drop-at is {self.drop_at}; it must be at least 1, or None for never")
-        if not 0 < self.learning_rate < math.inf:
-            raise UserError(f"osmn: --learning-rate is {self.learning_rate}; it must be a number above 0")
+        require_numbers(self, "osmn", "steps", "batch_size", "save_steps", "drop_at", least=1)
+        require_numbers(self, "osmn", "seed", least=0, below=2**63)
+        require_numbers(self, "osmn", "fixed_seg_blocks", "fixed_modulator_blocks", least=0, below=LITE_BLOCKS + 1)
+        require_numbers(self, "osmn", "learning_rate", above=0)
 
     def rate(self, step: int) -> float:
         """Learning rate of a step."""
@@ -112,7 +103,7 @@ class SampleSettings:
     Attributes:
         size: (height, width) of the frames.
         scales: factors of the size, one of them drawn for each batch.
-        scale_value: factor of the normalised pixels; the network decides it.
+        scale_value: factor of the normalised pixels; set by the network.
         frame_crop_ratio: still images: each side of frame and label moves by up to this part of its length.
         mask_guide: masktrack: the guide is the perturbed, dilated mask instead of a Gaussian.
         augmentation: of the guides.
@@ -132,8 +123,7 @@ class SampleSettings:
                 f"osmn: frames of {self.size} at scales {self.scales} are too small for the network; "
                 "give a larger --size, or larger --scales"
             )
-        if not 0 <= self.frame_crop_ratio < 0.5:
-            raise UserError(f"osmn: --frame-crop-ratio is {self.frame_crop_ratio}; it must be 0 or more and below 0.5")
+        require_numbers(self, "osmn", "frame_crop_ratio", least=0, below=0.5)
 
     def batch_size_of(self, scale: float) -> tuple[int, int]:
         """(height, width) of a batch at this scale."""
@@ -141,7 +131,7 @@ class SampleSettings:
 
 
 def single_valued(architecture: Architecture, samples: SampleSettings, settings: TrainingSettings) -> bool:
-    """Whether a batch norm that takes statistics would see a single value per channel, which has no variance."""
+    """Whether a batch norm in training mode would see a single value per channel, which has no variance."""
     spatial = architecture.spatial and architecture.base_model != "masktrack" and not settings.fix_bn
     trunks = architecture.base_model == "lite" and not settings.fix_trunk_bn
     stride = 2 ** max(architecture.halvings.values())
@@ -150,15 +140,15 @@ def single_valued(architecture: Architecture, samples: SampleSettings, settings:
 
 
 def require_trainable(architecture: Architecture, samples: SampleSettings, settings: TrainingSettings) -> None:
-    """Refuse settings of another network, and frames and batches from which batch norm can take no statistics.
+    """Refuse settings of another network, and frames and batches too small for batch statistics.
 
     Raises:
-        UserError: with the options to leave out, or those that would help.
+        UserError: names the options to leave out or to change.
     """
     of_lite = ("fix_trunk_bn", "fixed_seg_blocks", "fixed_modulator_blocks")
-    idle = [_option(name) for name in of_lite if getattr(settings, name)]
+    idle = [f"--{name.replace('_', '-')}" for name in of_lite if getattr(settings, name)]
     if idle and architecture.base_model != "lite":
-        raise UserError(f"osmn: {', '.join(idle)}: only lite has such trunks and blocks; leave it out")
+        raise UserError(f"osmn: {', '.join(idle)}: for variant lite only; leave it out")
     if settings.fix_seg and architecture.base_model == "lite":
         raise UserError("osmn: lite has no --fix-seg; give --fixed-seg-blocks")
     if single_valued(architecture, samples, settings):
@@ -167,10 +157,6 @@ def require_trainable(architecture: Architecture, samples: SampleSettings, setti
             f"osmn: frames of {samples.size} at scale {min(samples.scales)} are too small for batch norm; "
             f"give a larger --size, larger --scales, --batch-size 2, or {fixed}"
         )
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 COCO: Final = (TrainingSettings(), SampleSettings((400, 400), (0.8, 1.0, 1.2)))

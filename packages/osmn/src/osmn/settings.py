@@ -1,4 +1,4 @@
-"""Settings of inference, apart from all code that needs torch so that command lines can show them at once."""
+"""Settings of inference; imports no torch, so that command lines show them at once."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vos_shared.errors import UserError
+from vos_shared.options import require_numbers
 
 MIN_SIDE = 8
-"""Shorter side in pixels of the smallest frame that all variants take."""
+"""Shorter side in pixels of the smallest frame that all variants accept."""
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,8 @@ class InferenceSettings:
     """How a video is segmented; the defaults follow the paper and its code."""
 
     size: tuple[int, int] | None = None
-    """Height and width that frames are stretched to for the network; by default their own, or what the weights ask
-    for."""
+    """Height and width that frames are stretched to for the network; by default what the weights record, else their own
+    size."""
     shorter_side: int | None = None
     """Length in pixels that the shorter side is scaled to for the network, the aspect ratio kept; not with --size."""
     scale_value: float | None = None
@@ -37,7 +38,7 @@ class InferenceSettings:
     crf: bool = False
     """Refine each mask with a dense CRF, also before it guides the next frame (extra crf of vos-shared)."""
     object_batch: int = 8
-    """Objects that go through the network at once."""
+    """Objects in one forward pass."""
 
     def __post_init__(self) -> None:
         if self.size is not None and self.shorter_side is not None:
@@ -46,12 +47,9 @@ class InferenceSettings:
         lengths += [] if self.shorter_side is None else [self.shorter_side]
         if lengths and min(lengths) < 16:
             raise UserError(f"osmn: frames of {min(lengths)} pixels are too small for the network; 16 is the least")
-        if not 0 <= self.pad_ratio < math.inf:
-            raise UserError(f"osmn: --pad-ratio is {self.pad_ratio}; it must be a number, 0 or more")
-        if self.scale_value is not None and not 0 < self.scale_value < math.inf:
-            raise UserError(f"osmn: --scale-value is {self.scale_value}; it must be a number above 0")
-        if self.object_batch < 1:
-            raise UserError(f"osmn: object batch {self.object_batch} must be at least 1")
+        require_numbers(self, "osmn", "pad_ratio", least=0)
+        require_numbers(self, "osmn", "scale_value", above=0)
+        require_numbers(self, "osmn", "object_batch", least=1)
 
     def network_size(self, frame_size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of the network's input for frames of this (height, width)."""
@@ -72,22 +70,20 @@ class OnlineSettings:
     """
 
     iterations: int = 100
-    """Steps of one sample each."""
+    """Steps, of one sample each."""
     learning_rate: float = 1e-5
-    """Constant."""
+    """Learning rate, constant."""
     scales: tuple[float, ...] = (0.5, 0.8, 1.0)
     """Factors of the frame's size, one of them drawn for each step."""
     fix_bn: bool = False
-    """Keep the spatial modulator's stored statistics; the original lets them move."""
+    """Keep the spatial modulator's stored batch statistics; the original updates them."""
     models: Path | None = None
-    """Keep the fine-tuned networks as FOLDER/<video>/<n>-<origin>.safetensors, n counting the video's objects; origin
-    stands for frame, mask, weights and settings, and what was made from the same is not made again."""
+    """Keep the fine-tuned networks as FOLDER/<video>/<n>-<origin>.safetensors, n counts the video's objects. origin is
+    a hash of frame, mask, weights and settings; a network with the same hash is read and not trained again."""
 
     def __post_init__(self) -> None:
-        if self.iterations < 1:
-            raise UserError(f"osmn: --iterations is {self.iterations}; it must be at least 1")
-        if not 0 < self.learning_rate < math.inf:
-            raise UserError(f"osmn: --learning-rate is {self.learning_rate}; it must be a number above 0")
+        require_numbers(self, "osmn", "iterations", least=1)
+        require_numbers(self, "osmn", "learning_rate", above=0)
         require_scales(self.scales)
 
 
@@ -95,7 +91,7 @@ def require_scales(scales: tuple[float, ...]) -> None:
     """Refuse factors that no frame can be scaled by.
 
     Raises:
-        UserError: none, or one that is not above 0 and finite.
+        UserError: no factor, or one that is not above 0 and finite.
     """
     if not scales or not all(0 < scale < math.inf for scale in scales):
         raise UserError(f"osmn: --scales is {' '.join(map(str, scales)) or 'empty'}; it takes numbers above 0")

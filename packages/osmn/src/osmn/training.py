@@ -1,4 +1,4 @@
-"""Training: both stages and online fine-tuning are this one loop with other settings (specification, section 10)."""
+"""Training: both stages are this loop with other settings (specification, section 10)."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def set_training_mode(model: OSMN, settings: TrainingSettings) -> None:
     for trunk, count in ((model.seg, settings.fixed_seg_blocks), (model.modulator, settings.fixed_modulator_blocks)):
         if count and isinstance(trunk, MobileNet):
             for block in trunk.first(count):
-                block.eval().requires_grad_(False)  # Statistics are values, too.
+                block.eval().requires_grad_(False)  # eval: batch statistics stay, too.
 
 
 def train(
@@ -74,8 +74,8 @@ def train(
 
     Args:
         model: holds the start values.
-        source: of the examples.
-        samples: how they become input.
+        source: training examples.
+        samples: how examples become network input.
         settings: of the run.
         options: the output folder and how often it is written.
         fabric: launched; decides device, precision and ranks.

@@ -7,6 +7,7 @@ from typing import Final
 
 from unsup_fg.settings import NetworkName
 from vos_shared.errors import UserError
+from vos_shared.options import require_numbers
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,8 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 1 or self.save_steps < 1:
-            raise UserError("unsup-fg: --steps, --batch and --save-steps must be 1 or more")
-        if not 0 < self.learning_rate < 1:
-            raise UserError(f"unsup-fg: a learning rate of {self.learning_rate}; choose above 0, below 1")
+        require_numbers(self, "unsup-fg", "steps", "batch", "save_steps", least=1)
+        require_numbers(self, "unsup-fg", "learning_rate", above=0, below=1)
         if not 0 < self.norm_momentum <= 1:
             raise UserError(f"unsup-fg: --norm-momentum is {self.norm_momentum}; give a share above 0, up to 1")
 

@@ -38,4 +38,4 @@ WEIGHTS: Final = WeightsTable(
     shipped=Path(__file__).with_name("dense_ulearn_demo.safetensors"),
     made={UNTRAINED: "the network as initialised, seed 0"},
 )
-"""The snapshots of the paper's authors, and weights trained by this package's own objective."""
+"""Snapshots of the paper's authors, and weights trained by this package."""

@@ -1,4 +1,4 @@
-"""Networks of OSMN: modules only, no I/O and no devices."""
+"""Networks of OSMN: modules without I/O and devices."""
 
 from osmn.networks.initialisation import initialise
 from osmn.networks.model import OSMN, VARIANTS, Architecture, BaseModel

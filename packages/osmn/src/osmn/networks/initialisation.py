@@ -13,7 +13,7 @@ LITE_STD = 0.09
 
 
 def initialise(model: OSMN) -> OSMN:
-    """Draw all convolutions anew; the last layers of the visual modulator start at gamma = 1 for every object."""
+    """Draw all convolutions at random; the last layers of the visual modulator start at gamma = 1 for every object."""
     lite = model.architecture.base_model == "lite"
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

@@ -10,7 +10,7 @@ from vos_shared.layers.tensorflow import pad_same
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias, SAME padding, batch norm; ReLU or ReLU6 is the caller's."""
+    """Convolution without bias, SAME padding, batch norm; the caller applies ReLU or ReLU6."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, momentum: float
@@ -27,15 +27,15 @@ class ConvNorm(nn.Module):
 
 
 def side_score(x: Tensor, side: nn.Module, fuse: Tensor) -> Tensor:
-    """What a side output adds to the score map: its 3x3 convolution and its part of the 1x1 fusion, both linear.
+    """Contribution of a side output to the logits: its 3x3 convolution and its part of the 1x1 fusion, both linear.
 
-    Together they are one convolution to one channel, and what follows (upsampling, sum) is linear, too, so sixteen
-    channels never exist. Nine dot products a cell, then shifted sums: convolution libraries are slow at one channel.
+    Both are merged into one convolution with one output channel; this is exact, as upsampling and sum are linear as
+    well. Nine dot products per cell, then shifted sums compute it: convolution libraries are slow at one channel.
 
     Args:
         x: [K, C, h, w].
         side: the 3x3 convolution from C channels.
-        fuse: its part of the fusion's kernel, [1, channels of `side`, 1, 1].
+        fuse: its part of the fusion kernel, [1, channels of `side`, 1, 1].
 
     Returns:
         [K, 1, h, w].
@@ -44,7 +44,7 @@ def side_score(x: Tensor, side: nn.Module, fuse: Tensor) -> Tensor:
     assert side.bias is not None
     weights = fuse.flatten()
     kernel = torch.einsum("o,oihw->ihw", weights, side.weight).flatten(1)  # [C, 9]
-    taps = x.permute(0, 2, 3, 1).flatten(1, 2) @ kernel.flip(1)  # [K, h w, 9]: what each cell gives its neighbours
+    taps = x.permute(0, 2, 3, 1).flatten(1, 2) @ kernel.flip(1)  # [K, h w, 9]: from each cell to its neighbours
     return F.fold(taps.transpose(1, 2), x.shape[-2:], 3, padding=1) + weights @ side.bias
 
 

@@ -75,7 +75,7 @@ class LiteNet(MobileNet):
         self.score = nn.Conv2d(4 * SIDE_CHANNELS, 1, 1)
 
     def forward(self, image: Tensor, modulation: Modulation) -> Tensor:
-        """Image [B, 3, H, W] -> logits [K, 1, H, W]; the official code takes multiples of 32 only, this any size."""
+        """Image [B, 3, H, W] -> logits [K, 1, H, W]; H and W may be any; the official code needs multiples of 32."""
         height, width = image.shape[-2:]
         half = (height // 2, width // 2)
         x = F.relu6(self.stem(image))

@@ -29,7 +29,7 @@ class Architecture:
         mod_early_conv: also modulate conv1 and conv2.
         visual: with the visual modulator.
         spatial: with the spatial modulator.
-        head_width: channels in front of lite's modulation heads; the official 2048 make a third of its weights.
+        head_width: channels before lite's modulation heads; with the official 2048 they are a third of the weights.
     """
 
     base_model: BaseModel = "osvos"
@@ -59,7 +59,7 @@ class Architecture:
 
     @property
     def halvings(self) -> dict[str, int]:
-        """How often the spatial guide is halved for each branch."""
+        """Number of times that the spatial guide is halved for each branch."""
         if self.base_model == "lite":
             return dict(zip(lite.MODULATED, (2, 3, 4, 5), strict=True))
         last = 3 if self.base_model == "deeplab" else 4  # deeplab's conv5 stays at stride 8
@@ -89,7 +89,7 @@ class OSMN(nn.Module):
 
     @classmethod
     def unfilled(cls, architecture: Architecture | None = None) -> OSMN:
-        """A network without start values, for a state dict to fill: drawing 165 million numbers takes seconds."""
+        """A network without start values, to be filled from a state dict: drawing 165 million numbers takes seconds."""
         with torch.device("meta"):
             model = cls(architecture)
         model = model.to_empty(device="cpu")
@@ -121,7 +121,7 @@ class OSMN(nn.Module):
         return DeepLabNet(masktrack=self.architecture.base_model == "masktrack")
 
     def visual_modulation(self, visual_guide: Tensor) -> Tensor | None:
-        """Visual guide [K, 3, 224, 224] -> gamma [K, C], computed once an object; None without visual modulator."""
+        """Visual guide [K, 3, 224, 224] -> gamma [K, C], computed once per object; None without visual modulator."""
         return None if self.modulator is None else self.modulator(visual_guide)
 
     def forward(

@@ -31,7 +31,7 @@ class Modulation:
     betas: Mapping[str, Callable[[], Tensor]] = field(default_factory=dict)
 
     def __call__(self, layer: str, x: Tensor) -> Tensor:
-        """Modulate the ReLU output of a layer; layers without modulation pass."""
+        """Modulate the ReLU output of a layer; other layers are returned unchanged."""
         beta = self.betas.get(layer)
         return modulate(x, self.gammas.get(layer), None if beta is None else beta())
 

@@ -8,7 +8,7 @@ from typing import Final
 from vos_shared.checkpoints.published import PublishedWeights, WeightsTable
 
 _FOLDER: Final = "https://www.dropbox.com/sh/6i5mgicuzmhart2/AACMO_C5guWcRHUD8K3ZHCV9a"
-"""A folder to open in a browser; it cannot be fetched by a plain download."""
+"""A shared folder for browsers; a plain download does not fetch it."""
 
 
 def _published(name: str, stage: str, scores: dict[str, float]) -> PublishedWeights:
@@ -37,4 +37,4 @@ WEIGHTS: Final = WeightsTable(
     shipped=Path(__file__).with_name("osmn_lite_demo.safetensors"),
     shipped_note="variant lite, trained by this package; the default",
 )
-"""The checkpoints of the paper's authors and our own. On DAVIS-2017 stage 1 is the better one."""
+"""Checkpoints of the paper's authors, and ours. On DAVIS-2017 stage 1 is better than stage 2."""
