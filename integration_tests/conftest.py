@@ -1,4 +1,4 @@
-"""What the tests of the command lines share: a tiny data set, a stranger's package, the compare tool."""
+"""Fixtures of the command line tests: a tiny data set, a package of another author, the compare tool."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ ENTRY_POINTS = "[vos.methods]\ncopy = stranger:COPY\nmiddle = stranger:MIDDLE\nu
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """Environment variables under which a stranger's package is installed."""
+    """Environment variables that install the package of another author."""
     site = tmp_path / "site"
     information = site / "stranger-0.1.dist-info"
     information.mkdir(parents=True)
@@ -107,7 +107,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def command(tmp_path: Path) -> list[str]:
-    """The beginning of a compare command that writes to ``out`` in the test's folder."""
+    """Start of a compare command that writes to ``out`` in the test's folder."""
     return [sys.executable, str(ROOT / "tools" / "compare.py"), "--output", str(tmp_path / "out"), "--device", "cpu"]
 
 

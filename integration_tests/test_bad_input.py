@@ -1,4 +1,4 @@
-"""Bad input through the real command lines: one clear line, exit code 2, and nothing that was finished is lost."""
+"""Bad input through the real command lines: one clear line, exit code 2, and finished results stay."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Compare = Callable[..., subprocess.CompletedProcess[str]]
 
 @dataclass(frozen=True)
 class Spoiled:
-    """A data set with something wrong in it, and what the message must say."""
+    """A data set with a fault, and what the message must contain."""
 
     arguments: tuple[str, ...]
     words: tuple[str, ...]
@@ -70,7 +70,7 @@ def mask_of_another_size(root: Path) -> Spoiled:
 
 
 def rgb_mask(root: Path) -> Spoiled:
-    """Two colours, of which none says that it is the background."""
+    """Two colours, neither of which is marked as background."""
     picture = Image.new("RGB", (64, 48), (200, 30, 40))
     picture.paste((10, 90, 200), (8, 8, 20, 20))
     picture.save(mask_of(root, "moving", 3))
@@ -171,7 +171,7 @@ def results_of_video_of_another_size(root: Path) -> Spoiled:
 
 
 def video_with_results(root: Path, *words: str) -> Spoiled:
-    """A video and masks of it; `words` are what is wrong with the mask of frame 3."""
+    """A video and its masks; `words` describe the fault of the mask of frame 3."""
     shutil.copytree(root / "Annotations" / "480p", root / "results")
     video, prompt = frame_of(root, "moving", 0).parent, mask_of(root, "moving", 0)
     given = ("--video", str(video), "--prompt", str(prompt), "--methods", "copy")

@@ -1,4 +1,4 @@
-"""The benchmarks' command line; what they measure is for a person to read, so no test looks at a figure."""
+"""The command line of the benchmarks; no test checks a measured figure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The main job: methods in processes of their own, scored and timed, and never computed twice."""
+"""The main job: methods run in separate processes, are scored and timed, and are never computed twice."""
 
 from __future__ import annotations
 

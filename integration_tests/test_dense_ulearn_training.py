@@ -1,4 +1,4 @@
-"""Training: killed and resumed, and two processes that compute the gradient of one."""
+"""Training: killed and resumed; and two processes with the gradient of a single one."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_run_killed_and_resumed_equals_one_that_was_not(videos: Path, tmp_path
             time.sleep(0.01)
         process.kill()
     assert process.returncode == -signal.SIGKILL
-    assert not numbers(killed)[3:]  # It was in the middle.
+    assert not numbers(killed)[3:]  # It was stopped in the middle.
 
     subprocess.run(train_command(videos, killed, "--resume"), check=True, env=ENVIRONMENT, capture_output=True)
     expected, found = (load_file(output / "last.safetensors") for output in (whole, killed))
@@ -98,7 +98,7 @@ def test_two_processes_have_the_gradient_of_one_with_both_batches(tmp_path: Path
     script.write_text(RANK)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    # What torchrun sets, without its minute of name lookups where there is no network.
+    # The variables that torchrun sets; without a network torchrun itself spends a minute on name lookups.
     group = {**ENVIRONMENT, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     ranks = [{**group, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
     one = [subprocess.Popen([sys.executable, str(script), str(tmp_path / "one")], env=ENVIRONMENT)]

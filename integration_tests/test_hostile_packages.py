@@ -1,4 +1,4 @@
-"""Packages of strangers that hang, end the process, or say nonsense: each costs its own row and no other."""
+"""Packages that hang, end the process, or return nonsense: only their own row fails."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ BAD = Method("bad", "Fails", "", Supervision.FIRST_FRAME, "strange:load", {how: 
 
 @pytest.fixture
 def rows(compare: Compare, environment: dict[str, str], davis_root: Path, tmp_path: Path) -> Callable[..., Any]:
-    """Run methods, by the metrics; more packages may be given by their source."""
+    """Run methods and return their metrics; more packages can be passed as source text."""
 
     def run(*methods: str, code: int = 1, patience: str = "200", **packages: str) -> dict[str, dict[str, Any]]:
         site = Path(environment["PYTHONPATH"])

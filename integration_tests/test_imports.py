@@ -1,4 +1,4 @@
-"""Each package imports with nothing but what it declares; tox runs this in every package's own environment."""
+"""Each package imports with only its declared dependencies; tox runs this in every package's own environment."""
 
 from __future__ import annotations
 

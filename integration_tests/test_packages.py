@@ -1,4 +1,4 @@
-"""The packages agree with each other and with what the workspace says of them."""
+"""The packages agree with each other and with the workspace's configuration."""
 
 from __future__ import annotations
 

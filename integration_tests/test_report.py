@@ -1,4 +1,4 @@
-"""The report: one file, safe whatever names come in, and alive in a real browser."""
+"""The report: one file, safe with any names, and working in a real browser."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def row(label: str, masks: Path, level: float, **changes: object) -> Row:
 
 @pytest.fixture
 def report(davis_root: Path, tmp_path: Path) -> Path:
-    """A report on the tiny data set, whose masks are the true ones; one name is hostile."""
+    """A report on the tiny data set with the true masks as result; one name is hostile."""
     masks = davis_root / "Annotations" / "480p"
     rows = [
         row("better", masks, 0.75, model=Model(10, "trained at home", trained=True)),
@@ -155,7 +155,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
         options.add_argument(f"--{flag}")
     options.add_argument("--disable-background-networking")
     options.add_argument("--disable-component-update")
-    options.add_argument("--force-prefers-reduced-motion")  # Scrolling to a link must be over before the next click.
+    options.add_argument("--force-prefers-reduced-motion")  # Scrolling to a link must end before the next click.
     options.add_argument("--window-size=1300,1000")
     options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
@@ -168,7 +168,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
 
 @pytest.fixture
 def page(browser: webdriver.Chrome, report: Path) -> Iterator[webdriver.Chrome]:
-    """The report, opened and painted; nothing may have complained when the test ends."""
+    """The report, opened and painted; at the end, the browser must not have logged any error."""
     browser.get(report.as_uri())
     painted(browser, "still:3:masks")
     yield browser

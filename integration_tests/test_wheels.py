@@ -1,4 +1,4 @@
-"""The released form: wheels that need no folder of the machine that built them, in an environment of their own."""
+"""Release wheels: they need no folder of the machine that built them, and work in an environment of their own."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_wheel_holds_what_git_holds_and_nothing_else(wheel: zipfile.ZipFile) -> 
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory, wheels: dict[str, Path]) -> Path:
-    """An environment that holds the five methods, with vos-shared found in the folder of wheels."""
+    """An environment with the five methods, which takes vos-shared from the folder of wheels."""
     path = tmp_path_factory.mktemp("environment") / "venv"
     run_uv("venv", "--python", sys.executable, path)
     methods = [f"{name} @ {wheels[name].as_uri()}" for name in METHODS]

@@ -1,4 +1,4 @@
-"""Speed and memory of what must be fast, each beside a plain reference implementation in the same run.
+"""Speed and memory of what must be fast, measured beside a plain reference implementation in the same run.
 
 `python tools/bench.py NAME`; every file in `benchmarks/` beside this one is a NAME, its `run` takes the options.
 """
@@ -26,7 +26,7 @@ def benchmarks() -> dict[str, Callable[..., list[Row]]]:
 
 
 def cell(value: object) -> str:
-    """Write one value for a person: numbers with thousands separators and three or more significant digits."""
+    """Format one value: numbers with thousands separators and at least three significant digits."""
     if value is None:
         return "-"
     if isinstance(value, float):
@@ -35,7 +35,7 @@ def cell(value: object) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Lay rows out under their keys; the first says what was measured."""
+    """Format rows as a table under their keys; the first column names what was measured."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     return text_table(keys, [[cell(row.get(key)) for key in keys] for row in rows], rule=False)
 

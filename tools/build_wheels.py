@@ -23,13 +23,13 @@ PATH_DEPENDENCY = re.compile(r"^vos-shared = \{ path = .*\}$", re.MULTILINE)
 
 
 def compatible_range(version: str) -> str:
-    """The versions that may stand in for this one: the same minor release, from its first patch on."""
+    """The versions that a wheel of this version accepts: all patches of the same minor release."""
     major, minor = (int(part) for part in version.split(".")[:2])
     return f">={major}.{minor},<{major}.{minor + 1}"
 
 
 def release_form(pyproject: str, shared_version: str) -> str:
-    """Give a package's pyproject.toml as its wheel needs it, with vos-shared by version instead of by path."""
+    """Rewrite a package's pyproject.toml for its wheel: vos-shared by version instead of by path."""
     return PATH_DEPENDENCY.sub(f'vos-shared = "{compatible_range(shared_version)}"', pyproject)
 
 
@@ -45,7 +45,7 @@ def build_wheel(package: Path, output: Path, shared_version: str) -> Path:
     """Build one package's wheel from a copy in release form.
 
     Raises:
-        RuntimeError: the wheel would still need a folder of this machine.
+        RuntimeError: the wheel still requires a folder of this machine.
     """
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / package.name

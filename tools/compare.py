@@ -1,6 +1,6 @@
-"""Compare video object segmentation methods: masks, scores, speed, and one report to look at.
+"""Compare video object segmentation methods: masks, scores, speed, and one report.
 
-`python compare.py --help` says what can be given; the work is done in `comparison/` beside this file.
+`python compare.py --help` lists the options; the code is in `comparison/` beside this file.
 """
 
 from comparison.cli import main

@@ -1,9 +1,8 @@
-"""How the shipped weights came to be, one command a method.
+"""Training of the shipped weights, one command per method.
 
 `python tools/train_demo_weights.py dense-ulearn --videos .. --davis .. --output ..` (or `osmn ..`, `amd-objectness ..`,
-`spn-instances ..`, `unsup-fg ..`) trains until Ctrl-C or the end, and goes on where it stopped when called again;
-`.. publish` turns the snapshot into the shipped file; `.. judge` scores it on DAVIS sequences, beside the first mask
-repeated.
+`spn-instances ..`, `unsup-fg ..`) trains until Ctrl-C or the end; the same command resumes it. `.. publish` turns the
+snapshot into the shipped file. `.. judge` scores it on DAVIS sequences, beside a baseline that repeats the first mask.
 """
 
 from __future__ import annotations
@@ -25,19 +24,19 @@ from vos_shared.cli import STOPPED, run_cli
 from vos_shared.errors import UserError
 
 HELD_OUT = ("breakdance-flare", "car-turn", "horsejump-low", "mallard-fly")
-"""Sequences of DAVIS-2016 train that settings were compared on; not trained on."""
+"""Sequences of DAVIS-2016 train on which settings were compared; training leaves them out."""
 SETTINGS = (
     "--batch=4 --clips-per-video=4 --seed=0 --gap=5 --crop=128 --shorter-side 160 240 "
     "--lr=3e-4 --weight-decay=1e-5 --schedule=step --step-epochs=9 --gamma=0.3"
 )
-"""What two shared CPU cores can do in two hours: small crops, small batches; the rate falls three times."""
+"""Settings for two hours on two shared CPU cores: small crops, small batches; the rate falls three times."""
 SYNTHETIC_CLIPS = 8
 
 AMD_SETTINGS = (
     "--backbone resnet18 --motion-size 128 192 --crop 128 --shorter-side 136 --gap 3 --flip --batch 2 --steps 800 "
     "--lr 4e-4 --warm-up 50 --picture-steps 100"
 )
-"""Small frames, so that two shared cores do a step in seconds; the released rate times four, for a short run."""
+"""Small frames, so that a step takes seconds on two shared cores; four times the released rate, for a short run."""
 
 UNSUP_SETTINGS = (
     "--students basic-unet dilate-unet --second dilate-unet --fixed --input-size 128 --top 0.3 --every 4 "
@@ -49,7 +48,7 @@ UNSUP_SETTINGS = (
 
 OSMN_NETWORK = "--variant lite --head-width 192"
 OSMN_COMMON = "--batch-size 8 --fix-trunk-bn --fixed-seg-blocks 3 --fixed-modulator-blocks 12 --seed 1234"
-"""Only what two CPU cores can train in an hour or two: the first blocks stay as ImageNet left them."""
+"""Settings for an hour or two on two CPU cores: the first blocks keep their ImageNet weights."""
 OSMN_STAGES = (
     "--steps 1200 --drop-at 1000 --learning-rate 2e-4 --size 256 320 --scales 0.8 1.0 1.2",
     "--steps 900 --drop-at 600 --learning-rate 1e-4 --size 240 432 --scales 0.75 0.9 1.0",
@@ -73,7 +72,7 @@ class TrainDenseUlearn:
     davis: Path
     """DAVIS folder; the frames of its train list are used, its masks are not."""
     output: Path
-    """Folder of the run; called again, the run goes on."""
+    """Folder of the run; the same command resumes it."""
     epochs: int = 27
     """Last epoch; with 64 videos 28 epochs are 1,792 steps, as shipped."""
     workers: int = 1
@@ -103,7 +102,7 @@ class TrainOsmn:
     mobilenet: Path
     """Keras' MobileNet-v1 trained on ImageNet, npz."""
     output: Path
-    """Folder of the run; called again, the run goes on."""
+    """Folder of the run; the same command resumes it."""
     workers: int = 1
     """Processes that read samples."""
 
@@ -134,7 +133,7 @@ class TrainAmdObjectness:
     davis: Path
     """DAVIS folder; the frames of its train list are used, its masks are not."""
     output: Path
-    """Folder of the run; called again, the run goes on."""
+    """Folder of the run; the same command resumes it."""
     workers: int = 0
     """Processes that read pairs."""
 
@@ -158,7 +157,7 @@ class TrainSpnInstances:
     mobilenet: Path
     """Keras' MobileNet-v1 trained on ImageNet, npz."""
     output: Path
-    """Folder of the run; called again, the run goes on."""
+    """Folder of the run; the same command resumes it."""
     workers: int = 0
     """Processes that read samples."""
 
@@ -186,7 +185,7 @@ class TrainUnsupFg:
     davis: Path
     """DAVIS folder; the frames of its train list are used, its masks are not."""
     output: Path
-    """Folder of the run; called again, the run goes on."""
+    """Folder of the run; the same command resumes it."""
     workers: int = 0
     """Processes that read records."""
 
@@ -204,7 +203,7 @@ class TrainUnsupFg:
 
 
 def _patient_call(command: list[str]) -> int:
-    """Run a command; Ctrl-C reaches it, too, and it is given the time to save."""
+    """Run a command; it gets Ctrl-C as well, and time to save."""
     with subprocess.Popen(command) as process:
         while True:
             try:
@@ -217,7 +216,7 @@ def _call(program: str, *words: str) -> None:
     """Run a command of this environment.
 
     Raises:
-        UserError: it failed; it has said why.
+        UserError: it failed; it has printed the reason.
         KeyboardInterrupt: it was asked to stop.
     """
     code = _patient_call([str(Path(sys.executable).with_name(program)), *words])
@@ -228,7 +227,7 @@ def _call(program: str, *words: str) -> None:
 
 
 def write_synthetic(folder: Path) -> Path:
-    """Write synthetic clips as folders of frames, unless they are there."""
+    """Write synthetic clips as folders of frames, unless they exist."""
     from vos_shared.datasets.synthetic import clip
     from vos_shared.results import partial_folder
 
@@ -236,7 +235,7 @@ def write_synthetic(folder: Path) -> Path:
         place = folder / f"synthetic_{index}"
         if place.is_dir():
             continue
-        with partial_folder(folder, place.name) as partial:  # A clip is there whole or not at all.
+        with partial_folder(folder, place.name) as partial:  # A clip appears as a whole.
             for number, frame in enumerate(clip(1000 + index)[0]):
                 Image.fromarray(frame).save(partial / f"{number:05d}.jpg", quality=95)
             partial.rename(place)
@@ -244,7 +243,7 @@ def write_synthetic(folder: Path) -> Path:
 
 
 def training_folders(davis: Path) -> list[Path]:
-    """Folders of frames of the train list without `HELD_OUT`."""
+    """Folders of frames of the train list, without `HELD_OUT`."""
     from vos_shared.datasets import davis2016
 
     names = [sequence.name for sequence in davis2016(davis, "train")]
@@ -254,14 +253,14 @@ def training_folders(davis: Path) -> list[Path]:
 
 @dataclass(frozen=True, kw_only=True)
 class Publish:
-    """Write a snapshot in half precision with a word on what it is."""
+    """Write a snapshot in half precision with its description."""
 
     snapshot: Path
-    """Of the run: last.safetensors."""
+    """Snapshot of the run: last.safetensors."""
     output: Path
     """The file that is shipped."""
     description: str
-    """What the weights are, in a few words."""
+    """Description of the weights."""
     note: str
     """Data, hardware and time, as text."""
     scores: Path | None = None
@@ -291,15 +290,15 @@ class Judge:
     """J of the union of all objects on DAVIS sequences, first and last frame left out."""
 
     roots: tuple[Path, ...]
-    """DAVIS folders; the sequences of their val lists are taken together."""
+    """DAVIS folders; the sequences of all their val lists are used."""
     weights: tuple[str, ...] = ("copy", "")
     """What is compared: files or names that the method knows; `copy` repeats the first mask, "" is what is shipped."""
     method: str = "dense-ulearn"
-    """Whose weights."""
+    """Method of the weights."""
     input_size: int = -1
-    """Length of the shorter side that frames are scaled to; -1 leaves that to the method."""
+    """Pixels that the shorter side of frames is scaled to; -1: the method's default."""
     json: Path | None = None
-    """Write the numbers here, too; numbers that are there already are not computed again."""
+    """JSON file for the numbers; numbers that it holds are not computed again."""
 
     def run(self) -> None:
         """Score and print."""
@@ -352,7 +351,7 @@ class Judge:
 
 
 _SIZE_OPTION = {"osmn": "shorter_side", "amd-objectness": "shorter_side"}
-"""What methods call the length that the shorter side is scaled to."""
+"""Name of the methods' option for the shorter side."""
 
 
 def mean(scores: dict[str, float]) -> float:

@@ -1,4 +1,4 @@
-"""Wall-clock and processor time of calls, the device waited for."""
+"""Wall-clock and processor time of calls, with the device synchronised."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class Clock:
         self.cpu: list[float] = []
 
     def time(self, work: Callable[[], R]) -> R:
-        """Do some work and note what it took."""
+        """Run a function and record its time."""
         wall, cpu, result = measured(work, self.device)
         self.wall.append(wall)
         self.cpu.append(cpu)
         return result
 
     def forget(self) -> None:
-        """Begin anew, for example after warming up."""
+        """Forget all calls so far, for example after warming up."""
         self.wall.clear()
         self.cpu.clear()
 

@@ -2,7 +2,7 @@
 
 Literal is what the released code computes: each direction by itself, one displacement of the correlation after the
 other, pooled vectors repeated over the whole map, and the dense flow with its loss and the smoothness terms, which
-nothing is trained on.
+training does not use.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def smoothness(flow: Tensor, images: Tensor) -> Tensor:
 
 
 def literal_loss(model: AMD, pairs: Tensor) -> Tensor:
-    """The training loss, with all that is computed beside it."""
+    """The training loss, with everything that the released code computes besides."""
     logits = model(pairs.flatten(0, 1))
     masks = logits.softmax(1).unflatten(0, pairs.shape[:2])
     images = [resize(pairs[:, index], model.architecture.motion_size) for index in (0, 1)]

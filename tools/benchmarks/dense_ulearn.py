@@ -20,7 +20,7 @@ from vos_shared.runtime.memory import peak_memory_bytes, reset_peak
 
 
 def plain_features(layer: Layer) -> nn.Module:
-    """torchvision's ResNet-18 layers, the last strides set to one, nothing of ours: images to res3 or res4."""
+    """torchvision's ResNet-18 layers with the last strides set to one: images to res3 or res4."""
     network = resnet18(weights=None)
     for stage in (network.layer3, network.layer4):
         stage[0].conv1.stride = stage[0].downsample[0].stride = (1, 1)
@@ -82,7 +82,7 @@ def run(
     peak = 0.0
     for frame in frames[-repeats:]:
         total.time(partial(segmenter.step, frame))
-        peak = peak or peak_memory_bytes(target) / 2**20  # Not that of the plain network as well.
+        peak = peak or peak_memory_bytes(target) / 2**20  # Without the plain network's memory.
         images = normalise_images(torch.from_numpy(frame).permute(2, 0, 1)[None].contiguous().to(target).float() / 255)
         with autocast(target, dtype):
             theirs.time(partial(plain, images))

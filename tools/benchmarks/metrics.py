@@ -1,4 +1,4 @@
-"""J and F of whole result folders, beside a plain implementation of their definitions on the same masks."""
+"""J and F of whole results folders, beside a plain implementation of their definitions on the same masks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from scipy.ndimage import binary_dilation
 SIZE = (480, 854)
 RADIUS = 8  # DAVIS: 0.008 of the diagonal of 480 x 854, rounded up.
 PLAIN_EVERY = 12
-"""The plain implementation takes every twelfth frame, once: each costs the same, and they take long."""
+"""The plain implementation scores every twelfth frame once, as it is slow and each frame costs the same."""
 
 Mask = npt.NDArray[np.bool_]
 Values = dict[str, list[float]]
@@ -104,7 +104,7 @@ def _timed(score: Callable[[], tuple[int, Values]]) -> dict[str, Any]:
 
 
 def _own_peak() -> float:
-    """MiB; not from getrusage, which would count the parent's memory before exec."""
+    """Peak memory in MiB; getrusage would include the parent's memory before exec."""
     match = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(match[1]) / 1024 if match else float("nan")
 

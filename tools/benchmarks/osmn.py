@@ -21,7 +21,7 @@ from vos_shared.runtime.memory import peak_memory_bytes, reset_peak
 
 
 def model_with_signal(variant: str) -> OSMN:
-    """A network whose activations neither die nor explode, so that outputs can be compared: scaled start values."""
+    """A network with start values scaled so that activations keep their size and outputs can be compared."""
     torch.manual_seed(0)
     model = initialise(OSMN(VARIANTS[variant]))
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """Label propagation of dense-ulearn beside its dense form, in one run on the same cores.
 
 The dense form compares chunks of queries with all cells of all context frames at once, adds -1e10 outside the radius,
-and takes the top k of everything: what the definition says, as few large matrix products.
+and takes the top k of everything: the definition as a few large matrix products.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Task:
         height, width: of the frames.
         channels: of the features.
         settings: of the propagation.
-        objects: number of objects beside the background.
-        device: where.
+        objects: number of objects besides the background.
+        device: of all tensors.
     """
 
     height: int
@@ -70,7 +70,7 @@ class Task:
 
 
 class DenseForm:
-    """The dense form with everything that may be prepared: the context in one piece and the radius mask.
+    """The dense form; context and radius mask are prepared in advance.
 
     Args:
         context: features of the reference frame and the N latest frames, each [h, w, D].
@@ -125,7 +125,7 @@ def working_memory(task: Task, chunk: int | None) -> int:
             form = DenseForm(frames, labels, task.settings, chunk)
             step, held = form.step, form.mask.nbytes
         del frames
-        with suppress(OSError, AttributeError):  # glibc keeps what was freed; it must not pass for what is there.
+        with suppress(OSError, AttributeError):  # glibc keeps freed memory; without this it would count as used.
             ctypes.CDLL("libc.so.6").malloc_trim(0)
         reset_peak(task.device)
         before = peak_memory_bytes(task.device)
@@ -158,11 +158,11 @@ def run(
         width: of the frames.
         channels: 512 for res4, 256 for res3, 128 for key.
         context: latest frames searched; the reference frame comes on top.
-        objects: beside the background.
+        objects: besides the background.
         repeats: frames measured; the fastest counts, as others may use the machine.
         chunk: queries that the dense form compares at once.
         device: cpu or cuda.
-        memory: also measure the memory of a step, each form in a process of its own.
+        memory: also measure the memory of a step, each form in a separate process.
     """
     task = Task(height, width, channels, PropagationSettings(context=context), objects, torch.device(device))
     frames = task.frames(context + 1 + repeats)

@@ -1,4 +1,4 @@
-"""All measures of salient object detection of one image, beside their definitions written down plainly."""
+"""All measures of salient object detection of one image, beside plain implementations of their definitions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Soft = npt.NDArray[np.float64]
 
 
 def plain_curve(truth: Mask, soft: Soft) -> list[float]:
-    """F at 256 thresholds, each counted by itself."""
+    """F at 256 thresholds, each counted separately."""
     levels, values = np.floor(255 * soft + 1e-4), []
     for level in range(256):
         predicted = levels >= level

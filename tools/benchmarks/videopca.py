@@ -1,6 +1,6 @@
 """VideoPCA beside its plain form, and beside an older revision of ours, in one run on the same cores.
 
-The plain form is the method written down with NumPy and SciPy: float32, whole arrays, one step after another. Both take
+The plain form is the method in NumPy and SciPy: float32, whole arrays, one step after another. Both take
 decoded frames at the working size and end with soft masks.
 """
 
@@ -140,8 +140,8 @@ def _plain(frames: Array, device: torch.device) -> Array:
 
 def _working_memory(form: Form, frames: Array, device: torch.device) -> float:
     """MiB that a form needs beyond the decoded frames."""
-    form(frames[:12, :32, :32], device)  # Libraries are loaded by now.
-    with suppress(OSError, AttributeError):  # glibc keeps what was freed; it must not pass for what is there.
+    form(frames[:12, :32, :32], device)  # All libraries are loaded now.
+    with suppress(OSError, AttributeError):  # glibc keeps freed memory; without this it would count as used.
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     reset_peak(device)
     before = peak_memory_bytes(device)
@@ -171,7 +171,7 @@ def run(
         video: file or folder of frames; by default the synthetic clip.
         repeats: the fastest counts, as others may use the machine.
         device: cpu or cuda, of ours; the plain form runs on the CPU.
-        memory: also measure the memory, each form in a process of its own.
+        memory: also measure the memory, each form in a separate process.
         before: git revision whose VideoPCA is measured as well, 305457d or older.
     """
     decoded, target = shot(video, frames, size), torch.device(device)

@@ -1,1 +1,1 @@
-"""The comparison behind `tools/compare.py`: inputs, worker processes, scores, report."""
+"""The code of `tools/compare.py`: inputs, worker processes, scores, report."""

@@ -12,7 +12,7 @@ from vos_shared.terminal import commands_escaped
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a comparison; `Options` says what the exit code means."""
+    """Run a comparison; `Options` documents the exit code."""
     options = tyro.cli(Options, prog="compare.py", args=arguments)
     return run_cli(lambda: _compare(options), prog="compare")
 

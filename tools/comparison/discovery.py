@@ -1,4 +1,4 @@
-"""Finds the installed methods without running a line of their packages in the process of the comparison."""
+"""Finds the installed methods; code of their packages never runs in the process of the comparison."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Found:
 
 
 def find_methods(wanted: Sequence[str] | None, log: Path, seconds: float) -> Found:
-    """Describe the installed methods in a process of its own; one more for each package that ends or blocks it.
+    """Describe the installed methods in a separate process; each package that ends or blocks it costs another one.
 
     Args:
         wanted: names of methods or variants; None for all methods.
         log: what the packages print goes here.
-        seconds: time without progress after which an import is given up.
+        seconds: time without progress after which an import is stopped.
     """
     left = _worth_importing(wanted)
     methods: dict[str, Method] = {}
@@ -64,7 +64,7 @@ def find_methods(wanted: Sequence[str] | None, log: Path, seconds: float) -> Fou
 
 
 def _worth_importing(wanted: Sequence[str] | None) -> list[EntryPoint]:
-    """All entry points, or only those that are asked for, if every name is that of one."""
+    """All entry points, or only the wanted ones if every wanted name is that of an entry point."""
     installed = {entry.name: entry for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name)}
     asked = installed if wanted is None or set(wanted) - installed.keys() else set(wanted)
     # A new object: that of a distribution cannot always be sent to another process.
@@ -72,13 +72,13 @@ def _worth_importing(wanted: Sequence[str] | None) -> list[EntryPoint]:
 
 
 def _describe(entries: Iterable[EntryPoint], log: Path, connection: Connection) -> None:
-    """Import one entry point after another; the target of the process. Ends after the first that fails."""
+    """Import the entry points one after another, up to the first that fails; the target of the process."""
     detach(log)
     for entry in entries:
         connection.send(Began(entry.name))
         try:
             described = Described(_plain(entry))
-        except BaseException as error:  # A stranger's package may raise anything.
+        except BaseException as error:  # Any package may be installed, and it may raise anything.
             connection.send(Failed(reason_of(error), is_users=False))
             return
         connection.send(described)
@@ -86,7 +86,7 @@ def _describe(entries: Iterable[EntryPoint], log: Path, connection: Connection) 
 
 
 def _plain(entry: EntryPoint) -> Method:
-    """The method of an entry point, without anything in it that only its package can read."""
+    """The method of an entry point, reduced to plain values that any process can unpickle."""
     method = entry.load()
     if not isinstance(method, Method):
         raise TypeError(f"{entry.value} is a {type(method).__name__}, not a vos_shared.method.Method")

@@ -18,10 +18,10 @@ def describe_environment(device: str, methods: Mapping[str, str]) -> dict[str, s
     """Versions, machine and command line, by name.
 
     Args:
-        device: as it was asked for.
+        device: as given on the command line.
         methods: distribution and version of each method that ran.
     """
-    import torch  # Here, not above: it takes seconds to load.
+    import torch  # Not at the top: importing it takes seconds.
 
     from vos_shared.runtime.device import choose_device, describe_device
 
@@ -48,7 +48,7 @@ def _usable_cores() -> int:
 
 
 def _processor() -> str:
-    """The model's name, which `platform.processor` does not tell on Linux."""
+    """Name of the processor, which `platform.processor` does not give on Linux."""
     information = Path("/proc/cpuinfo")
     if information.is_file():
         for line in information.read_text(encoding="utf-8", errors="replace").splitlines():

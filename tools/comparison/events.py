@@ -1,4 +1,4 @@
-"""What the processes of a comparison tell the one that started them."""
+"""Events that the processes of a comparison send to their parent."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from vos_shared.method import Method
 
 LONGEST_REASON = 300
-"""Characters of a failure's reason; it stands in a line of the terminal and in a cell of the report."""
+"""Longest reason of a failure in characters; it is shown in a line of the terminal and in a cell of the report."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Began:
-    """A sequence, or the import of an entry point, was begun."""
+    """A sequence, or the import of an entry point, has begun."""
 
     name: str
 
@@ -36,11 +36,11 @@ class Described:
 
 @dataclass(frozen=True)
 class Failed:
-    """The process cannot go on.
+    """The process failed.
 
     Attributes:
         reason: one line.
-        is_users: something the user can mend (`UserError`), not a defect.
+        is_users: the user can fix it (`UserError`); it is not a defect.
     """
 
     reason: str
@@ -49,19 +49,19 @@ class Failed:
 
 @dataclass(frozen=True)
 class Finished:
-    """All is done."""
+    """The process has finished."""
 
 
 Event = Loaded | Began | FrameDone | Described | Failed | Finished
 
 
 def reason_of(error: BaseException) -> str:
-    """Why something failed, in one short line."""
+    """The reason of a failure in one short line."""
     if isinstance(error, MemoryError):
         return "ran out of memory"
     try:
         text = str(error)
-    except Exception:  # The text of a stranger's exception may fail as well.
+    except Exception:  # Making the text of an unknown exception may fail as well.
         text = ""
     line = one_line(text)
     return f"{type(error).__name__}: {line}" if line else type(error).__name__

@@ -1,4 +1,4 @@
-"""What is segmented: a data set, a video, or the built-in clips; read through once before any work starts."""
+"""The input: a data set, a video, or the built-in clips; it is read completely before the first method starts."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from vos_shared.results import ResultsTree
 from vos_shared.tables import listed
 
 FEWEST_MASKS = 3
-"""DAVIS scores every annotated frame but the first and the last."""
+"""Masks that a scored sequence needs: DAVIS scores every annotated frame but the first and the last."""
 CLIPS, CLIP_FRAMES, CLIP_SIZE = 3, 24, (240, 432)
 """Number, length, height and width of the built-in clips."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything that the methods are run on.
+    """The input of a comparison.
 
     Attributes:
-        title: what it is, for the report.
+        title: description for the report.
         sequences: videos with their masks.
-        protocols: how masks are scored; none without true masks.
+        protocols: how masks are scored; empty without true masks.
         unscored: why there are no protocols; empty if there are.
     """
 
@@ -45,11 +45,11 @@ def open_inputs(options: Options) -> Inputs:
     """Find what the options ask for.
 
     Raises:
-        UserError: it is not there, or lacks something.
+        UserError: the input is missing or incomplete.
     """
     if options.video is not None:
         inputs = _open_video(options.video, options.prompt, accept_damaged=options.accept_damaged)
-        ResultsTree(options.output).folder(inputs.sequences[0].name)  # Refuses a name that leads out of the folder.
+        ResultsTree(options.output).folder(inputs.sequences[0].name)  # Refuses names that leave the output folder.
         return inputs
     if options.dataset is not None and options.root is not None:
         only = options.sequences or None
@@ -62,7 +62,7 @@ def open_inputs(options: Options) -> Inputs:
 
 
 def _with_protocols(year: str, split: str, sequences: tuple[VideoSequence, ...]) -> Inputs:
-    """A split of DAVIS; one that has masks as prompts only, such as test-dev, is not scored.
+    """Load a split of DAVIS; a split with masks of prompts only, such as test-dev, is not scored.
 
     Raises:
         BadDataset: some of the sequences can be scored, and some cannot.
@@ -89,10 +89,10 @@ def _open_video(path: Path, prompt: Path | None, *, accept_damaged: bool) -> Inp
 
 
 def _open_demo(root: Path) -> Inputs:
-    """The built-in clips, the same ones each time; written once to a folder of the output.
+    """The built-in clips, always the same; written once to a folder of the output.
 
     Raises:
-        BadDataset: the folder holds others.
+        BadDataset: the folder holds other clips.
     """
     if not root.exists():
         _write_demo(root)
@@ -105,15 +105,15 @@ def _open_demo(root: Path) -> Inputs:
 def _write_demo(root: Path) -> None:
     try:
         write_new_davis_tree(root, clips=CLIPS, frames=CLIP_FRAMES, size=CLIP_SIZE)
-    except UserError:  # Another run may have written them meanwhile.
+    except UserError:  # Another run may have written them in the meantime.
         if not root.exists():
             raise
 
 
 def fingerprints(inputs: Inputs) -> dict[str, str]:
-    """Read all frames and masks once and tell by a hash what each sequence gives to a method.
+    """Read all frames and masks once and hash the input of each sequence.
 
-    Whatever is broken is found here, before the first method starts.
+    So broken files are found before the first method starts.
 
     Returns:
         Hex digest of the decoded frames and of the prompts, by sequence.
@@ -143,7 +143,7 @@ def _fingerprint(sequence: VideoSequence) -> str:
 
 
 def required_masks(inputs: Inputs) -> dict[str, tuple[str, ...]]:
-    """Names of the frames that masks from elsewhere must cover, by sequence: those that are scored, if any are."""
+    """Names of the frames that other masks must cover, by sequence: the scored ones, or all if none is scored."""
     if not inputs.protocols:
         return {sequence.name: tuple(sequence.frame_names) for sequence in inputs.sequences}
     return {sequence.name: tuple(sequence.annotations)[1:-1] for sequence in inputs.sequences}

@@ -1,4 +1,4 @@
-"""A job: one method that runs over all sequences in a process of its own."""
+"""A job: one method that segments all sequences in a separate process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vos_shared.results import ResultsTree
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker process needs to know; everything in it can be sent to one.
+    """The input of a worker process; all of it can be pickled.
 
     Attributes:
         method: name of the method.
@@ -22,14 +22,14 @@ class Job:
         variant: name of its variant, and of the row.
         title: describes the method in a few words.
         paper: authors, venue, year.
-        given: what it is told about the objects.
+        given: what the method is told about the objects.
         weights: a file, a name, or None for the method's default.
         device: resolved, not ``auto``.
         precision: ``fp32``, ``bf16`` or ``fp16``.
-        seed: of the random numbers.
+        seed: seed of the random numbers.
         masks: results folder of the row.
-        log: what the method prints goes here.
-        settings: whatever changes masks or speed; what was finished under other settings does not count.
+        log: file for what the method prints.
+        settings: everything that changes masks or speed; results of other settings are not reused.
         sequences: all that are to be segmented.
         inputs: fingerprint of each sequence.
     """
@@ -55,17 +55,17 @@ class Job:
         return ResultsTree(self.masks, settings=self.settings)
 
     def pending(self) -> list[VideoSequence]:
-        """Sequences that are not finished under these settings and inputs."""
+        """Sequences without a finished result of these settings and inputs."""
         results = self.results()
         return [sequence for sequence in self.sequences if not self._is_finished(results, sequence)]
 
     def _is_finished(self, results: ResultsTree, sequence: VideoSequence) -> bool:
-        """Masks that somebody has changed are no longer the method's; the worker refuses to replace them."""
+        """Masks that were changed by hand count as unfinished; the worker refuses to replace them."""
         complete = results.is_complete(sequence.name, sequence.frame_names, self.inputs[sequence.name])
         return complete and not results.is_edited(sequence.name) and _kept(results, sequence.name) is not None
 
     def row(self, failure: str | None = None) -> Row:
-        """The row as its results folder tells it."""
+        """The row, read from its results folder."""
         results = self.results()
         finished = [sequence.name for sequence in self.sequences if self._is_finished(results, sequence)]
         kept = {name: told for name in finished if (told := _kept(results, name)) is not None}
@@ -83,7 +83,7 @@ class Job:
 
 
 def _kept(results: ResultsTree, sequence: str) -> tuple[SequenceRun, Model] | None:
-    """How a sequence went, as its record tells it; None where the record is damaged."""
+    """The run of a sequence, read from its record; None if the record is damaged."""
     try:
         told = (results.record(sequence) or {})["extra"]
         run, model = SequenceRun(**told["run"]), Model(**told["model"])

@@ -1,4 +1,4 @@
-"""What can be asked of a comparison, and what the parts of an answer on the command line mean."""
+"""The options of a comparison, and how their texts are split and checked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import tyro
 from vos_shared.errors import UserError
 
 LARGEST_SEED = 2**64 - 1
-"""More does not fit into PyTorch's generators."""
+"""Largest seed of PyTorch's generators."""
 
 LONGEST_PATIENCE = 10**8
 
@@ -25,23 +25,23 @@ COMPARED: Final = ("davis2016", "davis2017")
 class Options:
     """Compare video object segmentation methods on a data set, on a video of yours, or on built-in synthetic clips.
 
-    Without any option, all installed methods run on the synthetic clips. Each method runs in a process of its own: one
-    that fails becomes a row that says why. What is finished is kept and not computed again when the same command is run
-    once more, so a comparison may be stopped at any time; remove masks/METHOD in the output folder to start a method
-    afresh. Writes report.html (opens offline), metrics.json, metrics.csv and the masks.
+    Without any option, all installed methods run on the synthetic clips. Each method runs in a separate process; if
+    it fails, its row says why. Finished sequences are kept and not computed again by the same command, so a comparison
+    may be stopped at any time; to start a method afresh, remove masks/METHOD in the output folder. Writes report.html
+    (opens offline), metrics.json, metrics.csv and the masks.
 
-    The exit code is 0 if every method ran, 1 if one failed, 2 if something about the input is to be mended.
+    The exit code is 0 if every method ran, 1 if one failed, 2 if the input cannot be used.
     """
 
     dataset: str | None = None
     """The data set in the folder that --root names: davis2016 or davis2017."""
     root: Path | None = None
-    """Folder of the data set, the one that holds JPEGImages and Annotations."""
+    """Folder of the data set, which holds JPEGImages and Annotations."""
     split: str | None = None
-    """Part of the data set: a list in its ImageSets folder; by default val, or all sequences where there is no list and
-    no folder of a resolution (MOSE, LVOS). Without true masks (test-dev) there are no scores."""
+    """Part of the data set: a list in its ImageSets folder; by default val, or all sequences where there are no lists
+    and no resolution folders (MOSE, LVOS). Without true masks (test-dev) there are no scores."""
     sequences: tuple[str, ...] = ()
-    """Only these sequences of the data set."""
+    """Use only these sequences of the data set."""
     resolution: str | None = None
     """Folder below JPEGImages; by default 480p, or the only one."""
     video: Path | None = None
@@ -49,9 +49,9 @@ class Options:
     prompt: Path | None = None
     """Palette PNG with the objects in the first frame of --video; methods that need no mask run without it."""
     accept_damaged: bool = False
-    """Of a --video that is damaged or cut short, take the frames that can be decoded; the report says so."""
+    """Use the frames that can be decoded of a --video that is damaged or cut short; the report says so."""
     methods: tuple[str, ...] | None = None
-    """Methods or variants to run; without this option all that are installed, with no name after it none of them."""
+    """Methods or variants to run; by default all that are installed. The option without a name runs none."""
     results: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=FOLDER")] = ()
     """Compare with masks that were computed elsewhere: FOLDER/<sequence>/<frame>.png. May be given again."""
     weights: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="METHOD=WEIGHTS")] = ()
@@ -59,11 +59,11 @@ class Options:
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Number format of the networks."""
+    """Precision of the networks."""
     output: Path = Path("comparison")
-    """Folder for everything that is written."""
+    """Folder for all files that are written."""
     workers: int = 1
-    """Processes that score masks. Methods always run one after another, or they would spoil each other's timing."""
+    """Processes that score masks. Methods always run one after another, as they would slow each other down."""
     patience: float = 3600
     """Seconds after which a method that makes no progress (no frame done, not loaded) is stopped; its row says so."""
     seed: int = 0

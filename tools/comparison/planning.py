@@ -1,4 +1,4 @@
-"""From options to jobs: which methods run, with which weights, and under which settings."""
+"""From options to jobs: which methods run, with which weights and settings."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ GIVEN = {Supervision.FIRST_FRAME: Given.FIRST_MASK, Supervision.NONE: Given.NOTH
 
 @dataclass(frozen=True)
 class Choice:
-    """What the user wants to run.
+    """The methods to run.
 
     Attributes:
         methods: each method with the name of its variant.
-        broken: why a method that was asked for, or is installed, cannot even be imported.
+        broken: by name, why a method cannot be imported.
         entries: entry point of each method, by its name.
         weights: by name of a method or variant.
     """
@@ -43,7 +43,7 @@ class Choice:
         return [variant for _, variant in self.methods]
 
     def versions(self) -> dict[str, str]:
-        """Version of each distribution that brings one of the methods."""
+        """Version of each distribution that provides one of the methods."""
         names = {method.name for method, _ in self.methods}
         found = [entry.dist for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name in names]
         return {dist.name: dist.version for dist in found if isinstance(dist, Distribution)}
@@ -71,7 +71,7 @@ def choose_methods(options: Options) -> Choice:
 
 
 def plan(choice: Choice, options: Options, inputs: Inputs, digests: Mapping[str, str]) -> tuple[list[Job], list[Row]]:
-    """Make a job for each method that can run, and a row that says why for each that cannot.
+    """Make a job for each method that can run, and a failed row with the reason for each other one.
 
     Args:
         choice: what to run.
@@ -96,8 +96,8 @@ def plan(choice: Choice, options: Options, inputs: Inputs, digests: Mapping[str,
 
 
 def _device(options: Options) -> tuple[str, str]:
-    """The device that ``auto`` stands for, and what speed depends on."""
-    import torch  # Here: that takes seconds.
+    """The device, with ``auto`` resolved, and the facts that speed depends on."""
+    import torch  # Not at the top: importing it takes seconds.
 
     from vos_shared.runtime.device import choose_device, choose_precision, describe_device
 

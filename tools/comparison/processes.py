@@ -1,4 +1,4 @@
-"""Processes that run code of strangers: started, watched, and ended whatever they do."""
+"""Processes that run code of any installed package: started, watched, and ended in every case."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from vos_shared.files import open_file
 from vos_shared.runtime.parents import end_with_parent
 
 GRACE_SECONDS = 5.0
-"""Time to end by itself, and then again after SIGTERM."""
+"""Seconds that a process gets to end by itself, and again after SIGTERM."""
 LOOK_SECONDS = 0.5
 
 
 class Stopped(BaseException):
-    """Raised in a worker by SIGTERM: unwinds the stack, so that what is half written is removed."""
+    """Raised in a worker by SIGTERM; it unwinds the stack, so that half-written files are removed."""
 
 
 def events_of(
     target: Callable[..., None], arguments: tuple[Any, ...], name: str, seconds: float
 ) -> Generator[Event, None, None]:
-    """Start a process and pass on what it tells; the last event is `Finished` or `Failed`. Ends it when closed.
+    """Start a process and yield its events; the last one is `Finished` or `Failed`. Closing the generator ends it.
 
     Args:
         target: what the process runs; gets the arguments and a connection to send events to.
         arguments: for the target.
         name: of the process.
-        seconds: time without any event after which the process is given up.
+        seconds: time without any event after which the process is stopped.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -50,17 +50,17 @@ def events_of(
             event = _next_event(receiver, process, seconds)
             yield event
     finally:
-        if isinstance(event, Finished | Failed):  # It ends by itself, and may still print why it failed.
+        if isinstance(event, Finished | Failed):  # It ends by itself and may still print the reason of its failure.
             _wait_for_end(process)
         _stop(process)
         receiver.close()
 
 
 def _next_event(receiver: Connection, process: SpawnProcess, seconds: float) -> Event:
-    """Wait for an event. Children of a dead worker may hold its pipes open, so whether it lives is asked as well."""
+    """Wait for an event. Children of a dead worker may hold its pipes open, so its state is polled as well."""
     end = time.monotonic() + seconds
     while True:
-        is_alive = process.is_alive()  # Before the look at the pipe: what was sent last is not to be missed.
+        is_alive = process.is_alive()  # Checked before the pipe, so that the last event is not missed.
         try:
             if receiver.poll(0 if not is_alive else max(0.0, min(LOOK_SECONDS, end - time.monotonic()))):
                 event: Event = receiver.recv()
@@ -75,7 +75,7 @@ def _next_event(receiver: Connection, process: SpawnProcess, seconds: float) -> 
 
 
 def _cause_of_death(exit_code: int) -> str:
-    """Why a process ended that did not say so itself."""
+    """The reason why a process ended without a last event."""
     if exit_code >= 0:
         return f"its process ended by itself with exit code {exit_code}"
     try:
@@ -88,17 +88,17 @@ def _cause_of_death(exit_code: int) -> str:
 
 
 def _stop(process: SpawnProcess) -> None:
-    """End a worker and its children; politely first, so that it removes what it has half written."""
+    """End a worker and its children; with SIGTERM first, so that it removes half-written files."""
     if process.is_alive():
         _signal_group(process, "SIGTERM")
         _wait_for_end(process)
-    _signal_group(process, "SIGKILL")  # Also the children that a dead worker has left.
+    _signal_group(process, "SIGKILL")  # Includes the children of a dead worker.
     process.join()
     process.close()
 
 
 def _wait_for_end(process: SpawnProcess) -> None:
-    """Not by `join`, which would wait for the worker's children as well."""
+    """Does not use `join`, which would wait for the worker's children as well."""
     end = time.monotonic() + GRACE_SECONDS
     while process.is_alive() and time.monotonic() < end:
         wait([process.sentinel], 0.02)
@@ -108,12 +108,12 @@ def _signal_group(process: SpawnProcess, name: str) -> None:
     assert process.pid, "it was started"  # Group 0 would be our own.
     try:
         os.killpg(process.pid, getattr(signal, name))
-    except (ProcessLookupError, PermissionError, AttributeError):  # No group of its own (yet), or none on this system.
+    except (ProcessLookupError, PermissionError, AttributeError):  # It has no group yet, or the system has none.
         process.kill()
 
 
 def detach(log: Path) -> None:
-    """Be a process group of our own that ends with its parent and prints to a file."""
+    """Make this process a group of its own, ending with its parent and printing to a file."""
     if hasattr(os, "setsid"):
         os.setsid()
     end_with_parent(group=True)

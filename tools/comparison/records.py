@@ -1,4 +1,4 @@
-"""What a comparison knows about each row: where it comes from, how it ran, how it scored."""
+"""Records of each row of a comparison: origin, run, scores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Interval = tuple[float, float]
 
 
 class Given(enum.Enum):
-    """What a row was told about the objects; decides in which tables it can stand."""
+    """What a row was told about the objects; decides which tables it appears in."""
 
     FIRST_MASK = "first mask"
     NOTHING = "nothing"
@@ -20,7 +20,7 @@ class Given(enum.Enum):
 
 @dataclass(frozen=True)
 class SequenceRun:
-    """How one sequence went, as the results manifest keeps it.
+    """The run of one sequence, as stored in the results manifest.
 
     Attributes:
         frames: frames segmented.
@@ -35,7 +35,7 @@ class SequenceRun:
 
 @dataclass(frozen=True)
 class Model:
-    """What stands behind a row; see `vos_shared.method.ModelInfo`."""
+    """The model of a row; see `vos_shared.method.ModelInfo`."""
 
     parameters: int
     weights: str
@@ -44,7 +44,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Measure:
-    """J and F of one thing: an object, a sequence, or everything.
+    """J and F of an object, a sequence, or all of them.
 
     Attributes:
         values: "J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay"; nan where undefined.
@@ -79,12 +79,12 @@ class Row:
     Attributes:
         label: its name in tables and as folder of masks.
         title: describes it in a few words.
-        paper: authors, venue, year; empty if not known.
-        given: what it was told about the objects.
+        paper: authors, venue, year; empty if unknown.
+        given: what the method was told about the objects.
         masks: results folder.
-        model: weights and size; None if not known.
+        model: weights and size; None if unknown.
         runs: finished sequences by name; empty for masks computed elsewhere.
-        failure: why there is no result, one line; None if it ran.
+        failure: one line with the reason; None if it ran.
         scored: by protocol name.
     """
 
@@ -106,7 +106,7 @@ class Row:
 
     @property
     def peak_memory_bytes(self) -> int | None:
-        """Largest peak over the sequences; None if not known."""
+        """Largest peak over the sequences; None if unknown."""
         return max((run.peak_memory_bytes for run in self.runs.values() if run.peak_memory_bytes), default=None)
 
 
@@ -118,7 +118,7 @@ class Protocol:
         name: key of `Row.scored` and dataset name for `vos_shared.evaluation`.
         title: heading of its table.
         explanation: what it means, in a sentence or two.
-        takes: rows that it can judge, by what they were given.
+        takes: rows that it can score, by what they were told.
     """
 
     name: str
@@ -136,7 +136,7 @@ OBJECTS = Protocol(
 FOREGROUND = Protocol(
     "davis2016",
     "Foreground, all methods",
-    "DAVIS-2016: the union of all objects is one foreground, which methods with and without a first mask can be"
-    " judged on alike; mean over sequences, first and last frame left out.",
+    "DAVIS-2016: the union of all objects is one foreground, so methods with and without a first mask can be"
+    " compared; mean over sequences, first and last frame left out.",
     frozenset(Given),
 )

@@ -31,17 +31,17 @@ from vos_shared.terminal import escaped
 
 
 def compare(options: Options) -> int:
-    """Run everything that the options ask for; print and write the outcome.
+    """Run the methods of the options; print and write the results.
 
-    Whatever is wrong with the input is found before the first method starts.
+    Errors of the input are found before the first method starts.
 
     Returns:
         0 if every row has a result, else 1.
 
     Raises:
-        UserError: options, data, masks or weights that the user must mend.
+        UserError: options, data, masks or weights that cannot be used.
     """
-    options = _with_absolute_paths(options)  # A method may change the working folder.
+    options = _with_absolute_paths(options)  # A method could change the working folder.
     _make_folders(options.output)
     with ending_on_signals():
         inputs = open_inputs(options)
@@ -88,7 +88,7 @@ def _row_of_folder(name: str, folder: Path) -> Row:
 
 
 def _check_weights(job: Job, patience: float) -> None:
-    """Weights that the user names must be usable; a method's own weights that are not make a failed row only."""
+    """Refuse weights of the command line that cannot be used; a method's default weights make a failed row only."""
     if job.weights is None or not job.pending():
         return
     failed = try_loading(job, patience)
@@ -101,12 +101,12 @@ def _run(job: Job, inputs: Inputs, options: Options) -> Row:
     row = job.row(failure=failed.reason if failed else None)
     try:
         return _scored(row, inputs, options)
-    except UserError as error:  # The method's fault, not the user's: masks of another size, say.
+    except UserError as error:  # A fault of the method, such as masks of another size, not of the user.
         return replace(row, failure=f"its masks cannot be used: {error}")
 
 
 def _scored(row: Row, inputs: Inputs, options: Options) -> Row:
-    """The row with its scores under each protocol that can judge it."""
+    """The row with its scores under each protocol that can score it."""
     if row.failure is not None:
         return row
     _check_masks(row.masks, inputs.sequences)
@@ -119,11 +119,11 @@ def _scored(row: Row, inputs: Inputs, options: Options) -> Row:
 
 
 def _check_masks(folder: Path, sequences: Iterable[VideoSequence]) -> None:
-    """Read all masks that are there: pictures are taken of more frames than are scored.
+    """Read all masks, as pictures show more frames than are scored.
 
     Raises:
-        BadMask: one that cannot be read, or holds no object ids.
-        BadResults: one that is not of the frames' size.
+        BadMask: a mask cannot be read, or holds no object ids.
+        BadResults: a mask has another size than the frames.
     """
     for sequence in tqdm(sequences, f"checking {folder.name}", unit="sequence", disable=None, leave=False):
         masks = mask_files(folder / sequence.name)
@@ -137,7 +137,7 @@ def _check_masks(folder: Path, sequences: Iterable[VideoSequence]) -> None:
 
 
 def _write(rows: list[Row], inputs: Inputs, options: Options, choice: Choice) -> None:
-    """Tables to the terminal; metrics and report to the output folder."""
+    """Print the tables; write metrics and report to the output folder."""
     environment = describe_environment(options.device, choice.versions()) | {
         "Input": _input_text(options, inputs),
         "Precision": options.precision,

@@ -1,4 +1,4 @@
-"""Runs jobs, each in a process of its own, and survives whatever happens to them."""
+"""Runs jobs, each in a separate process; a job that fails or crashes does not stop the comparison."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from comparison.worker import work
 
 
 def run_job(job: Job, seconds: float) -> Failed | None:
-    """Run a method over its unfinished sequences; what it finishes stays in its results folder whatever comes later.
+    """Run a method on its unfinished sequences; finished ones stay in its results folder even if it fails later.
 
     Args:
         job: what to run.
         seconds: time without progress after which the method is stopped.
 
     Returns:
-        Why it could not go on, or None if it did all.
+        The reason of a failure, or None.
     """
     pending = job.pending()
     if not pending:
@@ -55,7 +55,7 @@ def run_job(job: Job, seconds: float) -> Failed | None:
 
 
 def try_loading(job: Job, seconds: float) -> Failed | None:
-    """Load the method in a process of its own and end; tells whether its weights can be used."""
+    """Load the method in a separate process to find out whether its weights can be used."""
     with closing(_events(replace(job, sequences=()), seconds)) as events:
         return next((event for event in events if isinstance(event, Failed)), None)
 
@@ -66,7 +66,7 @@ def _events(job: Job, seconds: float) -> Generator[Event, None, None]:
 
 @contextmanager
 def ending_on_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that workers are stopped."""
+    """Let SIGTERM and SIGHUP unwind the stack like Ctrl-C, so that workers are stopped."""
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = {number: signal.signal(number, _end) for number in numbers}
     try:

@@ -51,6 +51,6 @@ def _over_time(sequence: datasets.VideoSequence, items: Iterable[Item]) -> list[
     """Number of each scored frame of a sequence and the mean J of the objects that are scored there."""
     number = {name: i for i, name in enumerate(sequence.frame_names)}
     own = [item for item in items if item.sequence == sequence.name]
-    region = np.array([item.frames.region for item in own])  # [K, T], nan before an object has entered
+    region = np.array([item.frames.region for item in own])  # [K, T], nan before an object enters
     means = [float(np.mean(values)) if (values := column[~np.isnan(column)]).size else math.nan for column in region.T]
     return [(number[name], mean) for name, mean in zip(own[0].frame_names, means, strict=True) if not math.isnan(mean)]

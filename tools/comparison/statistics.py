@@ -14,7 +14,7 @@ COVERAGE = (2.5, 97.5)  # percentile interval of 95 %
 def bootstrap_interval(
     values: Mapping[str, Sequence[float]], *, seed: int, resamples: int = RESAMPLES
 ) -> tuple[float, float] | None:
-    """95 % percentile bootstrap interval of a mean over items that come grouped in sequences.
+    """95 % percentile bootstrap interval of a mean over items that are grouped in sequences.
 
     Sequences are drawn with replacement, each with all its objects: objects of one video are not independent samples.
 
@@ -24,7 +24,7 @@ def bootstrap_interval(
         resamples: number of draws.
 
     Returns:
-        Lower and upper end; None with fewer than two sequences, where there is nothing to draw from.
+        Lower and upper end; None with fewer than two sequences.
     """
     groups = [finite for group in values.values() if (finite := [value for value in group if np.isfinite(value)])]
     if len(groups) < 2:

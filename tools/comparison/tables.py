@@ -1,4 +1,4 @@
-"""The tables of a comparison, as plain values that the terminal and the report both print."""
+"""The tables of a comparison as plain values, for the terminal and the report."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its heading, what the heading means, and which end of it is good."""
+    """One column: heading, explanation, and which value is best."""
 
     heading: str
     meaning: str
     best: str | None = None
-    """``max``, ``min``, ``zero`` for the value nearest to it, or None where no end is better."""
+    """``max``, ``min``, ``zero`` (the value nearest to 0), or None where no value is better."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """One row of a table; `failure` stands in place of cells where a method has no result."""
+    """One row of a table; `failure` replaces the cells of a method without a result."""
 
     label: str
     cells: tuple[Cell, ...] = ()
@@ -71,7 +71,7 @@ TOLD = Column("told", "what the method is told about the objects")
 
 
 def score_table(rows: Iterable[Row], protocol: Protocol) -> Table:
-    """J and F of every row that the protocol can judge, best J&F first."""
+    """J and F of every row that the protocol can score, best J&F first."""
     judged = [row for row in rows if row.given in protocol.takes]
     columns = (*SCORE_COLUMNS.values(), SPEED, TOLD)
     lines = [_score_line(row, protocol) for row in judged]
@@ -92,9 +92,9 @@ def speed_table(rows: Iterable[Row]) -> Table:
     """Time, memory, size and origin of the weights of every row that ran here, fastest first."""
     columns = (
         SPEED,
-        Column("frames/s", "frames a second, the reverse of the column before", "max"),
+        Column("frames/s", "frames per second, the inverse of ms/frame", "max"),
         Column("peak MiB", "peak memory in MiB: of the whole process on a CPU, of the device's tensors on CUDA", "min"),
-        Column("parameters", "learned values in the networks", "min"),
+        Column("parameters", "number of learned values of the networks", "min"),
         TOLD,
         Column("weights", "where the weights come from"),
     )
@@ -140,7 +140,7 @@ def _item_cell(row: Row, protocol: Protocol, name: str) -> Cell:
 
 
 def remark(row: Row) -> str:
-    """What must be said beside the name of a row wherever it stands."""
+    """The note that follows the name of a row in every table."""
     if row.model is not None and not row.model.trained and row.model.parameters:
         return "untrained weights"
     return "masks computed elsewhere" if row.given is Given.UNKNOWN else ""
@@ -152,7 +152,7 @@ def score_cell(value: float | None, interval: Interval | None = None) -> Cell:
 
 
 def count_text(count: int) -> str:
-    """A number of parameters as people say it: 11.2 M."""
+    """A number of parameters in millions: 11.2 M."""
     for factor, unit in ((10**9, " G"), (10**6, " M"), (10**3, " k")):
         if count >= factor:
             return f"{count / factor:.1f}{unit}"
@@ -179,7 +179,7 @@ def _sort_key(value: float | str | None) -> float:
 
 
 def _finish(key: str, title: str, explanation: str, columns: Sequence[Column], lines: Sequence[Line]) -> Table:
-    """Mark the best cell of each column that has a good end; with one line there is nothing to be best of."""
+    """Mark the best cell of each column that has a best value, if there are several lines."""
     complete = [line for line in lines if line.cells]
     if len(complete) < 2:
         return Table(key, title, explanation, tuple(columns), tuple(lines))

@@ -9,7 +9,7 @@ from vos_shared.tables import text_table
 
 
 def table_text(table: Table) -> str:
-    """A table in columns that line up, for the terminal; lines without a result are left out."""
+    """Format a table with aligned columns; lines without a result are left out."""
     header = ["", *(column.heading for column in table.columns)]
     body = [[_name(line), *map(_cell_text, line.cells)] for line in table.lines if line.cells]
     return f"{table.title}\n{indent(text_table(header, body, rule=False), '  ')}"

@@ -1,4 +1,4 @@
-"""The worker process: one method over its sequences, telling the parent through a pipe how it goes."""
+"""The worker process: runs one method on its sequences and sends events to the parent through a pipe."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from vos_shared.sequence_loop import segment_sequence
 
 
 def work(job: Job, connection: Connection) -> None:
-    """Run a job; the target of the worker process. Whatever goes wrong is sent as `Failed`."""
+    """Run a job; the target of the worker process. Any failure is sent as `Failed`."""
     detach(job.log)
     try:
         _run(job, connection)
-    except Stopped:  # The parent wants no more.
+    except Stopped:  # The parent has closed the pipe.
         return
     except UserError as error:
         connection.send(Failed(one_line(str(error)), is_users=True))
-    except BaseException as error:  # A stranger's method may raise anything; it becomes the reason in its row.
+    except BaseException as error:  # A method may raise anything; it becomes the reason in its row.
         connection.send(Failed(reason_of(error), is_users=False))
         traceback.print_exc()
         raise SystemExit(1) from None
@@ -70,10 +70,10 @@ def _run_sequence(
 
 
 def _model(info: ModelInfo) -> Model:
-    """What a segmenter says of itself, checked: a stranger may say anything.
+    """The model information of a segmenter, checked, as a method may return anything.
 
     Raises:
-        TypeError: it is no `ModelInfo`, or holds something else than a number, a text, yes or no.
+        TypeError: it is not a `ModelInfo`, or its fields have other types.
     """
     if not isinstance(info, ModelInfo):
         raise TypeError(f"Segmenter.info is a {type(info).__name__}, not a ModelInfo")
@@ -87,10 +87,10 @@ def _model(info: ModelInfo) -> Model:
 
 
 def _fitting(mask: ObjectMask, sequence: VideoSequence) -> ObjectMask:
-    """The mask, if it has the size of its frame.
+    """Return the mask if it has the size of its frame.
 
     Raises:
-        BadResults: it has another.
+        BadResults: it has another size.
     """
     if mask.shape != sequence.video.size:
         raise BadResults(

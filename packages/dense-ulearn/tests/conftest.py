@@ -1,4 +1,4 @@
-"""Fixtures of several tests: the folder with the official program's numbers and the weights they were computed with."""
+"""Shared fixtures: the folder with the official program's numbers, and the weights that produced them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two views: equal to the official images and matrices, and true to each other."""
+"""The two views: equal to the official images and matrices, and consistent with each other."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_all_frames_of_a_clip_share_one_draw() -> None:
 
 
 def test_both_flips_are_drawn_half_of_the_time() -> None:
-    """Of the clip, seen in a picture that is brighter on its right, and of the second view."""
+    """Mirroring of the clip, visible as the picture is brighter on its right, and of the second view."""
     ramp = Image.fromarray(np.tile(np.arange(60, dtype=np.uint8)[None, :, None] * 4, (40, 1, 3)))
     settings = Augmentation(crop=32, shorter_side=(32, 33))
     clips, views = [], []
@@ -92,7 +92,7 @@ def test_a_centre_crop_is_the_centre() -> None:
     picture = smooth_picture((128, 64))
     expected = np.asarray(picture)[:, 32:96].transpose(2, 0, 1)
     main = make_views([picture], settings, np.random.default_rng(0)).main[0]
-    assert any((main == straight).all() for straight in (expected, expected[..., ::-1]))  # It may be mirrored.
+    assert any((main == straight).all() for straight in (expected, expected[..., ::-1]))  # The view may be mirrored.
 
 
 @pytest.mark.parametrize(

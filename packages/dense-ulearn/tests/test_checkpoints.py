@@ -17,7 +17,7 @@ from vos_shared.errors import BadWeights
 
 @pytest.fixture
 def snapshot(tmp_path: Path, recipe_state: dict[str, Tensor]) -> Path:
-    """As the official program writes it: from inside a parallel wrapper, with its score as a NumPy scalar."""
+    """A snapshot as the official program writes it: from a parallel wrapper, with a NumPy scalar as score."""
     path = tmp_path / "epoch060_score0.500_res4.pth"
     model = {f"module.{name}": value for name, value in recipe_state.items()}
     opt = {"state": {0: {"step": torch.tensor(1.0), "exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 1e-4}]}

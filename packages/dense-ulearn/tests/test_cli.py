@@ -49,7 +49,7 @@ def mask_of(tree: Path, frame: Path) -> Path:
 
 
 def inference_list(tree: Path, path: Path) -> Path:
-    """As for YouTube-VOS: a mask in the first frame only, every second frame wanted."""
+    """A list as for YouTube-VOS: a mask in the first frame only, every second frame wanted."""
     lines = []
     for frames in frames_of(tree):
         for number, frame in enumerate(frames):

@@ -49,7 +49,7 @@ def test_every_place_and_every_anchor_frame_is_drawn() -> None:
 
 
 class Keys(ClipDataset):
-    """Shows which clip is asked for."""
+    """Returns the key of the clip that is requested."""
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
         return key

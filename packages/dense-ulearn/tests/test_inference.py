@@ -23,7 +23,7 @@ INFO = ModelInfo(0, "for a test", False)
 
 
 def colours(frame: Frame) -> Tensor:
-    """Features that suffice for objects of one colour: the mean direction of each 8x8 block."""
+    """Features for objects of one colour: the mean colour direction of each 8x8 block."""
     pixels = torch.from_numpy(frame).permute(2, 0, 1)[None].float() - 127
     cells = nn.functional.avg_pool2d(pixels, 8, ceil_mode=True)[0]
     return nn.functional.normalize(cells, dim=0).permute(1, 2, 0)
@@ -70,7 +70,7 @@ def test_label_maps_equal_the_official_ones(
 def test_soft_masks_equal_the_official_ones_before_merging(
     fixture: dict[str, npt.NDArray[np.uint8]], recipe_network: DenseNetwork
 ) -> None:
-    """With one reference frame, what is propagated is what the official program propagates: s3, 30 frames."""
+    """With one reference frame, the propagated labels equal the official program's: s3, 30 frames."""
     features = NetworkFeatures(recipe_network, "res4")
     propagation = LabelPropagation(PropagationSettings())
     masks = torch.from_numpy(fixture["s3_init_mask_t0"] == np.arange(2)[:, None, None]).float()
@@ -110,7 +110,7 @@ def test_masks_have_the_size_of_the_frames(size: tuple[int, int], option: dict[s
 
 
 def test_square_of_one_colour_is_followed() -> None:
-    """The first mask, repeated, overlaps with the last by 0.09."""
+    """The first mask overlaps with the last true mask by only 0.09."""
     images, masks = moving_square()
     segmenter = DenseSegmenter(colours, INFO)
     for time, (image, mask) in enumerate(zip(images, masks, strict=True)):
@@ -120,7 +120,7 @@ def test_square_of_one_colour_is_followed() -> None:
 
 
 def test_prompts_are_returned_exactly_or_as_published() -> None:
-    """The published program smoothes prompts, and leaves known ids alone."""
+    """The published program smoothes prompts, and ignores ids that are known already."""
     images, masks = moving_square()
     late = np.zeros_like(masks[3])
     late[50:57, 3:90] = 9
@@ -175,7 +175,7 @@ def test_a_second_video_is_not_influenced_by_the_first() -> None:
 
 
 def test_half_precision_changes_next_to_nothing(device: torch.device) -> None:
-    """Of the convolutions everywhere, on a GPU also of the features that are kept."""
+    """Precision of the convolutions on every device, on a GPU also of the stored features."""
     images, masks = moving_square()
     found = {}
     for precision, place in (("fp32", "cpu"), ("bf16", str(device))):
@@ -199,7 +199,7 @@ def test_features_of_any_network_can_be_plugged_in() -> None:
 
 
 def test_a_clip_of_a_thousand_frames_runs_in_flat_memory() -> None:
-    """The features of the thousand frames would take 94 MiB, those of the context take 2 MiB."""
+    """Features of a thousand frames would take 94 MiB, those of the context take 2 MiB."""
     generator = torch.Generator().manual_seed(0)
     frame, mask = np.zeros((48, 64, 3), np.uint8), np.zeros((48, 64), np.uint8)
     mask[10:30, 10:40] = 1
@@ -216,7 +216,7 @@ def test_a_clip_of_a_thousand_frames_runs_in_flat_memory() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_gpu_needs_less_than_two_gibibytes_for_480p(precision: str) -> None:
-    """21 context frames; `test_memory.py` finds the same without a GPU, apart from what cuDNN takes."""
+    """21 context frames; `test_memory.py` measures the same without a GPU, except for cuDNN's memory."""
     rng = np.random.default_rng(0)
     segmenter = load("untrained", "cuda", precision)
     mask = np.zeros((480, 854), np.uint8)

@@ -1,4 +1,4 @@
-"""The objective: equal to the official numbers, and to its plain form in which all logits are made and warped."""
+"""The objective: equal to the official numbers, and to its plain form that computes and warps all logits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SMALL = ObjectiveSettings(grid=4, reference_grid=2)
 
 
 def random_batch(seed: int, clips: int = 2, frames: int = 3, cells: int = 8) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Keys of both views and the affine maps of zooms in, as training makes them."""
+    """Keys of both views and affine maps that zoom in, as in training."""
     generator = torch.Generator().manual_seed(seed)
     keys, other = (
         F.normalize(torch.randn(clips, frames, 16, cells, cells, generator=generator), dim=2) for _ in range(2)
@@ -43,7 +43,7 @@ def warp(maps: Tensor, theta: Tensor) -> Tensor:
 def plain_losses(
     keys: Tensor, other: Tensor, theta: Tensor, other_theta: Tensor, offsets: Offsets, objective: ObjectiveSettings
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Word by word: logits over all anchors, warped; softmax, other clips zeroed, argmax. Slow and large."""
+    """The definition step by step: logits over all anchors, warped; softmax, other clips set to zero, argmax."""
     clips, frames, _, height, width = keys.shape
     steps = torch.arange(objective.grid)
     anchors = []
@@ -109,7 +109,7 @@ def test_no_gradient_reaches_the_pseudo_labels() -> None:
     losses = training_losses(keys, other, theta, other_theta, offsets, SMALL)
     assert not losses.temp.requires_grad
     (gradient,) = torch.autograd.grad(losses.main, other)
-    assert gradient[:, 0].any()  # Frame 0 has it, through the cross-view loss alone.
+    assert gradient[:, 0].any()  # Frame 0 has a gradient, from the cross-view loss alone.
     assert not gradient[:, 1:].any()
 
 
@@ -138,7 +138,7 @@ def official(parity: Path) -> dict[str, Tensor]:
 
 
 def official_losses(official: dict[str, Tensor], network: DenseNetwork, device: torch.device) -> Losses:
-    """Of the official batch, with the offsets on the CPU as in training."""
+    """Losses of the official batch, with the offsets on the CPU as in training."""
 
     def forward(images: Tensor) -> Tensor:
         keys: Tensor = network(images).key
@@ -168,7 +168,7 @@ def test_one_training_step_equals_the_official_one(
         norms = dict(zip(file["grad_names"].tolist(), file["grad_norms"].tolist(), strict=True))
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None
-        if name != "fast_net.emb_q.conv1.bias":  # In front of a BatchNorm: its true gradient is 0.
+        if name != "fast_net.emb_q.conv1.bias":  # A bias before a BatchNorm: its true gradient is 0.
             assert parameter.grad.norm().item() == pytest.approx(norms[name], rel=1e-3), name
         if f"grad/{name}" in official and name != "fast_net.emb_q.conv1.bias":
             torch.testing.assert_close(parameter.grad.cpu(), official[f"grad/{name}"], atol=1e-4, rtol=1e-3)
@@ -176,7 +176,7 @@ def test_one_training_step_equals_the_official_one(
     state = network.state_dict()
     for name, value in official.items():
         if name.startswith("after/"):
-            # Adam's first step is the sign of the gradient: where that is rounding noise, it may go the other way.
+            # Adam's first step is the sign of the gradient; where the gradient is rounding noise, the sign may differ.
             difference = (state[name.removeprefix("after/")].cpu() - value).abs()
             assert (difference > 2e-5).float().mean() < 1e-3, name
             assert difference.max() <= 4.1e-4, name

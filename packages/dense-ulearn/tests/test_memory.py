@@ -1,4 +1,4 @@
-"""What a GPU would have to hold, found without one.
+"""Memory that a GPU needs, measured without a GPU.
 
 On torch's meta device tensors have sizes but no values, and all code takes the way that it takes on a GPU.
 """
@@ -27,12 +27,12 @@ MEBIBYTE = 2**20
 
 
 class Meter(TorchDispatchMode):
-    """Adds up the memory of all tensors on the meta device that are alive.
+    """Counts the memory of all live tensors on the meta device.
 
     Attributes:
         held: bytes now.
         peak: the most bytes at any time since the start.
-        operations: how many were called.
+        operations: number of operations.
     """
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ def test_the_meter_counts_what_is_alive() -> None:
         view = first[:10]
         assert meter.held == meter.peak == 8000
         del first, second
-        assert (meter.held, meter.peak) == (4000, 8000)  # The view keeps the first.
+        assert (meter.held, meter.peak) == (4000, 8000)  # The view keeps the first tensor alive.
         del view
         assert meter.held == 0
 
@@ -89,15 +89,15 @@ def test_half_precision_path_needs_less_than_two_gibibytes() -> None:
             del found
             held.append(meter.held)
             operations.append(meter.operations - before)
-    context = 60 * 107 * 512 * 2 * (settings.context + 1)  # The latest frames and that of the objects, half precision.
+    context = 60 * 107 * 512 * 2 * (settings.context + 1)  # Latest frames and reference frame, half precision.
     assert context < held[-1] < context + 100 * MEBIBYTE
     assert held[-4:] == [held[-1]] * 4, "memory grows with the video"
     assert meter.peak < 500 * MEBIBYTE, "far from 2 GiB: what cuDNN and fragments of the pool take comes on top"
-    assert operations[-1] < 3000, "that many small kernels would cost more than the work they do"
+    assert operations[-1] < 3000, "so many small kernels would cost more than the work they do"
 
 
 def test_a_training_step_never_mixes_devices() -> None:
-    """Clips come from the CPU as a data loader gives them; everything else is where the network is."""
+    """Clips come from the CPU, as from a data loader; everything else is on the network's device."""
     device, objective = torch.device("meta"), ObjectiveSettings(grid=2, reference_grid=2)
     network = DenseNetwork().to(device)
     optimiser = make_optimiser(network, Optimisation())

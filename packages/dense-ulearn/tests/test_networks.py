@@ -63,7 +63,7 @@ def test_all_outputs_have_stride_eight_and_unit_length(size: tuple[int, int], ce
 
 
 def test_features_of_a_480p_frame_are_the_networks_own_to_the_last_bit(recipe_network: DenseNetwork) -> None:
-    """Features that differ by 5e-7 turn near ties, and with them whole cells of the label map."""
+    """Features that differ by 5e-7 change the order of nearly equal similarities, and so cells of the label map."""
     frame = np.random.default_rng(0).integers(0, 256, (480, 854, 3), np.uint8)
     images = normalise_images(torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255)
     with torch.inference_mode():

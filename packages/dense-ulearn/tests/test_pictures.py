@@ -22,7 +22,7 @@ def test_the_grid_shows_both_views_and_equal_columns_for_a_perfect_network() -> 
         torch.full((1, frames, 3, side, side), 90, dtype=torch.uint8),
         torch.eye(2, 3)[None],
     )
-    keys = torch.eye(64).view(1, 1, 64, 8, 8).repeat(1, frames, 1, 1, 1)  # Every cell is told apart.
+    keys = torch.eye(64).view(1, 1, 64, 8, 8).repeat(1, frames, 1, 1, 1)  # All cells differ.
     identity = torch.eye(2, 3).expand(1, frames, 2, 3)
     offsets = Offsets(*(torch.zeros(1, dtype=torch.long) for _ in range(4)))
     losses = training_losses(keys, keys, identity, identity, offsets, ObjectiveSettings())

@@ -1,4 +1,4 @@
-"""Settings of training: the published values, and what cannot be carried out."""
+"""Settings of training: the published values, and values that are refused."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from vos_shared.errors import UserError
 def dense_step(
     features: list[Tensor], labels: list[Tensor], reference: int, valid: Tensor, options: PropagationSettings
 ) -> Tensor:
-    """One step of the method as its definition reads: all context entries one by one, one matrix of all similarities.
+    """One step of the method by its definition: all context entries, one matrix of all similarities.
 
     `features` [h, w, D] up to the new frame, `labels` [h, w, M] up to the one before.
     """
@@ -55,7 +55,7 @@ def random_features(height: int, width: int, generator: torch.Generator) -> Tens
 def test_tiles_find_what_the_dense_form_finds(
     height: int, width: int, radius: float, context: int, neighbours: int, grain: Grain, seed: int, device: torch.device
 ) -> None:
-    """Over evicted frames, copies of the reference at the start, windows beyond the map, and fewer cells than k."""
+    """Covers evicted frames, copies of the reference at the start, windows beyond the map, and fewer cells than k."""
     options = PropagationSettings(context, radius, neighbours)
     generator = torch.Generator().manual_seed(seed)
     propagation = LabelPropagation(options, grain=grain)

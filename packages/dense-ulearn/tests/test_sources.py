@@ -1,4 +1,4 @@
-"""Where training videos come from, and what is said when they cannot be used."""
+"""Training videos from lists and folders, and the messages about videos that cannot be used."""
 
 from __future__ import annotations
 

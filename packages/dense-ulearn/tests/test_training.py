@@ -1,4 +1,4 @@
-"""The loop on tiny clips: what it writes, how it goes on, what it refuses. Crops of 32 pixels are 4 x 4 cells."""
+"""The training loop on tiny clips: output, resume, refusals. Crops of 32 pixels are 4 x 4 cells."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def assert_same(state: dict[str, Tensor], run: Path) -> None:
 
 @pytest.fixture(scope="module")
 def whole(clips: ClipDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing stopped."""
+    """A run without interruption."""
     folder = tmp_path_factory.mktemp("whole")
     run_to_end(clips, folder)
     return folder
@@ -94,7 +94,7 @@ def test_a_run_trains_and_says_so(whole: Path) -> None:
     before = load_weights("untrained").state
     after = load_weights(whole / "last.safetensors")
     assert not torch.equal(after.state["fast_net.backbone.conv1.weight"], before["fast_net.backbone.conv1.weight"])
-    # The gradient-free pass updates BatchNorm, too: two passes in each of four steps.
+    # The gradient-free pass also updates BatchNorm: two passes in each of four steps.
     assert after.state["fast_net.backbone.bn1.num_batches_tracked"] == 8
     assert after.metadata["step"] == "4"
     assert [line["step"] for line in logged(whole)] == [2, 4]
@@ -117,7 +117,7 @@ def test_a_broken_run_goes_on_as_if_nothing_had_been(
         patch.setattr(Objective, "__call__", failing)
         with pytest.raises(KeyboardInterrupt):
             run_to_end(clips, tmp_path)
-    torch.rand(3)  # Whatever happens in between.
+    torch.rand(3)  # Random numbers drawn in between must not matter.
     resumed = run_to_end(clips, tmp_path, resume=True)
     assert_same(resumed, whole)
     assert logged(tmp_path) == logged(whole)
@@ -131,7 +131,7 @@ def test_a_finished_run_can_be_made_longer(clips: ClipDataset, whole: Path, tmp_
 
 
 class Unreadable(ClipDataset):
-    """One clip cannot be read, as when a disk is gone for a while."""
+    """Clips of which one cannot be read, as when a disk is not mounted for a while."""
 
     missing = -1
 
@@ -239,7 +239,7 @@ def test_validation_scores_both_layers_and_keeps_the_best(clips: ClipDataset, tm
 def test_a_resumed_run_must_beat_the_best_score_that_it_knows_and_no_other(
     clips: ClipDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A killed run may have kept snapshots of steps that the resumed one does again."""
+    """A killed run may have kept snapshots of steps that the resumed run repeats."""
     write_davis_tree(tmp_path / "davis", clips=1, frames=6, size=(64, 80), objects=1)
     validation = Validation(davis2017(tmp_path / "davis", "val"))
     run = RunOptions(tmp_path / "run", minutes=60)

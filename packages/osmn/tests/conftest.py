@@ -1,4 +1,4 @@
-"""Official weights and numbers, from the folder that VOS_PARITY names; a tiny network, tiny data, the command."""
+"""Shared fixtures: official weights and numbers from VOS_PARITY, a tiny network, tiny data, the command."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def osvos(official_model: Callable[[str], OSMN]) -> OSMN:
 
 @pytest.fixture(scope="module")
 def all_cores() -> Iterator[None]:
-    """As many threads as there are cores: networks of full size, unlike tiny ones, can use them."""
+    """Use as many threads as there are cores, which networks of full size need, unlike tiny ones."""
     threads = torch.get_num_threads()
     torch.set_num_threads(os.cpu_count() or 1)
     yield
@@ -92,7 +92,7 @@ def all_cores() -> Iterator[None]:
 
 
 def seeing(model: OSMN) -> OSMN:
-    """Random last layers of the visual modulator: as initialised, every object would have the same modulation."""
+    """Randomise the last layers of the visual modulator; as initialised, all objects have the same modulation."""
     assert isinstance(model.modulator, LiteVisualModulator)
     for head in model.modulator.heads:
         torch.nn.init.normal_(head.get_parameter("weight"), std=0.1)
@@ -108,7 +108,7 @@ def tiny_model() -> OSMN:
 
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of ours: lite with small heads, as it is initialised."""
+    """A weights file of ours: lite with small heads, as initialised."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     model = seeing(initialise(OSMN(Architecture("lite", head_width=8))))

@@ -1,4 +1,4 @@
-"""What the user can mend is one line and exit code 2."""
+"""Bad input is one line and exit code 2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our weight files: what is read of those that were written with other names."""
+"""Our weights files: files of the first version, with other names, are read."""
 
 from pathlib import Path
 

@@ -71,7 +71,7 @@ def test_soft_masks_of_other_weights_are_not_taken_for_these(
     assert run(*common, "--weights", other, *scores) == 0
     assert not np.array_equal(last(), before)
     written = max((tmp_path / "scores").glob("*/1/*.npy")).stat().st_mtime_ns
-    assert run(*common, "--weights", other, *scores) == 0  # Finished: nothing is computed again.
+    assert run(*common, "--weights", other, *scores) == 0  # Finished sequences are not computed again.
     assert max((tmp_path / "scores").glob("*/1/*.npy")).stat().st_mtime_ns == written
 
 
@@ -93,7 +93,7 @@ def test_youtube_vos_to_a_submission(
     source = (youtube, "--dataset", "youtube-vos", "--weights", tiny_weights, "--device", "cpu")
     assert run("segment", *source, "--output", tmp_path / "out") == 0
     first = masks_in(tmp_path / "out")["late/00000.png"]
-    assert set(np.unique(first)) <= {0, 1}  # Object 2 is not there yet.
+    assert set(np.unique(first)) <= {0, 1}  # Object 2 has not appeared yet.
     archive = tmp_path / "submission.zip"
     words = (
         "submit",
@@ -155,7 +155,7 @@ def test_preprocess_replaces_its_own_folders_alone(
     *_, last = sorted((tmp_path / "Annotations").glob("*_split/*"))
     stale = last / "9"
     stale.mkdir()
-    # Any stray file in there breaks the official test.
+    # Any other file there breaks the official test.
     assert run("preprocess", "davis", tmp_path) == 0
     assert not stale.exists()
     assert all(path.name.isdigit() for path in last.iterdir())

@@ -1,4 +1,4 @@
-"""The train command: each configuration to weights that segment."""
+"""The train command: each configuration yields weights that segment."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_training_runs_to_weights_that_segment(
     command = ("train", preset, *data, "--weights", tiny_weights, "--output", tmp_path / "run", "--device", "cpu",
                "--batch-size", 2, "--size", 32, 48, "--scales", 1.0, "--workers", 1)  # fmt: skip
     assert run(*command, "--steps", 1) == 0
-    assert run(*command, "--steps", 2) == 2  # The folder holds a run.
+    assert run(*command, "--steps", 2) == 2  # The folder holds a run already.
     assert run(*command, "--steps", 2, "--resume") == 0
     snapshot = read_weights(tmp_path / "run" / "last.safetensors")
     assert snapshot.metadata["steps"] == "2"

@@ -1,4 +1,4 @@
-"""Input on the device, for all objects at once, against the same one by one in NumPy and Pillow."""
+"""Input on the device for all objects at once, compared with NumPy and Pillow for one object at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from osmn.merging import merge_soft_masks
 
 @pytest.fixture
 def masks() -> np.ndarray:
-    """Blobs of all sizes, a single pixel, none, all."""
+    """Masks: blobs of all sizes, a single pixel, empty, full."""
     rng = np.random.default_rng(0)
     masks = np.zeros((7, 48, 80), np.bool_)
     masks[0, 10:31, 5:22] = True
@@ -59,6 +59,6 @@ def test_pixels_are_normalised_as_in_training(device: torch.device) -> None:
 def test_objects_are_merged_on_the_device_as_argmax_over_the_background(device: torch.device) -> None:
     soft = np.random.default_rng(3).integers(0, 5, (3, 6, 8)).astype(np.float32) / 4
     ids = [5, 2, 9]
-    order = np.argsort(ids)  # The first of equal ones wins: the background, then the lower id.
+    order = np.argsort(ids)  # On a tie the background wins, then the lower id.
     expected = np.array([0, 2, 5, 9])[np.concatenate([np.full((1, 6, 8), 0.5, np.float32), soft[order]]).argmax(0)]
     np.testing.assert_array_equal(merge_soft_masks(torch.from_numpy(soft).to(device), ids).cpu().numpy(), expected)

@@ -1,4 +1,4 @@
-"""Truths about objects that are followed, and about fine-tuning for one of them."""
+"""Properties of inference and of online fine-tuning."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_fine_tuned_networks_are_kept_and_made_anew_when_the_frame_changes(
     np.testing.assert_array_equal(first[0], again[0])
     assert len(first[1]) == 1
     assert first[1] == again[1]
-    # Networks of another frame and of other settings lie beside it.
+    # Networks of another frame and of other settings are kept as well.
     run(first_frame.frame[:, ::-1].copy())
     kept = run(first_frame.frame, iterations=3)[1]
     assert len(kept) == 3
@@ -232,7 +232,7 @@ def test_masktrack_is_guided_by_the_mask_and_others_by_a_gaussian(
             seen.append(spatial[0, 0].numpy())
             return torch.zeros(len(spatial), 1, *image.shape[-2:])
 
-        monkeypatch.setattr(model, "__deepcopy__", lambda _: model, raising=False)  # A copy would not be watched.
+        monkeypatch.setattr(model, "__deepcopy__", lambda _: model, raising=False)  # A copy would not call the spy.
         monkeypatch.setattr(model, "forward", forward)
         return OSMNSegmenter(model, INFO)
 
@@ -302,7 +302,7 @@ def test_guides_are_cut_from_sharper_frames(first_frame: FirstFrame, tiny_weight
     plain, sharp = scores(None), scores(tmp_path)
     assert plain.shape == sharp.shape == (1, 3, 224, 224)
     assert not np.array_equal(plain, sharp)
-    # The same picture of noise, up to resampling and the border that the official crop loses.
+    # The same picture of noise, up to resampling and the border that the official crop lacks.
     assert np.corrcoef(plain.ravel(), sharp.ravel())[0, 1] > 0.6
     before = load(tiny_weights, "cpu", guide_frames=tmp_path).info.weights
     assert load(tiny_weights, "cpu", guide_frames=tmp_path).info.weights == before

@@ -1,4 +1,4 @@
-"""Loss, gradients, batch-norm updates and one Adam step against the official code, and truths about the loss."""
+"""Loss, gradients, batch-norm updates and one Adam step, equal to the official code; properties of the loss."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def test_highest_probability_wins_and_ties_go_to_the_lower_id() -> None:
 
 @pytest.fixture
 def sequence(tmp_path: Path) -> VideoSequence:
-    """Three frames of 20x30; object 1 is given in the first, object 10 in the second."""
+    """Three frames of 20x30; the first prompts object 1, the second object 10."""
     masks = {}
     for name, key, column in (("00000", 1, 2), ("00001", 10, 20)):
         mask = np.zeros((20, 30), np.uint8)
@@ -42,9 +42,9 @@ def store(folder: Path, key: int, name: str, score: np.ndarray) -> None:
 def test_ids_are_the_folders_names_and_given_masks_stand_in(sequence: VideoSequence, tmp_path: Path) -> None:
     scores = tmp_path / "scores"
     for name in ("00001", "00002"):
-        store(scores, 1, name, np.full((10, 15), 0.6))  # Half the frames' size: masks are enlarged.
+        store(scores, 1, name, np.full((10, 15), 0.6))  # Half the frames' size: merged masks are enlarged.
     store(scores, 10, "00002", np.full((10, 15), 0.9))
-    (scores / "notes").mkdir()  # Stray folders do not matter, nor does the order of 1 and 10 as text.
+    (scores / "notes").mkdir()  # Other folders do not matter, nor does the order of 1 and 10 as text.
     merge_sequence(scores, sequence, ResultsTree(tmp_path / "out"))
     first, second, third = (read_mask(tmp_path / "out" / "clip" / f"0000{t}.png") for t in range(3))
     np.testing.assert_array_equal(first, read_mask(sequence.annotations["00000"]))

@@ -1,4 +1,4 @@
-"""Networks against the numbers of the official TensorFlow code, and what lite can be trained on."""
+"""Networks equal to the numbers of the official TensorFlow code; frame sizes that lite can be trained on."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def test_official_checkpoint_gives_the_official_logits(
     device: torch.device,
 ) -> None:
     inputs, variants = np.load(parity / "fixture.npz"), np.load(parity / "fixture_variants.npz")
-    shared = variant == "osvos" and device.type == "cpu"  # By all tests of the session, so it stays where it is.
+    shared = variant == "osvos" and device.type == "cpu"  # All tests share it, so it stays on its device.
     model = osvos if shared else official_model(variant)
     _check_round_trip(variant, official_arrays(variant), model)
-    # The segmenter's layout, channels last, adds up in another order, which costs float32 one more bit here.
+    # Channels last, the segmenter's layout, sums in another order, which costs one more bit of float32 here.
     layouts = (
         {torch.contiguous_format: 1, torch.channels_last: 2} if variant == "osvos" else {torch.contiguous_format: 1}
     )
@@ -156,7 +156,7 @@ def test_what_batch_norm_cannot_take_statistics_from_is_known(
 
 
 def test_all_blocks_of_lite_may_be_fixed(tiny_model: OSMN) -> None:
-    """Their statistics, too."""
+    """Batch statistics of frozen blocks stay as well."""
     assert len(WIDTHS) == LITE_BLOCKS
     set_training_mode(tiny_model, TrainingSettings(fixed_seg_blocks=LITE_BLOCKS, fixed_modulator_blocks=LITE_BLOCKS))
     assert tiny_model.modulator is not None

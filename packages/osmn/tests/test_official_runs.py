@@ -1,4 +1,4 @@
-"""Whole runs against what the unmodified official scripts wrote and measured."""
+"""Whole runs compared with the output and scores of the unmodified official scripts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_probabilities_of_davis_2017(parity: Path, osvos: OSMN) -> None:
             assert result.soft_masks is not None
             for key in range(1, len(result.soft_masks) + 1):
                 file = parity / "e2e" / "res2017" / sequence.name / str(key) / f"{name}.npy"
-                if file.exists():  # The first frame has none.
+                if file.exists():  # The first frame has no soft mask.
                     np.testing.assert_allclose(result.soft_masks[key - 1], np.load(file), atol=1e-4, rtol=0)
 
 

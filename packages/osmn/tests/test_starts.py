@@ -1,4 +1,4 @@
-"""Where training starts from: ImageNet's VGG16 and MobileNet see the same pixels as their donors."""
+"""Start values: VGG16 and MobileNet from ImageNet compute the same features as their donors."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_keras_start_sees_the_same_pixels(tmp_path: Path) -> None:
 def test_slims_vgg_starts_both_trunks() -> None:
     with torch.device("meta"):
         model = OSMN(VARIANTS["osvos"])
-    convolutions = re.compile(r"seg\.conv(\d)\.conv\1_\d\.")  # Not the side outputs.
+    convolutions = re.compile(r"seg\.conv(\d)\.conv\1_\d\.")  # Without the side outputs.
     shapes = {name: model.state_dict()[key].shape for key, name in names_of(model).items() if convolutions.match(key)}
     arrays = {
         f"vgg_16/{name.split('/', 2)[2]}": np.full([*shape[2:], shape[1], shape[0]] if len(shape) == 4 else shape, 3.0)

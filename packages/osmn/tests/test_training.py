@@ -1,4 +1,4 @@
-"""The training loop: resume, what is not lost, and what is refused; the published settings."""
+"""The training loop: resume, work that is kept, refusals; the published settings."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_training_resumes_as_if_it_had_never_stopped(stills: StillImages, tmp_pa
 
 
 class Fragile:
-    """Stills, of which one cannot be read while `broken`."""
+    """Still images, one of which cannot be read while `broken`."""
 
     def __init__(self, stills: StillImages) -> None:
         self.stills, self.broken, self.reads = stills, True, 0

@@ -1,4 +1,4 @@
-"""The report: one HTML file with everything inside it."""
+"""The report: one HTML file that needs no other file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from comparison.tables import item_table, remark, score_table, speed_table
 from vos_shared.atomic import write_text
 from vos_shared.errors import MissingExtra
 
-try:  # Here, not where the report is written: all methods have run by then.
+try:  # Checked at import: when the report is written, all methods have run already.
     import jinja2
 except ImportError as error:
     raise MissingExtra("the report needs Jinja2: pip install 'vos-shared[report]'") from error
@@ -31,24 +31,24 @@ SCORE_NOTES = (
 )
 SPEED_NOTES = (
     "Milliseconds a frame: time inside the method, preparation included, device synchronised. Decoding frames and"
-    " writing masks are not in it; they go on beside the method on threads of their own.",
-    "Methods ran one after another, each in a process of its own.",
+    " writing masks are not included; they run on other threads.",
+    "Methods ran one after another, each in a separate process.",
     "Peak memory: of the whole process, Python and libraries included, on a CPU; of tensors on a CUDA device.",
 )
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What the report tells.
+    """The content of the report.
 
     Attributes:
-        title: what was compared on.
-        rows: all of them, also those that failed.
+        title: of the input.
+        rows: all rows, including failed ones.
         protocols: how they were scored.
         pictures: for the viewer.
-        environment: name and value of each thing worth knowing.
+        environment: versions, machine and command line by name.
         csv: the metrics as CSV, for the download link.
-        sequences: number of sequences; more than there are pictures of, perhaps.
+        sequences: number of sequences; there may be pictures of fewer.
         unscored: why there are no scores; empty if there are.
     """
 
@@ -63,12 +63,12 @@ class Contents:
 
 
 def write_report(path: Path, contents: Contents) -> None:
-    """Write the report as one file that needs nothing else, atomically."""
+    """Write the report atomically."""
     write_text(path, render_report(contents))
 
 
 def render_report(contents: Contents) -> str:
-    """The report as HTML; names from files and packages are escaped wherever they stand."""
+    """The report as HTML; names from files and packages are escaped everywhere."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined
     )

@@ -18,7 +18,7 @@ from vos_shared.masks import read_mask
 from vos_shared.method import Frame, ObjectMask
 
 BUDGET_BYTES = 11_000_000
-"""All pictures of a report together, as base64."""
+"""Bytes of all pictures of a report together, as base64."""
 WIDTH = 480
 """Largest width of a picture."""
 MOST_SEQUENCES = 100
@@ -30,12 +30,12 @@ JPEG_QUALITY = 72
 
 @dataclass(frozen=True)
 class Pictures:
-    """One sequence as the viewer shows it; everything but `length` is by shown frame.
+    """One sequence in the viewer; all lists but `length` are by shown frame.
 
     Attributes:
         name: of the sequence.
         length: frames of the whole sequence.
-        shown: frame numbers.
+        shown: numbers of the shown frames.
         pictures: JPEG data URIs.
         truth: PNG data URIs whose grey values are object ids; None where there is no annotation.
         masks: the same of each row; None where a file is missing.
@@ -69,7 +69,7 @@ class Pictures:
 def take_pictures(
     sequences: Sequence[datasets.VideoSequence], rows: Mapping[str, Path], *, show_truth: bool
 ) -> list[Pictures]:
-    """Pictures of the first sequences, evenly over time and few enough for the budget.
+    """Pictures of the first sequences, evenly spread over time and within the budget.
 
     Args:
         sequences: at most `MOST_SEQUENCES` of them are shown.
@@ -122,7 +122,7 @@ def _frame_uri(frame: Frame, aspect: Fraction) -> str:
 
 
 def _mask_uri(mask: ObjectMask | None, aspect: Fraction) -> str | None:
-    """Grey PNG: a browser gives grey values back exactly, and they are the ids."""
+    """Encode as grey PNG: browsers decode grey values exactly, and they are the ids."""
     if mask is None:
         return None
     image = Image.fromarray(mask)

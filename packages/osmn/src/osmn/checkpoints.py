@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-import torch
-
 from osmn.networks import OSMN, VARIANTS, Architecture
 from osmn.official import architecture_of, from_official, variant_of
 from osmn.weights import WEIGHTS
@@ -32,7 +30,7 @@ _RENAMED: Final = (
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class Snapshot(safetensors_io.Described):
     """A network with its weights.
 
     Attributes:
@@ -44,22 +42,6 @@ class Snapshot:
     model: OSMN
     scale_value: float
     metadata: Mapping[str, str]
-
-    @property
-    def description(self) -> str:
-        """Description of the weights."""
-        return self.metadata.get("description", "weights of osmn")
-
-    @property
-    def trained(self) -> bool:
-        """Whether the weights were trained."""
-        return self.metadata.get("trained", "true") == "true"
-
-    @property
-    def shorter_side(self) -> int | None:
-        """Pixels that the shorter side of frames is scaled to for these weights; None: frames keep their size."""
-        stored = self.metadata.get("shorter_side")
-        return int(stored) if stored else None
 
 
 def save_weights(path: Path, model: OSMN, scale_value: float, notes: Mapping[str, str], *, half: bool = False) -> None:
@@ -132,8 +114,3 @@ def _load_official(path: Path) -> Snapshot:
     variant = variant_of(arrays)
     scale_value = LITE_SCALE if variant == "lite" else 1.0
     return Snapshot(model.eval(), scale_value, {"description": f"official checkpoint {path.name}, variant {variant}"})
-
-
-def parameter_count(model: torch.nn.Module) -> int:
-    """Number of learned values."""
-    return sum(parameter.numel() for parameter in model.parameters())

@@ -202,13 +202,13 @@ class VideoFrames:
         guides: dict[tuple[str, int], list[int]] = {}
         for sequence, present in zip(sequences, find_objects(sequences, folder), strict=True):
             annotated = [index for index, name in enumerate(sequence.frame_names) if name in sequence.annotations]
-            for key, shares in present.items():
+            for object_id, shares in present.items():
                 first = min(shares)
                 # The published program drops frames without the object only where it draws the guide at random.
                 used = list(shares) if randomize_guide else [index for index in annotated if index >= first]
-                frames.extend((sequence, key, index, before) for before, index in pairwise(used))
+                frames.extend((sequence, object_id, index, before) for before, index in pairwise(used))
                 good = [index for index, (area, box) in shares.items() if area > MIN_MASK_SHARE and box > MIN_BOX_SHARE]
-                guides[sequence.name, key] = good if randomize_guide and good else [first]
+                guides[sequence.name, object_id] = good if randomize_guide and good else [first]
         if not frames:
             raise BadDataset("osmn: training on videos needs an object with masks in two frames; there is none")
         return cls(frames, guides)
@@ -219,25 +219,21 @@ class VideoFrames:
 
     def example(self, index: int, rng: np.random.Generator) -> Example:
         """Read a frame, the mask of the frame before, and one of the object's guide frames."""
-        sequence, key, number, before = self.frames[index]
-        guide = int(rng.choice(self.guides[sequence.name, key]))
+        sequence, object_id, number, before = self.frames[index]
+        guide = int(rng.choice(self.guides[sequence.name, object_id]))
         return Example(
-            _frame(sequence, number),
-            _object(sequence, key, number),
-            _frame(sequence, guide),
-            _object(sequence, key, guide),
-            _object(sequence, key, before),
+            sequence.video[number],
+            _object(sequence, object_id, number),
+            sequence.video[guide],
+            _object(sequence, object_id, guide),
+            _object(sequence, object_id, before),
         )
 
 
-def _frame(sequence: VideoSequence, index: int) -> Frame:
-    return sequence.video[index]
-
-
-def _object(sequence: VideoSequence, key: int, index: int) -> BoolMask:
+def _object(sequence: VideoSequence, object_id: int, index: int) -> BoolMask:
     mask = sequence.annotation(sequence.frame_names[index])
     assert mask is not None
-    return np.asarray(mask == key)
+    return np.asarray(mask == object_id)
 
 
 Sample = dict[str, Tensor]

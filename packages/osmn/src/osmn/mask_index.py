@@ -56,7 +56,10 @@ def _read(path: Path, made_from: str) -> list[Present] | None:
         if content["made_from"] != made_from:
             return None
         return [
-            {int(key): {int(at): (share, box) for at, (share, box) in frames.items()} for key, frames in item.items()}
+            {
+                int(object_id): {int(at): (share, box) for at, (share, box) in frames.items()}
+                for object_id, frames in item.items()
+            }
             for item in content["objects"]
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

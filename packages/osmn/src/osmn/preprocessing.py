@@ -48,8 +48,8 @@ def _write_sequence(sequence: VideoSequence, objects: Path, foreground: Path) ->
         if mask is None:
             continue
         _write(foreground / f"{frame_name}.png", (mask > 0) & (mask < VOID))
-        for key in ids:
-            _write(objects / str(key) / f"{frame_name}.png", mask == key)
+        for object_id in ids:
+            _write(objects / str(object_id) / f"{frame_name}.png", mask == object_id)
 
 
 def _write(path: Path, inside: npt.NDArray[np.bool_]) -> None:

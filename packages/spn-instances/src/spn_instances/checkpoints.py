@@ -21,7 +21,7 @@ _NAMES = {ResNetF: "spn-instances foreground", RefinementNet: "spn-instances ref
 
 
 @dataclass(frozen=True)
-class Snapshot(Generic[Network]):
+class Snapshot(safetensors_io.Described, Generic[Network]):
     """A network with its weights.
 
     Attributes:
@@ -31,22 +31,6 @@ class Snapshot(Generic[Network]):
 
     model: Network
     metadata: Mapping[str, str]
-
-    @property
-    def description(self) -> str:
-        """What the weights are, in words."""
-        return self.metadata.get("description", "weights of spn-instances")
-
-    @property
-    def trained(self) -> bool:
-        """False where no training stands behind the weights."""
-        return self.metadata.get("trained", "true") == "true"
-
-    @property
-    def shorter_side(self) -> int | None:
-        """Length that frames' shorter side is scaled to for these weights; None leaves frames as they are."""
-        stored = self.metadata.get("shorter_side")
-        return int(stored) if stored else None
 
 
 def save_weights(

@@ -18,7 +18,7 @@ from vos_shared.errors import BadWeights
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class Snapshot(safetensors_io.Described):
     """A network with its weights.
 
     Attributes:
@@ -48,11 +48,6 @@ class Snapshot:
         if not 0 < value <= 1:
             raise BadWeights(f"weights ask for a threshold of {text}; give --threshold above 0, up to 1")
         return value
-
-    @property
-    def description(self) -> str:
-        """What the weights are, in words."""
-        return self.metadata.get("description", f"weights of {self.architecture.network}")
 
 
 def save_weights(

@@ -88,6 +88,32 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         return dict(file.metadata() or {})
 
 
+class Described:
+    """What the metadata of weights say of them; a base of the methods' snapshots.
+
+    Attributes:
+        metadata: of the file, by name.
+    """
+
+    metadata: Mapping[str, str]
+
+    @property
+    def description(self) -> str:
+        """Description of the weights."""
+        return self.metadata.get("description", "weights without a description")
+
+    @property
+    def trained(self) -> bool:
+        """Whether the weights were trained."""
+        return self.metadata.get("trained", "true") == "true"
+
+    @property
+    def shorter_side(self) -> int | None:
+        """Pixels that the shorter side of frames is scaled to for these weights; None: frames keep their size."""
+        stored = self.metadata.get("shorter_side")
+        return int(stored) if stored else None
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
