@@ -67,13 +67,13 @@ SCORE_COLUMNS = {
 }
 SPEED = Column("ms/frame", "milliseconds a frame inside the method; reading frames and writing masks left out", "min")
 
-TOLD = Column("told", "what the method is told about the objects")
+PROMPT = Column("prompt", "masks of the objects that the method gets")
 
 
 def score_table(rows: Iterable[Row], protocol: Protocol) -> Table:
     """J and F of every row that the protocol can score, best J&F first."""
     judged = [row for row in rows if row.given in protocol.takes]
-    columns = (*SCORE_COLUMNS.values(), SPEED, TOLD)
+    columns = (*SCORE_COLUMNS.values(), SPEED, PROMPT)
     lines = [_score_line(row, protocol) for row in judged]
     lines.sort(key=lambda line: _sort_key(line.cells[0].value if line.cells else None))
     return _finish(protocol.name, protocol.title, protocol.explanation, columns, lines)
@@ -95,7 +95,7 @@ def speed_table(rows: Iterable[Row]) -> Table:
         Column("frames/s", "frames per second, the inverse of ms/frame", "max"),
         Column("peak MiB", "peak memory in MiB: of the whole process on a CPU, of the device's tensors on CUDA", "min"),
         Column("parameters", "number of learned values of the networks", "min"),
-        TOLD,
+        PROMPT,
         Column("weights", "where the weights come from"),
     )
     lines = [_speed_line(row) for row in rows if row.given is not Given.UNKNOWN]

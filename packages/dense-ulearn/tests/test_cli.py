@@ -196,7 +196,7 @@ def test_bad_input_is_one_line_and_exit_code_two(
         "1 of them are not there": ("--list", tmp_path / "list.txt"),
         "is not 'flag image mask'": ("--list", tmp_path / "odd.txt"),
         "is empty": ("--list", tmp_path / "empty.txt"),
-        "all others positive and finite": ("--radius", "inf"),
+        "--radius is inf; it must be more than 0, finite": ("--radius", "inf"),
         "leave out --prompt": ("--list", tmp_path / "list.txt", "--prompt", small),
     }
     for text, options in cases.items():

@@ -48,7 +48,7 @@ def random_features(height: int, width: int, generator: torch.Generator) -> Tens
     radius=st.sampled_from([0.5, 1.0, 1.5, 2.5, 5.0, 12.0, 100.0]),
     context=st.integers(0, 5),
     neighbours=st.sampled_from([1, 3, 10, 40]),
-    grain=st.sampled_from([CPU, GPU, Grain(3, 2, stacked=2, by_column=False, scores=50)]),
+    grain=st.sampled_from([CPU, GPU, Grain(3, 2, stacked=2, by_column=False, at_once=50)]),
     seed=st.integers(0, 2**16),
 )
 @settings(max_examples=60, deadline=None)
@@ -168,7 +168,7 @@ def test_largest_equals_a_full_sort(groups: int, members: int, k: int, seed: int
 def test_windows_hold_exactly_the_cells_within_the_radius(
     height: int, width: int, radius: float, tile: tuple[int, int], by_column: bool
 ) -> None:
-    tiling = Tiling(height, width, radius, Grain(*tile, stacked=3, by_column=by_column, scores=1))
+    tiling = Tiling(height, width, radius, Grain(*tile, stacked=3, by_column=by_column, at_once=1))
     seen = np.zeros((height, width), int)
     for area in [tile for block in tiling.blocks() for tile in tiling.tiles(block)]:
         seen[area.top : area.bottom, area.left : area.right] += 1

@@ -125,14 +125,14 @@ class DenseSegmenter(Segmenter):
             0
         ]  # [M, H, W]
         if given is not None and self.settings.exact_prompt:
-            channels = [self._propagation.ids.index(number) for number in new]
+            channels = [self._propagation.ids.index(object_id) for object_id in new]
             full[channels] = torch.where(given > 0, torch.inf, -torch.inf)
         ids = np.array(self._propagation.ids, np.uint8)
         return self._segmentation(ids[full.argmax(0).cpu().numpy()], full, soft_masks)
 
     def _new_ids(self, prompt: ObjectMask) -> list[int]:
         """Ids of the prompt that are new; with the first objects also 0 for the background, if it has pixels."""
-        objects = [number for number in ids_of(prompt) if number not in self._propagation.ids]
+        objects = [object_id for object_id in ids_of(prompt) if object_id not in self._propagation.ids]
         return [0, *objects] if objects and self._propagation.idle and (prompt == 0).any() else objects
 
     def _segmentation(self, mask: ObjectMask, soft: Tensor | None, wanted: bool) -> Segmentation:

@@ -28,17 +28,15 @@ class Grain(NamedTuple):
     columns: int
     """Columns of a tile."""
     stacked: int
-    """Tiles in a block, one below the other; they share columns of the context. All their scores are in memory."""
+    """Tiles in a block, one below the other; they share columns of the context; similarities of all are in memory."""
     by_column: bool
     """Search a window column by column, without copies and cells beyond the circle, or as one rectangle."""
-    scores: int
+    at_once: int
     """Similarities to a reference frame held at once."""
 
 
-CPU = Grain(6, 8, stacked=5, by_column=True, scores=2**20)  # Kernels for AVX-512 work on 48 queries.
-GPU = Grain(
-    24, 16, stacked=1, by_column=False, scores=2**24
-)  # Computing too much costs less than starting many kernels.
+CPU = Grain(6, 8, stacked=5, by_column=True, at_once=2**20)  # Kernels for AVX-512 work on 48 queries.
+GPU = Grain(24, 16, stacked=1, by_column=False, at_once=2**24)  # Too much work costs less than many kernels.
 
 
 class Candidates(NamedTuple):
@@ -159,11 +157,11 @@ class ContextFrames:
             return []
         tiles = self.tiling.tiles(block)
         windows = [self.tiling.window(tile) for tile in tiles]
-        scores = self._scores(windows, queries.split(self.tiling.grain.rows * (block.right - block.left)))
+        similarities = self._similarities(windows, queries.split(self.tiling.grain.rows * (block.right - block.left)))
         sets = [torch.tensor(slots, device=queries.device) for slots in slot_sets]
         found = [
             self._best(part, *self._reach(tile, window, queries.device), sets, k)
-            for tile, window, part in zip(tiles, windows, scores, strict=True)
+            for tile, window, part in zip(tiles, windows, similarities, strict=True)
         ]
         return [Candidates(*map(torch.cat, zip(*parts, strict=True))) for parts in zip(*found, strict=True)]
 
@@ -173,26 +171,26 @@ class ContextFrames:
             self._reachable[tile] = cells, self.tiling.outside(tile, cells)
         return self._reachable[tile]
 
-    def _scores(self, windows: list[list[Area]], queries: Sequence[Tensor]) -> list[Tensor]:
+    def _similarities(self, windows: list[list[Area]], queries: Sequence[Tensor]) -> list[Tensor]:
         """Similarities of the cells of each tile's window to the tile's queries [q, D]: [n, slots, q]."""
         assert self._bank is not None
         slots, turned = self._bank.shape[2], [part.T.contiguous() for part in queries]
         sizes = [[(bottom - top) * (right - left) * slots for top, bottom, left, right in window] for window in windows]
-        scores = [part.new_empty(sum(size), part.shape[1]) for part, size in zip(turned, sizes, strict=True)]
-        places = [score.split(size) for score, size in zip(scores, sizes, strict=True)]
+        similarities = [part.new_empty(sum(size), part.shape[1]) for part, size in zip(turned, sizes, strict=True)]
+        places = [part.split(size) for part, size in zip(similarities, sizes, strict=True)]
         for number in range(len(windows[0])):  # All tiles of a block have the same columns.
             for window, part, place in zip(windows, turned, places, strict=True):
                 top, bottom, left, right = window[number]
                 torch.mm(self._bank[left:right, top:bottom].float().flatten(0, 2), part, out=place[number])
-        return [score.unflatten(0, (-1, slots)) for score in scores]
+        return [part.unflatten(0, (-1, slots)) for part in similarities]
 
     def _best(
-        self, scores: Tensor, cells: Tensor, outside: Tensor, slot_sets: Sequence[Tensor], k: int
+        self, similarities: Tensor, cells: Tensor, outside: Tensor, slot_sets: Sequence[Tensor], k: int
     ) -> list[Candidates]:
-        """The k best of a tile's scores [n, slots, q] for each set of slots."""
+        """The k best of a tile's similarities [n, slots, q] for each set of slots."""
         found = []
         for chosen in slot_sets:
-            part = scores if len(chosen) == scores.shape[1] else scores[:, chosen]
+            part = similarities if len(chosen) == similarities.shape[1] else similarities[:, chosen]
             similarity, index = largest(part, k, outside)
             place = chosen[index % len(chosen)] * self.tiling.cells + cells[index // len(chosen)]
             found.append(Candidates(similarity, place))
@@ -216,38 +214,38 @@ class ReferenceFrame:
 
     def nearest(self, queries: Tensor, slot: int, k: int) -> Candidates:
         """The k most similar cells for queries float32 [q, D]; ``slot`` is the number of the frame in the result."""
-        at_once = max(self.grain.rows * self.grain.columns, self.grain.scores // len(self._groups))
+        at_once = max(self.grain.rows * self.grain.columns, self.grain.at_once // len(self._groups))
         found = [self._search(part, k) for part in queries.split(at_once)]
         similarity, cell = map(torch.cat, zip(*found, strict=True))
         # In a map of fewer than k cells, padding cells fill up; their weight is 0, but their index must exist.
         return Candidates(similarity, cell.clamp(max=self.cells - 1) + slot * self.cells)
 
     def _search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        scores = self._groups.float() @ queries.T.contiguous()
-        scores[self.cells :] = -torch.inf
-        return largest(scores.unflatten(0, (-1, GROUP)), k)
+        similarities = self._groups.float() @ queries.T.contiguous()
+        similarities[self.cells :] = -torch.inf
+        return largest(similarities.unflatten(0, (-1, GROUP)), k)
 
 
-def largest(scores: Tensor, k: int, outside: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def largest(similarities: Tensor, k: int, outside: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The k largest of n * m values for each query.
 
     They are in the k groups with the largest maxima, so only k * m values need sorting.
 
     Args:
-        scores: [n, m, q]: n groups of m values for each of q queries.
+        similarities: [n, m, q]: n groups of m values for each of q queries.
         k: how many.
         outside: bool [n, q], groups to leave out.
 
     Returns:
         Values and indices into n * m, both [q, k]; -inf and index 0 where there are fewer than k.
     """
-    n, m, _ = scores.shape
-    maxima = scores.amax(1)  # [n, q]
+    n, m, _ = similarities.shape
+    maxima = similarities.amax(1)  # [n, q]
     if outside is not None:
         maxima.masked_fill_(outside, -torch.inf)
     top, groups = maxima.T.contiguous().topk(min(k, n))  # [q, k]
     wanted = groups.T[:, None].expand(-1, m, -1)  # [k, m, q]
-    members = scores.gather(0, wanted).masked_fill_(top.T.isneginf()[:, None], -torch.inf)
+    members = similarities.gather(0, wanted).masked_fill_(top.T.isneginf()[:, None], -torch.inf)
     values, place = members.flatten(0, 1).T.contiguous().topk(min(k, members.shape[0] * m))
     index = groups.gather(1, place // m) * m + place % m
     missing = k - values.shape[1]

@@ -93,7 +93,7 @@ class LabelPropagation:
         """Masks of new objects [K, H, W] in their channels of the feature map, [h * w, M]."""
         small = F.interpolate(masks[None], size, mode="bilinear", align_corners=True)[0].flatten(1).T
         given = small.new_zeros(len(small), len(self.ids))
-        given[:, [self.ids.index(number) for number in ids]] = small
+        given[:, [self.ids.index(object_id) for object_id in ids]] = small
         return given
 
     def _add_channels(self, ids: Sequence[int]) -> None:
@@ -102,7 +102,7 @@ class LabelPropagation:
         self.ids = sorted({*old, *ids})
         if len(self.ids) == len(old):
             return
-        places = [self.ids.index(number) for number in old]
+        places = [self.ids.index(object_id) for object_id in old]
 
         def widen(labels: Tensor) -> Tensor:
             wide = labels.new_zeros(*labels.shape[:-1], len(self.ids))
@@ -116,7 +116,7 @@ class LabelPropagation:
     def _add_reference(self, features: Tensor, labels: Tensor, given: Tensor, ids: Sequence[int]) -> None:
         assert self._tiling is not None
         valid = torch.zeros(len(self.ids), device=labels.device)
-        valid[[self.ids.index(number) for number in ids]] = 1
+        valid[[self.ids.index(object_id) for object_id in ids]] = 1
         if self._time == 0:  # Published: an object of the first frame that vanishes on the small map is lost.
             valid = valid * (given.sum(0) > 0)
         self._references.append(

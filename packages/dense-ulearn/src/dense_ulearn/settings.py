@@ -1,22 +1,22 @@
-"""Settings of inference, apart from all code that needs torch so that command lines can show them at once."""
+"""Settings of inference; imports no torch, so that command lines show them at once."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from vos_shared.errors import UserError
 from vos_shared.images import MAX_SIDE
+from vos_shared.options import require_numbers
 
 Layer: TypeAlias = Literal["res3", "res4", "key"]
-"""The outputs of the network that can serve as features."""
+"""Outputs of the network that can be used as features."""
 
 CHANNELS: dict[Layer, int] = {"res3": 256, "res4": 512, "key": 128}
 
 
 MOST_NEIGHBOURS: Final = 10_000
-"""Room is made for as many, also on a map that has fewer cells."""
+"""Largest number of neighbours; memory is reserved for all of them, even on a smaller map."""
 COLDEST: Final = 1e-6
 """Smallest temperature; with a smaller one similarities would not be finite."""
 
@@ -35,12 +35,10 @@ class PropagationSettings:
     """Divides the similarities before the softmax over the neighbours."""
 
     def __post_init__(self) -> None:
-        positive = 0 < self.radius < math.inf and 1 <= self.neighbours <= MOST_NEIGHBOURS
-        if self.context < 0 or not positive or not COLDEST <= self.temperature < math.inf:
-            raise UserError(
-                f"label propagation cannot use {self}: context >= 0, temperature >= {COLDEST}, all others positive and "
-                f"finite, at most {MOST_NEIGHBOURS:,} neighbours"
-            )
+        require_numbers(self, "dense-ulearn", "context", least=0)
+        require_numbers(self, "dense-ulearn", "radius", above=0)
+        require_numbers(self, "dense-ulearn", "neighbours", least=1, below=MOST_NEIGHBOURS + 1)
+        require_numbers(self, "dense-ulearn", "temperature", least=COLDEST)
 
 
 @dataclass(frozen=True)

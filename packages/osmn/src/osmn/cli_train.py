@@ -148,7 +148,7 @@ class TrainOnVideos(TrainArguments):
         def find() -> Source:
             found = load_dataset(self.dataset, self.root, self.split, self.sequences or None)
             if unknown := sorted(set(self.exclude) - {sequence.name for sequence in found}):
-                raise UserError(f"osmn: --exclude {', '.join(unknown)}: not in the list {self.split}")
+                raise UserError(f"osmn: --exclude names {', '.join(unknown)}, not in the list {self.split}")
             used = [sequence for sequence in found if sequence.name not in self.exclude]
             return VideoFrames.from_sequences(used, self.output, randomize_guide=self.randomize_guide)
 

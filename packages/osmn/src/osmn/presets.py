@@ -148,7 +148,7 @@ def require_trainable(architecture: Architecture, samples: SampleSettings, setti
     of_lite = ("fix_trunk_bn", "fixed_seg_blocks", "fixed_modulator_blocks")
     idle = [f"--{name.replace('_', '-')}" for name in of_lite if getattr(settings, name)]
     if idle and architecture.base_model != "lite":
-        raise UserError(f"osmn: {', '.join(idle)}: for variant lite only; leave it out")
+        raise UserError(f"osmn: {', '.join(idle)}: only lite has this option; leave it out")
     if settings.fix_seg and architecture.base_model == "lite":
         raise UserError("osmn: lite has no --fix-seg; give --fixed-seg-blocks")
     if single_valued(architecture, samples, settings):
