@@ -246,7 +246,7 @@ def test_unusable_frames_and_masks_are_named(frame: Frame, prompt: ObjectMask, e
 
 @pytest.mark.parametrize(
     ("option", "text"),
-    [({"layer": "res5"}, "res3, res4, key"), ({"input_size": 0}, "--input-size is"), ({"contxt": 3}, "no option contxt")],
+    [({"layer": "res5"}, "res3, res4, key"), ({"input_size": 0}, "--input-size"), ({"contxt": 3}, "no option contxt")],
 )
 def test_unknown_options_are_named(option: dict[str, Any], text: str) -> None:
     with pytest.raises(UserError, match=text):

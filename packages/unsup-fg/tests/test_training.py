@@ -96,7 +96,7 @@ def test_what_cannot_be_trained_is_one_line(shards: Path, tmp_path: Path) -> Non
         trained(shards, tmp_path / "a", replace(SETTINGS, resized=128), Architecture("evalseg", 1 / 64))
     with pytest.raises(UserError, match="takes 256"):
         trained(shards, tmp_path / "b", SETTINGS, Architecture("basic-unet", 1 / 64))
-    with pytest.raises(UserError, match="learning rate"):
+    with pytest.raises(UserError, match="--learning-rate is -1"):
         replace(SETTINGS, learning_rate=-1.0)
     shard = shards / "train-00001-of-00002"
     content = bytearray(shard.read_bytes())
