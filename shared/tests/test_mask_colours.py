@@ -69,6 +69,12 @@ def test_white_converted_by_pillow(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), ONE)
 
 
+def test_davis_palette_with_blue_first(tmp_path: Path) -> None:
+    """OpenCV's order of channels changes colours, not ids."""
+    path = indexed(tmp_path / "mask.png", MASK, [tuple(colour) for colour in DAVIS_PALETTE[:, ::-1].tolist()])
+    np.testing.assert_array_equal(read_mask(path), MASK)
+
+
 def test_colours_that_are_nobodys_say_nothing(tmp_path: Path) -> None:
     """Few dots as well: what a network left of an object."""
     mask = MASK.copy()

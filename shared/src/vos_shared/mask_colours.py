@@ -57,6 +57,8 @@ def ids_in_palette(values: ObjectMask, colours: Colours) -> ObjectMask:
     largest = int(values.max())
     if palette is None or np.array_equal(palette[: largest + 1], DAVIS_PALETTE[: largest + 1]):
         return values
+    if np.array_equal(palette[:4], DAVIS_PALETTE[:4, ::-1]):  # With blue first, as OpenCV has colours.
+        return values
     used = np.flatnonzero(np.bincount(values.ravel(), minlength=256)).tolist()
     shown = {k: _colour(colours, k) for k in used if k < len(palette)}
     ids = _ids_shown(list(shown.values()))
