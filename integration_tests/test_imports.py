@@ -47,6 +47,12 @@ def test_discovery_does_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.parametrize("package", INSTALLED)
+def test_command_lines_do_not_import_torch(package: str) -> None:
+    code = f"import sys, {package}.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_every_registered_method_loads() -> None:
     _, broken = discover()
     assert not broken, f"entry points of the group {ENTRY_POINT_GROUP} that cannot be used: {broken}"

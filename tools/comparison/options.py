@@ -118,7 +118,7 @@ def named_values(option: str, texts: Iterable[str]) -> dict[str, str]:
             raise UserError(f"{option} {text}: expected NAME=VALUE, for example {option} osvos=../masks/osvos")
         check_row_name(name)
         if name in values:
-            raise UserError(f"{option} {name}=.. is given twice; each name can stand for one thing only")
+            raise UserError(f"{option} {name}=.. is given twice; each name may be used once")
         values[name] = value
     return values
 

@@ -14,7 +14,7 @@ function colourOf(row) {
   return `var(--row-${row.colour})`;
 }
 
-// Rows beyond the palette share colours and differ by their dashes.
+// Rows beyond the palette share colours and differ in their dashes.
 function dashOf(row) {
   return DASHES[row.round % DASHES.length];
 }
@@ -76,7 +76,7 @@ function drawScatter(holder, rows) {
   placeLabels(svg, labels, box);
 }
 
-// Labels move down until none lies on another.
+// Labels move down until none overlaps another.
 function placeLabels(svg, labels, box) {
   const placed = [];
   for (const label of labels.sort((a, b) => a.y - b.y)) {
@@ -120,7 +120,7 @@ function drawBySequence(holder, rows) {
   });
 }
 
-// J of every scored frame; `onPick` is told the frame that was clicked, the returned function moves the cursor.
+// J of every scored frame; `onPick` gets the frame that was clicked; the returned function moves the cursor.
 function drawOverTime(holder, sequence, rows, onPick) {
   const [width, height] = [Math.max(360, holder.clientWidth), 260];
   const box = { left: 46, right: width - 12, top: 12, bottom: height - 38 };

@@ -26,7 +26,7 @@ function colourOfObject(id) {
   return OBJECT_COLOURS[(id - 1) % OBJECT_COLOURS.length];
 }
 
-// Lay object colours over a frame, with a firm line where an object ends.
+// Draw object colours over a frame, with a solid line at the border of an object.
 function paintMask(frame, mask) {
   const { width, height, data } = frame;
   const id = (x, y) => mask.data[4 * (y * width + x)];
@@ -41,7 +41,7 @@ function paintMask(frame, mask) {
   }
 }
 
-// Show where a mask differs from the truth over a greyed frame; missed pixels are striped, so colour is not all there is.
+// Show where a mask differs from the truth over a greyed frame; missed pixels are also striped, for readers who do not see colours.
 function paintDifferences(frame, mask, truth, asForeground) {
   const { width, data } = frame;
   for (let at = 0; at < data.length; at += 4) {

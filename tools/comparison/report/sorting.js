@@ -1,4 +1,4 @@
-// Tables sort by a click on a heading; what has no value stays at the end whichever way it goes.
+// A click on a heading sorts its table; rows without a value stay at the end in both directions.
 function sortTable(table, column, direction) {
   const body = table.tBodies[0];
   const sign = direction === "ascending" ? 1 : -1;

@@ -87,7 +87,7 @@ class Viewer {
     try {
       return name && decodeURIComponent(name);
     } catch {
-      return undefined; // Somebody has mistyped the link: "%" alone, say.
+      return undefined; // The link is malformed, for example a lone "%".
     }
   }
 
@@ -99,7 +99,7 @@ class Viewer {
     this.sequence = this.report.sequences[index];
     this.at("sequence").value = String(index);
     this.slider.max = String(this.sequence.pictures.length - 1);
-    this.index = Math.floor(this.sequence.pictures.length / 2); // The first frame is given to most methods.
+    this.index = Math.floor(this.sequence.pictures.length / 2); // Most methods get the mask of the first frame.
     this.layOut();
   }
 
@@ -116,7 +116,7 @@ class Viewer {
     this.show(this.index);
   }
 
-  // J over time is drawn to the width that the page has.
+  // J over time is drawn at the width of the page.
   drawChart() {
     const holder = document.querySelector("#over-time .chart");
     if (!holder) return;
@@ -124,7 +124,7 @@ class Viewer {
     this.moveCursor(this.sequence.shown[this.index]);
   }
 
-  // Not every frame of a long sequence is in the report: the picture nearest to a frame.
+  // The picture nearest to a frame, as the report does not hold every frame of a long sequence.
   nearest(frame) {
     const distances = this.sequence.shown.map((shown) => Math.abs(shown - frame));
     return distances.indexOf(Math.min(...distances));
@@ -154,7 +154,7 @@ class Viewer {
       const uri = sequence.masks[panel.row.label][index];
       return uri ? pixelsOf(uri) : null;
     }));
-    if (drawing !== this.drawing) return; // The slider has moved on meanwhile.
+    if (drawing !== this.drawing) return; // The slider has moved in the meantime.
     this.panels.forEach((panel, i) => panel.paint(frame, masks[i], truth, view, sequence, sequence.shown[index]));
     this.at("panels").dataset.painted = `${sequence.name}:${index}:${view}`;
   }

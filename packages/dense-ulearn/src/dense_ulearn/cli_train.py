@@ -66,7 +66,7 @@ class TrainArguments(RunArguments):
         check_settings(self.settings)
         require_numbers(self, "training", "keep", least=1)
         if self.resume and self.weights is not None:
-            raise UserError("training: --weights starts a run, --resume goes on with one; leave one of them out")
+            raise UserError("training: --weights starts a run, --resume continues one; leave one of them out")
         super().check()
         if self.settings.sync_bn and choose_device(self.device).type != "cuda":
             raise UserError("training: --sync-bn works on CUDA devices only; leave it out")

@@ -10,7 +10,6 @@ from typing import Literal
 
 from vos_shared.errors import UserError
 from vos_shared.options import require_numbers
-from vos_shared.training.optimisers import power_decay
 
 
 @dataclass(frozen=True)
@@ -110,13 +109,15 @@ class Optimisation:
         if self.schedule == "step":
             return float(self.gamma ** (epoch // self.step_epochs))
         if self.schedule == "linear":
+            from vos_shared.training.optimisers import power_decay  # Not at the top: it imports torch.
+
             return power_decay(epoch, epochs, self.power)
         return 1.0
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Everything that decides what a training run computes.
+    """All settings that decide what a training run computes.
 
     Attributes:
         batch: clips per step and process.

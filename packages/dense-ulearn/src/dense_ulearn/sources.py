@@ -71,7 +71,7 @@ class ListedFolders(Sequence[Video]):
             return Video.open(folder)
         except BadVideo as error:
             raise BadVideo(
-                f"training: {error}; put its frames back and go on with --resume, or start another run without it, "
+                f"training: {error}; put its frames back and continue with --resume, or start another run without it, "
                 "from --weights last.safetensors"
             ) from error
 

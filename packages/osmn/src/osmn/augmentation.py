@@ -71,7 +71,7 @@ def _recolour(image: Image.Image, factors: tuple[float, float] | None) -> Image.
 
 
 def _turn(image: Image.Image, draw: VisualDraw) -> Frame:
-    # The official rotation centre is pixel (112, 112), whose middle Pillow calls 112.5.
+    # The official rotation centre is pixel (112, 112), whose middle is at 112.5 for Pillow.
     middle = GUIDE_SIZE / 2 + 0.5
     image = image.rotate(draw.angle, Image.Resampling.NEAREST, center=(middle, middle))
     return np.asarray(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if draw.flip else image)

@@ -61,7 +61,7 @@ class OSMNSegmenter(Segmenter):
             raise UserError("osmn: only masktrack takes an aligned size")
         self.device = device or torch.device("cpu")
         self.dtype = dtype
-        # The caller's model stays as it is.
+        # A copy, so that the caller's model is not changed.
         self.model = copy.deepcopy(model).eval().to(self.device).to(memory_format=torch.channels_last)
         self.normalise = Normalisation(1.0 if self.settings.scale_value is None else self.settings.scale_value)
         self._info = info

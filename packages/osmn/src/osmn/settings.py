@@ -34,7 +34,7 @@ class InferenceSettings:
     """Folder with the same frames at a higher resolution, <sequence>/<frame>.jpg or .png; visual guides are cut out of
     these (DAVIS: JPEGImages/Full-Resolution)."""
     aligned_size: tuple[int, int] | None = None
-    """masktrack: height and width that its input is padded to with zeros, as Caffe's models want it (481 865)."""
+    """masktrack: height and width that its input is padded to with zeros, as Caffe's models need (481 865)."""
     crf: bool = False
     """Refine each mask with a dense CRF, also before it guides the next frame (extra crf of vos-shared)."""
     object_batch: int = 8

@@ -8,7 +8,7 @@ from typing import Final
 from vos_shared.checkpoints.published import PublishedWeights, WeightsTable
 
 UNTRAINED: Final = "untrained"
-"""The name that asks for the network as it is initialised, seed 0."""
+"""Name of the network as initialised, seed 0."""
 
 _SNAPSHOTS: Final = "https://download.visinf.tu-darmstadt.de/data/2021-neurips-araslanov-vos/snapshots"
 
