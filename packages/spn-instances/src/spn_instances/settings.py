@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from vos_shared.errors import UserError
+from vos_shared.options import require_numbers
 
 OFFICIAL_SIZE: Final = (480, 854)
 """Height and width of the frames that learning rates are for: losses are sums over pixels."""
@@ -44,19 +45,11 @@ class SolverSettings:
     rule: Rule = "sgd"
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch_size", 1), ("save_steps", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"spn-instances: {_option(name)} is {getattr(self, name)}; it must be at least {least}")
-        if self.seed >= 2**63:
-            raise UserError(f"spn-instances: --seed is {self.seed}; it must be less than {2**63}")
-        if self.halve_every is not None and self.halve_every < 1:
-            raise UserError(f"spn-instances: --halve-every is {self.halve_every}; it must be at least 1")
-        if not 0 < self.learning_rate < math.inf:
-            raise UserError(f"spn-instances: --learning-rate is {self.learning_rate}; it must be a number above 0")
-        if not 0 <= self.momentum < 1:
-            raise UserError(f"spn-instances: --momentum is {self.momentum}; it must be from 0 to 1, without 1")
-        if not 0 <= self.weight_decay < math.inf:
-            raise UserError(f"spn-instances: --weight-decay is {self.weight_decay}; it must be a number, 0 or more")
+        require_numbers(self, "spn-instances", "steps", "batch_size", "save_steps", "halve_every", least=1)
+        require_numbers(self, "spn-instances", "seed", least=0, below=2**63)
+        require_numbers(self, "spn-instances", "learning_rate", above=0)
+        require_numbers(self, "spn-instances", "momentum", least=0, below=1)
+        require_numbers(self, "spn-instances", "weight_decay", least=0)
 
     def rate(self, step: int) -> float:
         """Learning rate of a step."""
@@ -109,10 +102,6 @@ class SampleSettings:
             raise UserError("spn-instances: --rotation must be 0 to 180, --rare 0 or more")
 
 
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
 @dataclass(frozen=True)
 class InferenceSettings:
     """Which stages run on a video, and with what; by default all do."""
@@ -141,10 +130,7 @@ class InferenceSettings:
     <frame>_<object>.png in FOLDER/perobj/<video>/ and FOLDER/spn/<video>/."""
 
     def __post_init__(self) -> None:
-        for name in ("shorter_side", "spn_shorter_side"):
-            side = getattr(self, name)
-            if side is not None and side < 16:
-                raise UserError(f"spn-instances: {_option(name)} is {side}; it must be at least 16")
+        require_numbers(self, "spn-instances", "shorter_side", "spn_shorter_side", least=16)
 
 
 @dataclass(frozen=True)
@@ -176,8 +162,7 @@ class OnlineSettings:
 
     def __post_init__(self) -> None:
         _ = self.solver  # Refuses numbers that no solver takes.
-        if self.fast_samples < 1:
-            raise UserError(f"spn-instances: --fast-samples is {self.fast_samples}; it must be at least 1")
+        require_numbers(self, "spn-instances", "fast_samples", least=1)
 
     def for_trunk(self, trunk: str) -> OnlineSettings:
         """These settings with nothing left open, for a network with this trunk."""
@@ -236,16 +221,13 @@ class RefinementSettings:
     shorter_side: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch_size", 1), ("save_steps", 1), ("seed", 0), ("crop", 32)):
-            if getattr(self, name) < least:
-                raise UserError(f"spn-instances: {_option(name)} is {getattr(self, name)}; it must be at least {least}")
+        require_numbers(self, "spn-instances", "steps", "batch_size", "save_steps", least=1)
+        require_numbers(self, "spn-instances", "seed", least=0)
+        require_numbers(self, "spn-instances", "crop", least=32)
         if self.crop % 32:
             raise UserError(f"spn-instances: --crop is {self.crop}; it must be a multiple of 32")
-        if self.shorter_side is not None and self.shorter_side < 16:
-            raise UserError(f"spn-instances: --shorter-side is {self.shorter_side}; it must be at least 16")
-        for name in ("learning_rate", "clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UserError(f"spn-instances: {_option(name)} is {getattr(self, name)}; it must be above 0")
+        require_numbers(self, "spn-instances", "shorter_side", least=16)
+        require_numbers(self, "spn-instances", "learning_rate", "clip", above=0)
 
     def rate(self, step: int) -> float:
         """Learning rate of a step."""
