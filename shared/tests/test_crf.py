@@ -54,6 +54,13 @@ def test_soft_labels_equal_the_official_ones(official: Mapping[str, npt.NDArray[
     np.testing.assert_array_equal(refined, official["crf_soft"])
 
 
+def test_arrays_that_cannot_be_written_to_are_taken(frame: npt.NDArray[np.uint8]) -> None:
+    """Frames that were resized are often read-only."""
+    labels = stripes(22, 37)
+    frame.flags.writeable = labels.flags.writeable = False
+    np.testing.assert_array_equal(refine_labels(frame, labels), stripes())
+
+
 def test_labels_move_to_the_edges_of_the_picture(frame: npt.NDArray[np.uint8]) -> None:
     refined = refine_labels(frame, stripes(22, 37))
     assert refined.dtype == np.uint8

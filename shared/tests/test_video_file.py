@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
+from av.video.reformatter import Colorspace
 from video_files import noise, write_encoding, write_video
 
 from vos_shared.demuxing import LIMIT
@@ -203,3 +204,20 @@ def test_a_codec_that_nobody_knows(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"FMP4", b"Q?Q?"))
     with pytest.raises(BadVideo, match=r"no video in it that can be decoded; is it damaged, or of a rare codec\?"):
         Video.open(path)
+
+
+@pytest.mark.parametrize(("standard", "tag"), [(Colorspace.ITU709, 1), (Colorspace.ITU601, 6)])
+def test_colours_are_those_of_their_standard(tmp_path: Path, standard: Colorspace, tag: int) -> None:
+    """PyAV 14 to 16 take BT.709 for BT.601, up to 23 levels off; HD video is BT.709."""
+    picture = np.empty((48, 64, 3), np.uint8)
+    picture[:, :32], picture[:, 32:] = (200, 40, 40), (30, 180, 60)
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=10, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.colorspace, stream.codec_context.color_range = tag, 1
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        for item in (frame.reformat(format="yuv420p", dst_colorspace=standard), None):
+            container.mux(stream.encode(item))
+    decoded = next(iter(Video.open(path))).astype(int)
+    assert np.abs(decoded[:, [8, 56]] - picture[:, [8, 56]]).max() <= 4
