@@ -48,6 +48,7 @@ def test_every_stage_can_be_left_out(
 ) -> None:
     frames, ids = clip()
     segmenter = load(foreground_weights, "cpu", spn_weights=refinement_weights, **options)
+    assert segmenter.settings.craf_rule == options.get("craf_rule", "demo")
     first, *others = [segmenter.step(frame, ids if t == 0 else None).mask for t, frame in enumerate(frames)]
     np.testing.assert_array_equal(first, ids)
     for mask in others:
@@ -123,6 +124,7 @@ def test_the_shipped_weights_run_without_an_option() -> None:
     assert segmenter.info.trained
     np.testing.assert_array_equal(segmenter.step(frames[0], ids).mask, ids)
     assert set(np.unique(segmenter.step(frames[1]).mask)) <= {0, 3, 9}
+    assert segmenter.settings.craf_rule == "paper"
 
 
 @pytest.mark.parametrize("fast", [False, True])

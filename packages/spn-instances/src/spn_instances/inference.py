@@ -66,7 +66,7 @@ class SPNSegmenter(Segmenter):
         self.learner, self.settings, self.dtype = learner, settings, dtype
         self.device = learner.device
         self.refinement = None if refinement is None else refinement.eval().to(self.device)
-        rule: DemoFilter | PaperFilter = DemoFilter() if settings.craf_rule == "demo" else PaperFilter()
+        rule: DemoFilter | PaperFilter = PaperFilter() if settings.craf_rule == "paper" else DemoFilter()
         self._filter = rule if settings.craf else None
         self._info = info
         self._video: _Video | None = None
@@ -196,6 +196,9 @@ def load(
     spn = _refinement(settings)
     if settings.shorter_side is None:
         settings = replace(settings, shorter_side=parent.shorter_side)
+    if settings.craf_rule is None:
+        official = parent.model.architecture.trunk == "resnet"
+        settings = replace(settings, craf_rule="demo" if official else "paper")
     if settings.spn_shorter_side is None and spn is not None:
         settings = replace(settings, spn_shorter_side=spn.shorter_side)
     models = [parent.model] if spn is None else [parent.model, spn.model]

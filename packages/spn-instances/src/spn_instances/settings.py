@@ -115,8 +115,9 @@ class InferenceSettings:
     """Refine the masks of the objects by spatial propagation."""
     craf: bool = True
     """Filter connected regions; else each pixel goes to the strongest map of at least 0.5."""
-    craf_rule: Literal["demo", "paper"] = "demo"
-    """The filter as in the released demo, or as the paper describes it."""
+    craf_rule: Literal["demo", "paper"] | None = None
+    """The filter as in the released demo, where an object that is lost once stays lost, or as the paper describes it;
+    by default the demo for the official network, and the paper for small ones, which lose objects more often."""
     spn_shorter_side: int | None = None
     """The same for the refinement network."""
     spn_weights: Path | None = None
