@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from unsup_fg import videopca
-from unsup_fg.videopca import Shot, VideoPCASettings
+from unsup_fg.shot import Shot
+from unsup_fg.videopca import VideoPCASettings
 from vos_shared.errors import UserError
 from vos_shared.metrics.region import region_similarity
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unsup_fg.frame_file import FrameFile
+from unsup_fg.shot import EPSILON, Shot, unseen
 from vos_shared.errors import UserError
 from vos_shared.method import Frame
 from vos_shared.runtime.workers import Workers
@@ -41,15 +42,10 @@ PASSES: Final = 4
 SHORTEST_SHOT: Final = 10
 """Frames from which on a shot is worth labelling. Ours; with no more frames than components nothing is foreground."""
 
-_EPSILON: Final = 2.2e-16
 _SMALLEST_ERROR: Final = 1e-4
 """A shot whose largest error is below this (a fortieth of a grey level) is explained exactly; the rest is rounding."""
 _TINY: Final = 1e-30
 """In place of a divisor that is zero, and of what is divided by it."""
-_DEVICE_FRAMES: Final = 8
-"""Frames that a GPU works on at once."""
-_TILE_VALUES: Final = 1 << 18
-"""Values of the data matrix that exist at once in each thread; as float32 they stay in the cache."""
 _BINS: Final = math.prod(COLOUR_BINS)
 
 
@@ -78,15 +74,11 @@ class VideoPCASettings:
             raise UserError(f"videopca: runs of {self.longest_run} frames; choose {2 * SHORTEST_SHOT} or more")
 
 
-def _unseen(frames: int) -> None:
-    """Progress that nobody looks at."""
-
-
 def soft_masks(
     frames: Iterable[Frame],
     components: int = 3,
     device: torch.device | None = None,
-    advance: Callable[[int], object] = _unseen,
+    advance: Callable[[int], object] = unseen,
 ) -> Iterator[Tensor]:
     """Soft foreground masks of one shot.
 
@@ -124,77 +116,14 @@ def normalise_(values: Tensor) -> Tensor:
 
 
 def _stretch_(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    return values.sub_(low).div_(high - low + _EPSILON)
+    return values.sub_(low).div_(high - low + EPSILON)
 
 
 def normalise_frames(values: Tensor) -> Tensor:
     """Stretch each frame of [T, H, W], or of [T, C, H, W] all colours jointly, to 0..1 by its minimum and maximum."""
     flat = values.flatten(1)
     low, high = flat.amin(1, keepdim=True).float(), flat.amax(1, keepdim=True).float()
-    return (flat - low).div_(high - low + _EPSILON).view(values.shape)
-
-
-class Shot:
-    """The frames of a shot in a temporary file, as rows of the transposed data matrix D^T.
-
-    Args:
-        frames: uint8 RGB [H, W, 3], at least one.
-        device: where to compute; the CPU by default.
-        advance: called with 1 after each frame.
-
-    Attributes:
-        size: height and width.
-    """
-
-    def __init__(
-        self, frames: Iterable[Frame], device: torch.device | None = None, advance: Callable[[int], object] = _unseen
-    ) -> None:
-        self.device = device or torch.device("cpu")
-        statistics = []
-        for index, frame in enumerate(frames):
-            if index == 0:
-                self.size: tuple[int, int] = frame.shape[:2]
-                self._frames = FrameFile((3, *self.size), np.uint8)
-            planes = np.ascontiguousarray(frame.transpose(2, 0, 1))
-            self._frames.append(planes)
-            statistics.append((int(planes.min()), int(planes.max()), int(planes.sum(dtype=np.int64))))
-            advance(1)
-        low, high, total = torch.tensor(statistics, dtype=torch.float64).unbind(1)  # [T] each
-        self._low, self._span = low.float().to(self.device), (high - low).float().add_(_EPSILON).to(self.device)
-        self._mean = (total / self.values).float().to(self.device)
-
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    @property
-    def values(self) -> int:
-        """Pixels times colours, the rows of D."""
-        return 3 * math.prod(self.size)
-
-    def parts(self) -> Iterator[slice]:
-        """Frames that are worked on at once where each stands alone."""
-        step = 1 if self.device.type == "cpu" else _DEVICE_FRAMES  # The arrays of one frame stay in the cache.
-        return (slice(start, min(start + step, len(self))) for start in range(0, len(self), step))
-
-    def tiles(self) -> Iterator[slice]:
-        """Divide the rows of D."""
-        width = max(256, _TILE_VALUES // len(self))
-        return (slice(start, min(start + width, self.values)) for start in range(0, self.values, width))
-
-    def tile(self, rows: slice) -> Tensor:
-        """The transpose of some rows of D, float32 [T, r]: frames stretched to 0..1 and centred by their mean."""
-        tile = torch.from_numpy(self._frames.columns(rows)).to(self.device).float()
-        # The minimum goes out of the difference: (x - low) / span - (mean - low) / span.
-        return tile.sub_(self._mean[:, None]).mul_(self._span.reciprocal()[:, None])
-
-    def colours(self, part: slice) -> Tensor:
-        """Frames stretched to 0..1, float32 [t, 3, H, W]."""
-        frames = torch.from_numpy(self._frames.read(part)).to(self.device).float()
-        return frames.sub_(self._low[part, None, None, None]).div_(self._span[part, None, None, None])
-
-    def mean(self, part: slice) -> Tensor:
-        """Mean of each of the stretched frames, float32 [t]."""
-        return (self._mean[part] - self._low[part]) / self._span[part]
+    return (flat - low).div_(high - low + EPSILON).view(values.shape)
 
 
 @dataclass(frozen=True)
@@ -214,20 +143,23 @@ class PrincipalComponents:
         """Those with the largest eigenvalues. D is never held as a whole: it is made twice, in tiles of rows."""
 
         def gram(rows: slice) -> Tensor:
-            tile = shot.tile(rows)
-            return (tile @ tile.T).cpu().double()  # In two steps: MPS has no float64.
+            total = torch.zeros(len(shot), len(shot), dtype=torch.float64)
+            for _, tile in shot.tiles(rows):
+                total += (tile @ tile.T).cpu().double()  # In two steps: MPS has no float64.
+            return total
 
         with Workers(shot.device) as workers:
             matrix = torch.zeros(len(shot), len(shot), dtype=torch.float64)
-            for part in workers.map(gram, shot.tiles()):
+            for part in workers.map(gram, shot.blocks()):
                 matrix += part
             vectors = torch.linalg.eigh(matrix).eigenvectors[:, -count:].to(shot.device, torch.float32)
             images = torch.empty(vectors.shape[1], shot.values, device=shot.device)
 
             def project(rows: slice) -> None:
-                images[:, rows] = vectors.T @ shot.tile(rows)
+                for part, tile in shot.tiles(rows):
+                    images[:, part] = vectors.T @ tile
 
-            workers.run(project, shot.tiles())
+            workers.run(project, shot.blocks())
         return cls(vectors, images)
 
     def error(self, shot: Shot, part: slice, colours: Tensor) -> Tensor:
@@ -305,7 +237,7 @@ def foreground_cue(error: Tensor, prior: Tensor) -> Tensor:
     """
     values = smooth(error).mul_(prior)
     low, high = values.amin((1, 2), keepdim=True), values.amax((1, 2), keepdim=True)
-    return values.sub_(low) > CUE_THRESHOLD * (high - low + _EPSILON)
+    return values.sub_(low) > CUE_THRESHOLD * (high - low + EPSILON)
 
 
 @dataclass(frozen=True)
@@ -326,7 +258,7 @@ class ColourStatistics:
         return self.posterior.index_select(0, codes.flatten().int()).view(codes.shape)
 
 
-def colour_statistics(shot: Shot, components: int = 3, advance: Callable[[int], object] = _unseen) -> ColourStatistics:
+def colour_statistics(shot: Shot, components: int = 3, advance: Callable[[int], object] = unseen) -> ColourStatistics:
     """How likely each colour is foreground, from its share in the cue and outside, over the whole shot.
 
     Args:
@@ -386,7 +318,7 @@ def colour_posterior(outside: Tensor, inside: Tensor) -> Tensor:
     Returns:
         float32 [25000] in 0..1.
     """
-    foreground = inside / (inside.sum() + _EPSILON)
+    foreground = inside / (inside.sum() + EPSILON)
     background = outside + 1
     background = background / background.sum()
     return (foreground / (foreground + background)).float()

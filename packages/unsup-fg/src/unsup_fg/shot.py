@@ -1,0 +1,102 @@
+"""The frames of a shot on disk, so that memory does not grow with the shot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unsup_fg.frame_file import FrameFile
+from vos_shared.method import Frame
+
+EPSILON: Final = 2.2e-16
+"""Added to divisors, as in the group's releases."""
+_DEVICE_FRAMES: Final = 8
+"""Frames that a GPU works on at once."""
+_TILE_VALUES: Final = 1 << 18
+"""Values of the data matrix that exist at once in each thread; as float32 they stay in the cache."""
+_BLOCK_TILES: Final = 8
+"""Tiles that are read at once: of long shots a tile is narrow, and many short reads are slow."""
+
+
+def unseen(frames: int) -> None:
+    """Progress that nobody looks at."""
+
+
+class Shot:
+    """The frames of a shot in a temporary file, as rows of the transposed data matrix D^T.
+
+    Args:
+        frames: uint8 RGB [H, W, 3], at least one.
+        device: where to compute; the CPU by default.
+        advance: called with 1 after each frame.
+
+    Attributes:
+        size: height and width.
+    """
+
+    def __init__(
+        self, frames: Iterable[Frame], device: torch.device | None = None, advance: Callable[[int], object] = unseen
+    ) -> None:
+        self.device = device or torch.device("cpu")
+        statistics = []
+        for index, frame in enumerate(frames):
+            if index == 0:
+                self.size: tuple[int, int] = frame.shape[:2]
+                self._frames = FrameFile((3, *self.size), np.uint8)
+            planes = np.ascontiguousarray(frame.transpose(2, 0, 1))
+            self._frames.append(planes)
+            statistics.append((int(planes.min()), int(planes.max()), int(planes.sum(dtype=np.int64))))
+            advance(1)
+        low, high, total = torch.tensor(statistics, dtype=torch.float64).unbind(1)  # [T] each
+        self._low, self._span = low.float().to(self.device), (high - low).float().add_(EPSILON).to(self.device)
+        self._mean = (total / self.values).float().to(self.device)
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    @property
+    def values(self) -> int:
+        """Pixels times colours, the rows of D."""
+        return 3 * math.prod(self.size)
+
+    def parts(self) -> Iterator[slice]:
+        """Frames that are worked on at once where each stands alone."""
+        step = 1 if self.device.type == "cpu" else _DEVICE_FRAMES  # The arrays of one frame stay in the cache.
+        return (slice(start, min(start + step, len(self))) for start in range(0, len(self), step))
+
+    def blocks(self) -> Iterator[slice]:
+        """Divide the rows of D into what is read at once."""
+        return self._divided(slice(0, self.values), _BLOCK_TILES * self._tile_width)
+
+    def tiles(self, block: slice) -> Iterator[tuple[slice, Tensor]]:
+        """Some rows of D, tile by tile: which, and their transpose.
+
+        The transpose is float32 [T, r]: frames stretched to 0..1 and centred by their mean.
+        """
+        columns = self._frames.columns(block)
+        for rows in self._divided(block, self._tile_width):
+            part = np.ascontiguousarray(columns[:, rows.start - block.start : rows.stop - block.start])
+            tile = torch.from_numpy(part).to(self.device).float()
+            # The minimum goes out of the difference: (x - low) / span - (mean - low) / span.
+            yield rows, tile.sub_(self._mean[:, None]).mul_(self._span.reciprocal()[:, None])
+
+    @property
+    def _tile_width(self) -> int:
+        return max(256, _TILE_VALUES // len(self))
+
+    def _divided(self, rows: slice, width: int) -> Iterator[slice]:
+        return (slice(start, min(start + width, rows.stop)) for start in range(rows.start, rows.stop, width))
+
+    def colours(self, part: slice) -> Tensor:
+        """Frames stretched to 0..1, float32 [t, 3, H, W]."""
+        frames = torch.from_numpy(self._frames.read(part)).to(self.device).float()
+        return frames.sub_(self._low[part, None, None, None]).div_(self._span[part, None, None, None])
+
+    def mean(self, part: slice) -> Tensor:
+        """Mean of each of the stretched frames, float32 [t]."""
+        return (self._mean[part] - self._low[part]) / self._span[part]
