@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from unsup_fg import videopca
+from unsup_fg import shot, videopca
 from unsup_fg.shot import Shot
 from unsup_fg.videopca import VideoPCASettings
 from vos_shared.errors import UserError
@@ -113,7 +113,8 @@ class TestReconstructionError:
         """However the pixels are divided, also with a remainder."""
         frames = moving_disc[0]
         whole = videopca.reconstruction_error(Shot(frames))
-        monkeypatch.setattr(videopca, "_TILE_VALUES", 1000 * 60)
+        monkeypatch.setattr(shot, "_TILE_VALUES", 1000 * 60)
+        monkeypatch.setattr(shot, "_BLOCK_TILES", 3)
         np.testing.assert_allclose(
             videopca.reconstruction_error(Shot(frames)).numpy(), whole.numpy(), rtol=0, atol=1e-4
         )

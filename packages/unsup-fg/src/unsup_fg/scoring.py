@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
 import torch
 
 from unsup_fg.frame_file import SoftMask
@@ -14,8 +13,8 @@ from unsup_fg.selection import Scored, read_soft_mask
 from unsup_fg.students import Student, batched, image_tensor
 from vos_shared.atomic import write_text
 from vos_shared.errors import BadDataset
-from vos_shared.images import open_image
 from vos_shared.method import Frame
+from vos_shared.video_sources import read_frame
 
 if TYPE_CHECKING:
     from vos_shared.datasets import VideoSequence
@@ -52,16 +51,12 @@ def scores(evalseg: Student, found: Sequence[tuple[str, Path, Path]]) -> Iterato
     """Name and score of every mask, in order; about 0 to 100, 80 and more is good.
 
     Raises:
-        BadDataset: an image or a mask cannot be read.
+        BadVideo: an image cannot be read, or has more than 8 bits a channel.
+        BadDataset: a mask cannot be read.
     """
     for part in batched(found):
-        pictures = [(_read_image(image), read_soft_mask(mask)) for _, image, mask in part]
+        pictures = [(read_frame(image), read_soft_mask(mask)) for _, image, mask in part]
         yield from zip((name for name, _, _ in part), judged(evalseg, pictures), strict=True)
-
-
-def _read_image(path: Path) -> Frame:
-    with open_image(path, "image", BadDataset) as image:
-        return np.array(image.convert("RGB"))
 
 
 def write_scores(path: Path, found: Sequence[tuple[str, float]], threshold: float) -> int:
