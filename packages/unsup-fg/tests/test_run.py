@@ -208,6 +208,7 @@ def test_the_command(places: list[Path], finished: Outcome, run_command: RunComm
     outcome = run_command(main, "unsup-fg", *run)
     assert outcome.code == 1, outcome.stderr
     assert "2 videos skipped, cannot be read:" in outcome.stderr
+    assert f"report: {finished.page}\n" in outcome.stdout
     cases = {
         "--top is 2": ("run", *places, "--output", tmp_path / "x", "--top", 2),
         "does not exist": ("run", tmp_path / "nowhere", "--output", tmp_path / "x", "--device", "cpu"),

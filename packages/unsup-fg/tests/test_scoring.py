@@ -61,6 +61,12 @@ def test_scores_are_those_of_the_network(score: Any, pictures: dict[str, tuple[A
         assert float(value) == pytest.approx(expected[name], rel=1e-4, abs=1e-6)
 
 
+def test_the_weights_that_come_with_the_package_score(score: Any, pictures: dict[str, Any], tmp_path: Path) -> None:
+    outcome = score("--threshold", -1000)
+    assert outcome.code == 0, outcome.stderr
+    assert len((tmp_path / "good.txt").read_text().splitlines()) == len(pictures)
+
+
 def test_bad_input_is_one_line(score: Any, pictures: dict[str, tuple[Any, Any]], tmp_path: Path) -> None:
     architecture = Architecture("lowres", 1 / 64)
     save_weights(tmp_path / "w.safetensors", build(architecture), architecture, {})

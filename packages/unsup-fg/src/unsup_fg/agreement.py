@@ -19,16 +19,16 @@ SIDE: Final = 128
 
 
 def agreement(mask: Grey, students: Iterable[Grey]) -> float:
-    """100 times the cosine between a soft mask and the mean soft mask of all students of the image.
+    """Compute 100 times the cosine between a soft mask and the mean soft mask of all students of the image.
 
-    The published code shows labels of 0 to 100 only; this form is ours.
+    The published code only shows that labels are 0 to 100; the cosine is our choice.
 
     Args:
-        mask: the soft mask in question, uint8 [h, w].
-        students: those of the students, uint8, of any sizes.
+        mask: soft mask to be labelled, uint8 [h, w].
+        students: soft masks of the students, uint8, of any sizes.
 
     Returns:
-        0 to 100; 0 where the mask or the mean is empty.
+        0 to 100; 0 if the mask or the mean is empty.
     """
     mean = np.mean([_compared(student) for student in students], axis=0).ravel()
     mine = _compared(mask).ravel()
@@ -44,15 +44,15 @@ def _compared(mask: Grey) -> npt.NDArray[Any]:
 def labelled(
     name: str, frame: Frame, students: Mapping[str, Grey], teacher: Grey | None = None
 ) -> Iterator[EvalSegRecord]:
-    """Records of an image: one for each student's soft mask, and one for the teacher's, so that poor masks are there.
+    """Make the records of an image: one for each student's soft mask, and one for the teacher's.
 
-    An image of which no student finds anything says nothing and gives no record.
+    The teacher's masks are examples of poor masks. An image in which no student finds anything gives no record.
 
     Args:
-        name: of the frame.
+        name: name of the frame.
         frame: uint8 RGB [H, W, 3].
-        students: soft masks of the students, by their names.
-        teacher: the soft mask of VideoPCA.
+        students: soft masks of the students, by name.
+        teacher: soft mask of VideoPCA.
     """
     if not any(mask.any() for mask in students.values()):
         return
@@ -65,12 +65,12 @@ def labelled(
 def write_evalseg_records(
     records: Iterable[EvalSegRecord], folder: Path, shards: int, advance: Callable[[], object] = lambda: None
 ) -> int:
-    """Write records for EvalSeg-Net as shards, to which they go at random.
+    """Write records of EvalSeg-Net as shards; each record goes to a random shard.
 
     Args:
-        records: those.
-        folder: for the shards.
-        shards: their number.
+        records: the records.
+        folder: folder for the shards.
+        shards: number of shards.
         advance: called after each record.
 
     Returns:

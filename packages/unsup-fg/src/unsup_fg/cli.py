@@ -14,7 +14,7 @@ from unsup_fg.cli_run import Run, tell
 from unsup_fg.cli_train import Train
 from unsup_fg.method import UNSUP_FG, VIDEOPCA
 from unsup_fg.settings import STUDENTS, StudentSettings
-from unsup_fg.weights import WEIGHTS
+from unsup_fg.weights import EVALSEG, WEIGHTS
 from vos_shared.cli import run_commands
 from vos_shared.errors import UserError
 from vos_shared.inputs import InputArguments
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 class VideoPCACommand(InputArguments):
     """Find the moving foreground of videos without any training.
 
-    Give --output for object masks, --soft for soft masks, or both. Sequences that are finished there, from the same
-    input with the same settings, are not redone. Each sequence counts as one shot: cut videos at their cuts first.
+    Give --output for object masks, --soft for soft masks, or both. Finished sequences, of the same input
+    and settings, are skipped. Each sequence counts as one shot: cut videos at their cuts first.
     """
 
     output: Path | None = None
@@ -56,10 +56,10 @@ class VideoPCACommand(InputArguments):
     """Write a JSON file: frames a second, milliseconds a frame, decode / model / encode time, peak memory."""
 
     def run(self) -> int:
-        """Label what is not labelled yet, draw it, write the times.
+        """Label all unfinished sequences, write overlays and times.
 
         Returns:
-            1 where videos could not be read and were skipped.
+            1 if videos could not be read and were skipped, else 0.
         """
         from unsup_fg.inference import SegmenterSettings, VideoPCASegmenter
         from unsup_fg.labelling import label_outputs
@@ -98,7 +98,7 @@ class VideoPCACommand(InputArguments):
         return 1 if unreadable else 0
 
     def _worth_labelling(self, sequences: list[VideoSequence]) -> list[VideoSequence]:
-        """Leave out, and say so, what is too short to tell background from foreground."""
+        """Remove sequences that are too short to tell background from foreground; print their names."""
         from unsup_fg.videopca import SHORTEST_SHOT
 
         short = [sequence for sequence in sequences if len(sequence.frame_names) < SHORTEST_SHOT]
@@ -114,14 +114,14 @@ class VideoPCACommand(InputArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class Select:
-    """Keep the best soft masks of each data set: those whose pixels that are not zero have the highest mean."""
+    """Select the best soft masks of each data set: those with the highest mean of the pixels that are not zero."""
 
     soft: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Folders of soft masks, one for each data set: SOFT/<sequence>/<frame>.png, from videopca --soft."""
     output: Path
-    """JSON file to write: the kept masks with their scores."""
+    """JSON file to write: the selected masks with their scores."""
     top: float = 0.15
-    """Share to keep of each data set; the paper's is 10 to 20 %."""
+    """Share of each data set to select; the paper's is 10 to 20 %."""
 
     def run(self) -> None:
         """Select."""
@@ -145,11 +145,11 @@ class WriteRecords(InputArguments):
     """Write selected soft masks and their frames as TFRecord shards, from which students learn."""
 
     selection: Path
-    """From select."""
+    """JSON file of select."""
     output: Path
     """Folder for the shards, train-NNNNN-of-NNNNN."""
     soft: Path | None = None
-    """Which of the selection's folders belongs to the source; needed where there are several."""
+    """The folder of soft masks of the source; needed if the selection has several."""
     shards: int = 20
     """Number of files."""
 
@@ -193,9 +193,9 @@ class Segment(SegmentArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class SoftMasks(InputArguments):
-    """Write a student's soft masks in batches, as EvalSeg-Net and the next generation read them.
+    """Write a student's soft masks in batches, for EvalSeg-Net and for the next generation.
 
-    Grey PNGs at the size of the student's map, 255 is surely foreground, not stretched. Finished sequences stay.
+    Grey PNGs at the size of the student's map; 255 is surely foreground. Finished sequences are skipped.
     """
 
     output: Path
@@ -248,18 +248,18 @@ class ImportWeights(ConvertArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Let EvalSeg-Net say how good soft masks are, and list those that are good enough."""
+    """Score soft masks with EvalSeg-Net and list those that reach a threshold."""
 
     images: Annotated[Path, tyro.conf.Positional]
     """Folder with <folder>/<frame>.jpg or .png."""
     masks: Annotated[Path, tyro.conf.Positional]
     """Folder with soft masks, <folder>/<frame>.png."""
-    weights: str
-    """Of EvalSeg-Net: a file of ours, an official checkpoint or a name."""
+    weights: str | None = None
+    """Of EvalSeg-Net: a file of ours, an official checkpoint or a name; by default those that come with the package."""
     output: Path
-    """Text file to write: <folder>/<frame>.png;<score>, a line for each mask that is good enough."""
+    """Text file to write: <folder>/<frame>.png;<score>, a line for each mask that reaches the threshold."""
     threshold: float = 80.0
-    """Least score; the paper's is 80."""
+    """Smallest score of listed masks; the paper's is 80."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     precision: str = "fp32"
@@ -274,7 +274,7 @@ class Score:
         from vos_shared.processing import bar_hidden
 
         found = pairs(self.images, self.masks)
-        evalseg = loaded(self.weights, ["evalseg"], self.device, self.precision)
+        evalseg = loaded(self.weights or EVALSEG, ["evalseg"], self.device, self.precision)
         scored = list(tqdm(scores(evalseg, found), total=len(found), unit="mask", disable=bar_hidden()))
         count = write_scores(self.output, scored, self.threshold)
         print(f"{count} of {len(found)} masks reach {self.threshold:g}: {self.output}")

@@ -17,23 +17,23 @@ from vos_shared.training.arguments import RunArguments
 
 @dataclass(frozen=True, kw_only=True)
 class Run(RunArguments):
-    """Do all of it: VideoPCA, selection, students, EvalSeg-Net, second iteration; ends with OUTPUT/report.html.
+    """Run the whole method: VideoPCA, selection, students, EvalSeg-Net, second iteration, and a report.
 
-    What is finished in OUTPUT is not redone, so a run that was stopped or killed goes on when it is called again. With
-    other settings or videos it is refused. Exit code 1 says that some videos could not be read and were skipped.
-    Options such as --steps name networks: --steps lowres 100000 evalseg 5000.
+    A run that was stopped or killed continues when the command is called again. OUTPUT of other settings or videos is
+    refused. The exit code is 1 if videos could not be read and were skipped. Options such as --steps take a value for
+    each network: --steps lowres 100000 evalseg 5000.
     """
 
     videos: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Data sets: folders of video files or of folders of frames. Masks are selected within each. Single videos and
     patterns in quotes work as well."""
     output: Path
-    """Folder of the run. The students are in OUTPUT/weights."""
+    """Folder of the run, with OUTPUT/weights and OUTPUT/report.html."""
     resume: Annotated[bool, tyro.conf.Suppress] = True
     settings: Annotated[PipelineSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=PipelineSettings)
 
     def check(self) -> None:
-        """Nothing: a run always goes on where it was."""
+        """Accept any folder: a run always resumes."""
 
     def run(self) -> int:
         """Run."""
@@ -50,14 +50,15 @@ class Run(RunArguments):
         )
         outcome = pipeline.run(self.videos)
         if fabric.is_global_zero:
-            print(escaped(f"weights: {outcome.weights}\nreport: {outcome.page}"))
+            print(f"weights: {escaped(str(outcome.weights))}")
+            print(f"report: {escaped(str(outcome.page))}")
             tell("left out, too short", outcome.left_out)
             tell("skipped, cannot be read", outcome.unreadable)
         return 1 if outcome.unreadable else 0
 
 
 def tell(what: str, notes: Mapping[str, str]) -> None:
-    """List videos and what is wrong with them."""
+    """Print a list of videos with a reason for each."""
     if notes:
         print(f"{len(notes)} {'video' if len(notes) == 1 else 'videos'} {what}:", file=sys.stderr)
     for name, why in notes.items():

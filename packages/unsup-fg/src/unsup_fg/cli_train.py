@@ -15,7 +15,7 @@ from vos_shared.training.arguments import RunArguments
 
 @dataclass(frozen=True, kw_only=True)
 class TrainNetwork(RunArguments):
-    """Train a network from random values."""
+    """Train a network from random initial values."""
 
     records: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Folders of TFRecord shards: of students from records, of EvalSeg-Net in the official layout."""
@@ -27,7 +27,7 @@ class TrainNetwork(RunArguments):
     """Without two faults of the released code: train the dilated kernels of DilateU-Net, and let the block norms of
     DenseU-Net use moving averages at inference. Official weights need the faults."""
     input_size: int | None = None
-    """Of U-Nets: side of the square that they see, 256 as published. Scale --resized with it."""
+    """For U-Nets: side of the input in pixels, 256 as published. Scale --resized accordingly."""
 
     def run(self) -> int:
         """Train."""
@@ -57,7 +57,7 @@ class Train:
     """Train a student on selected soft masks, or EvalSeg-Net on soft masks with labels."""
 
     what: Annotated[AnyNetwork, tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes]
-    """Which."""
+    """The network."""
 
     def run(self) -> int:
         """Train."""

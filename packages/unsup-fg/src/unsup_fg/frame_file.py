@@ -1,4 +1,4 @@
-"""Arrays of the frames of a video in a temporary file, so that memory does not grow with the video."""
+"""Stores the arrays of the frames of a video in a temporary file, so that memory does not grow with the video."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 SoftMask = npt.NDArray[np.uint8]
-"""How much of an object each pixel is, uint8 [h, w]: 255 times the soft mask, rounded."""
+"""Soft mask as uint8 [h, w]: 255 times the soft mask, rounded."""
 
 
 class FrameFile:
     """Arrays of one shape and type by frame index, for any number of threads.
 
-    The file goes when the object or the process does.
+    The file is deleted with the object, and when the process ends.
 
     Args:
-        shape: of the array of a frame.
-        dtype: of its values.
+        shape: shape of the array of one frame.
+        dtype: type of its values.
 
     Raises:
         OSError: the folder for temporary files (TMPDIR) is full.
@@ -64,7 +64,7 @@ class FrameFile:
         return array
 
     def read(self, frames: slice) -> Array:
-        """The arrays of some frames, [t, ...]."""
+        """Read the arrays of some frames, [t, ...]."""
         count = frames.stop - frames.start
         if not 0 <= frames.start < frames.stop <= self._count:
             raise IndexError(f"frames {frames.start} to {frames.stop - 1} of {self._count}")
@@ -74,7 +74,7 @@ class FrameFile:
         return arrays
 
     def columns(self, values: slice) -> Array:
-        """Some values of every frame, [T, values], counted in the order in which an array holds them."""
+        """Read some values of every frame, [T, values]; a slice of the flattened array."""
         columns = np.empty((self._count, values.stop - values.start), self._dtype)
         first = values.start * self._dtype.itemsize
         with self._lock:

@@ -1,4 +1,4 @@
-"""Masks of many videos on disk: what students learn from, and what can be scored."""
+"""Writes the masks of many videos: soft masks to learn from, and object masks to be scored."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 
 
 def _unseen(frames: int) -> None:
-    """Progress that nobody looks at."""
+    """Report no progress."""
 
 
 def label_outputs(segmenter: VideoPCASegmenter, *, masks: Path | None, soft: Path | None) -> list[Output]:
-    """What VideoPCA writes.
+    """Describe the outputs of VideoPCA.
 
     Args:
-        segmenter: that will run.
+        segmenter: the segmenter that will run.
         masks: folder for object masks, palette PNGs of the frames' size, or None.
         soft: folder for soft masks, grey PNGs of the working size, or None.
 
     Raises:
-        UserError: neither folder.
+        UserError: neither folder is given.
     """
     settings = segmenter.settings
     outputs = []
@@ -54,7 +54,7 @@ def label_outputs(segmenter: VideoPCASegmenter, *, masks: Path | None, soft: Pat
 
 
 def soft_label_output(tree: ResultsTree, segmenter: VideoPCASegmenter) -> Output:
-    """Soft masks as students learn from them: ``<sequence>/<frame>.png``, grey, of the working size."""
+    """Describe the output of soft masks for students: ``<sequence>/<frame>.png``, grey, of the working size."""
 
     def write(folder: Path, item: SegmentedFrame) -> None:
         soft_mask = segmenter.soft_masks[item.index]
@@ -64,7 +64,7 @@ def soft_label_output(tree: ResultsTree, segmenter: VideoPCASegmenter) -> Output
 
 
 def _made_with(settings: SegmenterSettings, kind: type[VideoPCASettings]) -> dict[str, Any]:
-    """What masks depend on beside the video."""
+    """Return what masks depend on, except the video."""
     values = {field.name: getattr(settings, field.name) for field in fields(kind)}
     return {
         "method": "videopca",
@@ -75,12 +75,12 @@ def _made_with(settings: SegmenterSettings, kind: type[VideoPCASettings]) -> dic
 
 
 def student_tree(folder: Path, weights: str | None, precision: str) -> ResultsTree:
-    """Where the soft masks of a student go.
+    """Make the results tree of a student's soft masks.
 
     Args:
-        folder: of the tree.
-        weights: as the user gave them.
-        precision: of the network.
+        folder: folder of the tree.
+        weights: weights as given by the user.
+        precision: precision of the network.
     """
     settings = {
         "method": "unsup-fg",
@@ -97,17 +97,17 @@ def write_student_masks(
 ) -> None:
     """Write the soft masks of a student, ``<sequence>/<frame>.png``, grey, at the size of its maps, in batches.
 
-    They are what EvalSeg-Net judges and what the next generation learns from. Finished sequences stay.
+    EvalSeg-Net scores them, and the next generation learns from them. Finished sequences are skipped.
 
     Args:
         student: the network.
-        sequences: the share of this process.
-        tree: where the masks go.
+        sequences: the sequences of this process.
+        tree: results tree for the masks.
         advance: called with numbers of finished frames.
 
     Raises:
         BadVideo: a frame cannot be read.
-        BadResults: the masks there are of somebody else.
+        BadResults: the tree holds masks of another origin.
     """
     for sequence in sequences:
         names, inputs = sequence.frame_names, inputs_fingerprint(sequence, UNSUP_FG.supervision)

@@ -13,26 +13,26 @@ from vos_shared.errors import UserError
 
 @dataclass(frozen=True)
 class PipelineSettings:
-    """Settings of a run; what a mapping does not name is as published.
+    """Settings of a run; networks that a mapping does not name have the published value.
 
     Attributes:
         students: networks that learn from VideoPCA in the first iteration.
-        second: networks that learn from those in the second; the paper finds dilate-unet best.
-        top: share of the soft masks that is kept in each iteration; the paper's is 10 to 20 %.
-        one_mask: keep at most the best mask of each frame in the second iteration; the authors keep them all.
+        second: networks that learn from the students in the second iteration; dilate-unet is the best in the paper.
+        top: share of the soft masks that is selected in each iteration; the paper's is 10 to 20 %.
+        one_mask: select at most one mask of each frame in the second iteration; the authors select any number.
         width: factor of the published numbers of channels, by network.
         steps: of training, by network.
-        batch: records a training step, by network.
+        batch: records per training step, by network.
         learning_rate: by network.
-        decay: let learning rates fall to zero; they are constant as published.
-        norm_momentum: share of a batch in the moving averages of batch norms; short runs need more than the published.
-        input_size: side of the square that U-Nets see, in pixels; None as published.
+        decay: decrease learning rates linearly to zero; as published they are constant.
+        norm_momentum: share of a batch in the moving averages of batch norms; short runs need more than published.
+        input_size: side of the input of U-Nets, in pixels, a multiple of 32; None as published.
         fixed: without two faults of the released code, see `Architecture`.
-        every: after VideoPCA, take only every so many frames of a video, as neighbours are nearly the same.
-        shorter_side: pixels that the shorter side of decoded frames is cut down to.
-        size: side of the square on which VideoPCA works.
-        shards: files of each set of records.
-        seed: of training.
+        every: after VideoPCA, use only every so many frames of a video, because neighbours are nearly the same.
+        shorter_side: largest shorter side of decoded frames, in pixels; larger frames are scaled down.
+        size: working size of VideoPCA, in pixels.
+        shards: number of files of each set of records.
+        seed: seed of training.
     """
 
     students: tuple[StudentName, ...] = STUDENTS
@@ -64,17 +64,17 @@ class PipelineSettings:
             raise UserError(f"unsup-fg: --every is {self.every}; give 1 or more")
         if self.shorter_side < 16:
             raise UserError(f"unsup-fg: --shorter-side is {self.shorter_side}; give 16 pixels or more")
-        for network in PUBLISHED:  # Refuses what they cannot be.
+        for network in PUBLISHED:  # Both check their values.
             self.architecture(network)
             self.training(network)
 
     def architecture(self, network: NetworkName) -> Architecture:
-        """Of a network."""
+        """Return the architecture of a network."""
         side = self.input_size if network.endswith("unet") else None
         return Architecture(network, self.width.get(network, 1.0), self.fixed, side)
 
     def training(self, network: NetworkName) -> TrainingSettings:
-        """Of a network."""
+        """Return the training settings of a network."""
         published = PUBLISHED[network]
         scale = self.architecture(network).input_size / INPUT_SIZES[network]
         return replace(

@@ -1,4 +1,4 @@
-"""How the networks were trained as published (specification, section 9)."""
+"""The published settings of training (specification, section 9)."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from vos_shared.options import require_numbers
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Settings of a run; those that do not depend on the student have the published values as defaults.
+    """Settings of a training; those that are the same for most networks have the published values as defaults.
 
     Attributes:
-        steps: of the whole run.
-        batch: records a step and process.
-        learning_rate: of Adam in TensorFlow's form.
-        decay: let the learning rate fall to zero in even steps; it is constant as published.
-        norm_momentum: share of a batch in the moving averages of batch norms; those of short runs need more than the
-            published 0.01 to follow the weights.
+        steps: number of steps of the training.
+        batch: records per step and process.
+        learning_rate: learning rate of Adam in TensorFlow's form.
+        decay: decrease the learning rate linearly to zero; as published it is constant.
+        norm_momentum: share of a batch in the moving averages of batch norms. Short runs need more than the published
+            0.01, else the averages lag behind the weights.
         resized: side to which records are resized before the crop; of EvalSeg-Net, which sees no crops, 128.
         save_steps: steps between two saves.
-        seed: of crops, order and initial values.
+        seed: seed of crops, order and initial values.
     """
 
     steps: int
@@ -42,7 +42,7 @@ class TrainingSettings:
             raise UserError(f"unsup-fg: --norm-momentum is {self.norm_momentum}; give a share above 0, up to 1")
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step, from 0 on."""
+        """Compute the learning rate of a step; steps count from 0."""
         return self.learning_rate * (1 - step / self.steps) if self.decay else self.learning_rate
 
 

@@ -1,4 +1,4 @@
-"""What students and EvalSeg-Net learn from, as TFRecord shards in the official layout (specification, section 9)."""
+"""Training records of students and EvalSeg-Net: TFRecord shards in the official layout (specification, section 9)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vos_shared.datasets import VideoSequence
 
 SIZE: Final = 256
-"""Side of the square of stored frames and soft masks."""
+"""Side of stored frames and soft masks, in pixels."""
 
 Grey = npt.NDArray[np.uint8]
 
@@ -31,7 +31,7 @@ class StudentRecord:
     """A frame and its soft mask.
 
     Attributes:
-        name: of the frame.
+        name: name of the frame.
         frame: uint8 RGB [256, 256, 3].
         soft_mask: uint8 [256, 256], 255 is surely foreground.
     """
@@ -42,11 +42,11 @@ class StudentRecord:
 
     @classmethod
     def of(cls, name: str, frame: Frame, soft_mask: Grey) -> StudentRecord:
-        """Of a frame and a soft mask of any size; both are resized, without keeping their aspect."""
+        """Make a record; frame and soft mask are resized to a square, without keeping their aspect."""
         return cls(name, resized(frame), resized(soft_mask))
 
     def example(self) -> Example:
-        """In the official layout."""
+        """Return the record in the official layout."""
         return {
             "image/filename": [self.name.encode()],
             "image/height": [SIZE],
@@ -58,13 +58,13 @@ class StudentRecord:
 
 @dataclass(frozen=True)
 class EvalSegRecord:
-    """A frame, a soft mask, and how good the mask is.
+    """A frame, a soft mask, and the label of the mask.
 
     Attributes:
-        name: of the frame.
+        name: name of the frame.
         frame: uint8 RGB [H, W, 3].
         soft_mask: uint8 [H, W].
-        label: about 0 to 100.
+        label: quality of the mask, about 0 to 100.
     """
 
     name: str
@@ -73,7 +73,7 @@ class EvalSegRecord:
     label: float
 
     def example(self) -> Example:
-        """In the official layout: the frame as JPEG, the soft mask as PNG."""
+        """Return the record in the official layout: the frame as JPEG, the soft mask as PNG."""
         height, width = self.frame.shape[:2]
         return {
             "image/filename": [self.name.encode()],
@@ -86,13 +86,13 @@ class EvalSegRecord:
 
 
 class Records:
-    """All records of some folders of shards.
+    """All records of several folders of shards.
 
     Args:
-        folders: each with ``train-NNNNN-of-NNNNN`` files; or TFRecord files.
+        folders: folders with ``train-NNNNN-of-NNNNN`` files, or TFRecord files.
 
     Raises:
-        BadDataset: no shards, one of a set is missing, or one is damaged.
+        BadDataset: there are no shards, one of a set is missing, or one is damaged.
     """
 
     def __init__(self, *folders: Path) -> None:
@@ -105,10 +105,10 @@ class Records:
         return len(self._places)
 
     def student(self, index: int) -> StudentRecord:
-        """A record for students.
+        """Read a record of students.
 
         Raises:
-            BadDataset: damaged, or not such a record.
+            BadDataset: the record is damaged, or of another kind.
         """
         features, where = self._features(index)
         frame, soft_mask = _bytes(features, "image/frame0", where), _bytes(features, "image/softseg", where)
@@ -121,10 +121,10 @@ class Records:
         )
 
     def evalseg(self, index: int) -> EvalSegRecord:
-        """A record for EvalSeg-Net.
+        """Read a record of EvalSeg-Net.
 
         Raises:
-            BadDataset: damaged, or not such a record.
+            BadDataset: the record is damaged, or of another kind.
         """
         features, where = self._features(index)
         label = features.get("image/label")
@@ -143,7 +143,7 @@ class Records:
 
 
 def shard_paths(folder: Path, count: int) -> list[Path]:
-    """Names of the shards."""
+    """Return the paths of the shards."""
     return [folder / f"train-{index:05d}-of-{count:05d}" for index in range(count)]
 
 
@@ -159,7 +159,7 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def require_free(folder: Path, paths: Sequence[Path]) -> None:
-    """Refuse a folder that holds other shards.
+    """Check that a folder holds no other shards.
 
     Raises:
         BadDataset: naming one of them.
@@ -175,20 +175,20 @@ def write_student_records(
     shards: int,
     advance: Callable[[], object] = lambda: None,
 ) -> int:
-    """Write the kept soft masks and their frames as shards; records go to shards at random.
+    """Write the selected soft masks and their frames as shards; each record goes to a random shard.
 
     Args:
-        sequences: with the frames; their names differ.
-        selected: the soft masks, of one teacher or of several; a sequence has a folder of its name among them.
-        folder: for the shards.
-        shards: their number.
+        sequences: sequences with the frames; each has its own name.
+        selected: selected soft masks, of one or several teachers, named ``<sequence>/<frame>.png``.
+        folder: folder for the shards.
+        shards: number of shards.
         advance: called after each record.
 
     Returns:
         The number of records.
 
     Raises:
-        BadDataset: a kept mask has no frame, or cannot be read; other shards are there already.
+        BadDataset: a selected mask has no frame, or cannot be read; the folder holds other shards.
     """
     paths = shard_paths(folder, shards)
     require_free(folder, paths)
@@ -211,7 +211,7 @@ def write_student_records(
 
 
 def wanted_frames(sequences: Sequence[VideoSequence], wanted: Collection[str]) -> Iterator[tuple[str, Frame]]:
-    """Some frames of sequences, each with the name of its mask, ``<sequence>/<frame>.png``; videos are read once.
+    """Read some frames of sequences, each with the name of its mask, ``<sequence>/<frame>.png``.
 
     Raises:
         BadVideo: a frame cannot be read.
@@ -235,7 +235,7 @@ def _bytes(features: dict[str, Feature], name: str, where: str) -> bytes:
 
 
 def resized(picture: Frame) -> Frame:
-    """A picture at the size of records, without keeping its aspect."""
+    """Resize an image to the size of records, without keeping its aspect."""
     if picture.shape[:2] == (SIZE, SIZE):
         return picture
     return np.asarray(Image.fromarray(picture).resize((SIZE, SIZE), Image.Resampling.BILINEAR))

@@ -23,17 +23,17 @@ _IMAGES: Final = (".jpg", ".jpeg", ".png")
 
 
 def pairs(images: Path, masks: Path) -> list[tuple[str, Path, Path]]:
-    """Images and soft masks in parallel trees.
+    """Find images and soft masks in parallel trees.
 
     Args:
         images: folder with ``<folder>/<frame>.jpg`` or ``.png``.
         masks: folder with ``<folder>/<frame>.png``.
 
     Returns:
-        Name of the mask below its tree, image and mask, of every mask.
+        For every mask: its name in its tree, the image, and the mask.
 
     Raises:
-        BadDataset: no masks, or one without an image.
+        BadDataset: there are no masks, or one has no image.
     """
     found = []
     for mask in sorted(path for path in masks.glob("*/*.png") if not path.name.startswith(".")):
@@ -48,7 +48,7 @@ def pairs(images: Path, masks: Path) -> list[tuple[str, Path, Path]]:
 
 
 def scores(evalseg: Student, found: Sequence[tuple[str, Path, Path]]) -> Iterator[tuple[str, float]]:
-    """Name and score of every mask, in order; about 0 to 100, 80 and more is good.
+    """Compute the scores of masks; scores are about 0 to 100, and 80 is the paper's threshold.
 
     Raises:
         BadVideo: an image cannot be read, or has more than 8 bits a channel.
@@ -71,7 +71,7 @@ def write_scores(path: Path, found: Sequence[tuple[str, float]], threshold: floa
 
 
 def frame_scores(evalseg: Student, sequence: VideoSequence, masks: Path) -> Iterator[Scored]:
-    """Score the soft masks of a sequence, ``<sequence>/<frame>.png``; empty ones are left out.
+    """Compute the scores of the soft masks of a sequence, ``<sequence>/<frame>.png``; empty masks are skipped.
 
     Raises:
         BadVideo: a frame cannot be read.
@@ -87,7 +87,7 @@ def frame_scores(evalseg: Student, sequence: VideoSequence, masks: Path) -> Iter
 
 
 def judged(evalseg: Student, pictures: Sequence[tuple[Frame, SoftMask]]) -> list[float]:
-    """Scores of a batch of frames with their soft masks, uint8 [H, W, 3] and [h, w]."""
+    """Compute the scores of a batch of frames, uint8 [H, W, 3], with their soft masks, uint8 [h, w]."""
     images = torch.stack([image_tensor(image, evalseg.size) for image, _ in pictures])
     masks = torch.stack([image_tensor(mask, evalseg.size) for _, mask in pictures])
     scores: list[float] = evalseg.run(images, masks).tolist()

@@ -1,4 +1,4 @@
-"""Which soft masks students learn from: the best of each data set (specification, section 3)."""
+"""Selection of the soft masks that students learn from: the best of each data set (specification, section 3)."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from vos_shared.images import open_image
 
 @dataclass(frozen=True)
 class Scored:
-    """A soft mask and how good it is.
+    """A soft mask and its score.
 
     Attributes:
-        mask: its file below the folder of its data set, ``<sequence>/<frame>.png``.
+        mask: path of its file relative to the folder of its data set, ``<sequence>/<frame>.png``.
         score: mean of the pixels that are not zero, 0 to 255.
     """
 
@@ -32,13 +32,13 @@ class Scored:
 
 @dataclass(frozen=True)
 class SelectedSet:
-    """The soft masks that are kept of one data set.
+    """The selected soft masks of one data set.
 
     Attributes:
         soft: folder of the soft masks.
-        masks: number of all.
-        empty: number of those without a pixel; they are not ranked.
-        kept: the best, best first.
+        masks: number of all soft masks.
+        empty: number of empty soft masks, which are not ranked.
+        kept: the selected soft masks, best first.
     """
 
     soft: str
@@ -48,16 +48,16 @@ class SelectedSet:
 
 
 def mask_score(soft_mask: npt.NDArray[np.uint8]) -> float:
-    """Mean of the pixels that are not zero; 0 where there are none."""
+    """Compute the mean of the pixels that are not zero; 0 for an empty mask."""
     pixels = soft_mask[soft_mask > 0]
     return float(pixels.mean()) if pixels.size else 0.0
 
 
 def read_soft_mask(path: Path) -> npt.NDArray[np.uint8]:
-    """A grey picture, uint8 [H, W].
+    """Read a grey image as uint8 [H, W].
 
     Raises:
-        BadDataset: missing, damaged, or not grey.
+        BadDataset: the file is missing, damaged, or not grey.
     """
     with open_image(path, "soft mask", BadDataset) as image:
         if image.mode != "L":
@@ -66,15 +66,15 @@ def read_soft_mask(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def select(soft: Path, top: float) -> SelectedSet:
-    """Keep the best soft masks of a data set.
+    """Select the best soft masks of a data set.
 
     Args:
         soft: folder with ``<sequence>/<frame>.png``.
-        top: share to keep of those that are not empty, at least one.
+        top: share of the masks that are not empty to select; at least one is selected.
 
     Raises:
-        UserError: the share makes no sense.
-        BadDataset: no masks, all are empty, or one cannot be read.
+        UserError: the share is not above 0 and up to 1.
+        BadDataset: there are no masks, all are empty, or one cannot be read.
     """
     require_share(top)
     names = sorted(path.relative_to(soft).as_posix() for path in soft.glob("*/*.png") if path.name[0] != ".")
@@ -88,21 +88,21 @@ def select(soft: Path, top: float) -> SelectedSet:
 
 
 def require_share(top: float) -> None:
-    """Refuse a share that makes no sense.
+    """Check a share.
 
     Raises:
-        UserError: not above 0 and up to 1.
+        UserError: it is not above 0 and up to 1.
     """
     if not 0 < top <= 1:
         raise UserError(f"unsup-fg: --top is {top}; give a share above 0, up to 1")
 
 
 def mask_scores(soft: Path, names: Sequence[str]) -> list[Scored]:
-    """The scores of soft masks in a folder.
+    """Compute the scores of soft masks in a folder.
 
     Args:
         soft: the folder.
-        names: of the masks in it, ``<sequence>/<frame>.png``.
+        names: names of the masks, ``<sequence>/<frame>.png``.
 
     Raises:
         BadDataset: a mask cannot be read.
@@ -113,25 +113,25 @@ def mask_scores(soft: Path, names: Sequence[str]) -> list[Scored]:
 
 
 def best_first(masks: Iterable[Scored]) -> list[Scored]:
-    """Rank masks by their scores."""
+    """Sort masks by their scores, best first."""
     return sorted(masks, key=lambda item: (-item.score, item.mask))
 
 
 def best_share(ranked: Sequence[Scored], top: float) -> Sequence[Scored]:
-    """The first share of a ranking, at least one."""
+    """Take the first share of a ranking, at least one."""
     return ranked[: max(1, round(top * len(ranked)))]
 
 
 def write_selection(path: Path, sets: list[SelectedSet]) -> None:
-    """Write what was kept as JSON."""
+    """Write a selection as JSON."""
     write_json(path, {"sets": [asdict(found) for found in sets]})
 
 
 def read_selection(path: Path) -> list[SelectedSet]:
-    """Undo `write_selection`.
+    """Read what `write_selection` wrote.
 
     Raises:
-        BadDataset: missing, or not such a file.
+        BadDataset: the file is missing, or is not a selection.
     """
     try:
         content: Any = read_json(path)

@@ -1,4 +1,4 @@
-"""Which networks there are, and the published numbers of each (specification, sections 4 to 9)."""
+"""The networks and their published sizes, and the settings of masks (specification, sections 4 to 10)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ StudentName = Literal["lowres", "basic-unet", "dense-unet", "dilate-unet"]
 STUDENTS: Final[tuple[StudentName, ...]] = get_args(StudentName)
 
 INPUT_SIZES: Final = {"lowres": 128, "basic-unet": 256, "dense-unet": 256, "dilate-unet": 256, "evalseg": 128}
-"""Side of the square that each network sees."""
+"""Side of the input of each network, in pixels."""
 LOWRES_MAP: Final = 32
-"""Side of the map that LowRes-Net gives; those of the other students are as large as what they see."""
+"""Side of the map of LowRes-Net; the maps of the other students are as large as their input."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Architecture:
     """A network of the paper, or a narrower one.
 
     Attributes:
-        network: which.
-        width: factor of its numbers of channels; 1 as published.
+        network: name of the network.
+        width: factor of the numbers of channels; 1 as published.
         fixed: without the two faults of the released code, on which published weights depend: the dilated kernels of
             DilateU-Net are trained, and the block norms of DenseU-Net use moving averages at inference.
-        side: of the square that a U-Net sees, in pixels, a multiple of 32; None as published. The dense layers of the
-            other two networks fix theirs.
+        side: side of the input of a U-Net, in pixels, a multiple of 32; None as published. The input of the other two
+            networks cannot be changed, because of their dense layers.
     """
 
     network: NetworkName
@@ -48,28 +48,28 @@ class Architecture:
             raise UserError(f"unsup-fg: --input-size is {self.side}; give a multiple of 32, 256 as published")
 
     def channels(self, published: int) -> int:
-        """Channels in place of a published number."""
+        """Scale a published number of channels."""
         return max(1, round(published * self.width))
 
     @property
     def input_size(self) -> int:
-        """Side of the square that the network sees."""
+        """Side of the input of the network, in pixels."""
         return self.side or INPUT_SIZES[self.network]
 
     @property
     def output_size(self) -> int:
-        """Side of the map that a student gives."""
+        """Side of the map of a student, in pixels."""
         return LOWRES_MAP if self.network == "lowres" else self.input_size
 
 
 @dataclass(frozen=True)
 class StudentSettings:
-    """What is done with a student's map.
+    """How masks are made from a student's map.
 
     Attributes:
-        threshold: soft mask at and above which a pixel is object 1; by default as the weights ask, or 0.5.
-        stretch: stretch each map from its least to its greatest value, as the official program does; every frame has a
-            foreground then, and how sure the student is gets lost.
+        threshold: pixels with at least this soft mask are object 1; by default the threshold of the weights, or 0.5.
+        stretch: stretch each map from its smallest to its largest value, as the official program does; then every
+            frame has a foreground, and the confidence of the student is lost.
     """
 
     threshold: float | None = None

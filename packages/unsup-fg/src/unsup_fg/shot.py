@@ -1,4 +1,4 @@
-"""The frames of a shot on disk, so that memory does not grow with the shot."""
+"""Stores the frames of a shot on disk, so that memory does not grow with the shot."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from vos_shared.method import Frame
 EPSILON: Final = 2.2e-16
 """Added to divisors, as in the group's releases."""
 _DEVICE_FRAMES: Final = 8
-"""Frames that a GPU works on at once."""
+"""Frames that a GPU processes at once."""
 _TILE_VALUES: Final = 1 << 18
-"""Values of the data matrix that exist at once in each thread; as float32 they stay in the cache."""
+"""Values of the data matrix that a thread holds at once; as float32 they fit into the cache."""
 _BLOCK_TILES: Final = 8
-"""Tiles that are read at once: of long shots a tile is narrow, and many short reads are slow."""
+"""Tiles that are read at once. Tiles of long shots are narrow, and many short reads are slow."""
 
 
 def unseen(frames: int) -> None:
-    """Progress that nobody looks at."""
+    """Report no progress."""
 
 
 class Shot:
@@ -32,7 +32,7 @@ class Shot:
 
     Args:
         frames: uint8 RGB [H, W, 3], at least one.
-        device: where to compute; the CPU by default.
+        device: device to compute on; the CPU by default.
         advance: called with 1 after each frame.
 
     Attributes:
@@ -61,22 +61,22 @@ class Shot:
 
     @property
     def values(self) -> int:
-        """Pixels times colours, the rows of D."""
+        """Number of rows of D: pixels times colours."""
         return 3 * math.prod(self.size)
 
     def parts(self) -> Iterator[slice]:
-        """Frames that are worked on at once where each stands alone."""
+        """Divide the frames into parts that are processed at once, in steps where frames are independent."""
         step = 1 if self.device.type == "cpu" else _DEVICE_FRAMES  # The arrays of one frame stay in the cache.
         return (slice(start, min(start + step, len(self))) for start in range(0, len(self), step))
 
     def blocks(self) -> Iterator[slice]:
-        """Divide the rows of D into what is read at once."""
+        """Divide the rows of D into blocks that are read at once."""
         return self._divided(slice(0, self.values), _BLOCK_TILES * self._tile_width)
 
     def tiles(self, block: slice) -> Iterator[tuple[slice, Tensor]]:
-        """Some rows of D, tile by tile: which, and their transpose.
+        """Read a block tile by tile: the rows of each tile, and the transpose of these rows of D.
 
-        The transpose is float32 [T, r]: frames stretched to 0..1 and centred by their mean.
+        The transpose is float32 [T, r]: frames stretched to 0..1, minus their mean.
         """
         columns = self._frames.columns(block)
         for rows in self._divided(block, self._tile_width):
@@ -93,7 +93,7 @@ class Shot:
         return (slice(start, min(start + width, rows.stop)) for start in range(rows.start, rows.stop, width))
 
     def colours(self, part: slice) -> Tensor:
-        """Frames stretched to 0..1, float32 [t, 3, H, W]."""
+        """Read frames stretched to 0..1, float32 [t, 3, H, W]."""
         frames = torch.from_numpy(self._frames.read(part)).to(self.device).float()
         return frames.sub_(self._low[part, None, None, None]).div_(self._span[part, None, None, None])
 

@@ -29,23 +29,23 @@ Array = npt.NDArray[Any]
 Who = Literal["lowres", "basic-unet", "dense-unet", "dilate-unet", "multi", "multi-select"]
 
 BEST_FIRST: Final[tuple[StudentName, ...]] = ("dilate-unet", "dense-unet", "basic-unet", "lowres")
-"""The student that is taken where EvalSeg-Net finds several equally good."""
+"""Order in which students are preferred when EvalSeg-Net gives several the same score."""
 THRESHOLD: Final = 0.5
-"""Soft mask from which on a pixel is foreground, unless the weights ask for another."""
+"""Pixels with at least this soft mask are foreground, unless the weights state another threshold."""
 BATCH: Final = 8
-"""Frames that a network sees at once."""
+"""Frames in a batch at inference."""
 _JOINT_SIZE: Final = 256
-"""Side of the maps that are put together."""
+"""Side of the maps of ensembles, in pixels."""
 
 
 class Student:
-    """A network on frames.
+    """Runs a network on frames.
 
     Args:
-        network: one of the students; is moved to the device.
-        size: side of the square that it sees.
-        device: where it runs.
-        precision: of its convolutions.
+        network: a student or EvalSeg-Net; it is moved to the device.
+        size: side of the input of the network, in pixels.
+        device: device of the network.
+        precision: type of its convolutions.
     """
 
     def __init__(self, network: nn.Module, size: int, device: torch.device, precision: torch.dtype) -> None:
@@ -53,12 +53,12 @@ class Student:
         self.size, self.device, self.precision = size, device, precision
 
     def maps(self, frames: Sequence[Frame]) -> Array:
-        """Maps of frames of any size, float32 [B, s, s] from 0 on; 255 is surely foreground."""
+        """Compute maps of frames of any size, float32 [B, s, s], 0 or more; 255 is surely foreground."""
         return self.run(torch.stack([image_tensor(frame, self.size) for frame in frames]))[:, 0]
 
     @torch.inference_mode()
     def run(self, *inputs: Tensor) -> Array:
-        """What the network says of a batch."""
+        """Run the network on a batch."""
         ready = [item.to(self.device).contiguous(memory_format=torch.channels_last) for item in inputs]
         with autocast(self.device, self.precision):
             output: Array = self.network(*ready).float().cpu().numpy()
@@ -66,28 +66,28 @@ class Student:
 
 
 def batched(items: Iterable[T]) -> Iterator[tuple[T, ...]]:
-    """Items in tuples of `BATCH`; the last may be shorter."""
+    """Group items into tuples of `BATCH`; the last may be shorter."""
     iterator = iter(items)
     while part := tuple(islice(iterator, BATCH)):
         yield part
 
 
 def image_tensor(picture: Frame, size: int) -> Tensor:
-    """A picture as networks see it: uint8 [H, W, 3] or [H, W] -> float32 [C, size, size] in 0..1."""
+    """Convert an image to the input of a network: uint8 [H, W, 3] or [H, W] -> float32 [C, size, size] in 0..1."""
     resized = np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BILINEAR))
     values = np.atleast_3d(resized).astype(np.float32) * np.float32(1 / 255)
     return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))
 
 
 def stretched(values: Array) -> Array:
-    """A map as the official program shows it: from its least to its greatest value, uint8."""
+    """Stretch a map from its smallest to its largest value, as the official program does, to uint8."""
     low, high = float(values.min()), float(values.max())
     scale = 255 / ((high - low) or 1)
     return ((values - low) * scale + 0.5).clip(0, 255).astype(np.uint8)
 
 
 def official_segmentation(raw: Array, size: tuple[int, int]) -> Array:
-    """The picture that the official ``get_segmentation`` writes.
+    """Make the image that the official ``get_segmentation`` writes.
 
     Args:
         raw: map of LowRes-Net, float32 [32, 32].
@@ -101,7 +101,7 @@ def official_segmentation(raw: Array, size: tuple[int, int]) -> Array:
 
 
 def multiplied(masks: Sequence[Array]) -> Array:
-    """Multi-Net: the product of soft masks in 0..1 over its maximum; their mean where the product is all zero."""
+    """Multi-Net: multiply soft masks in 0..1 and divide by the maximum; if the product is all zero, return the mean."""
     product: Array = np.prod(masks, axis=0)
     mean: Array = np.mean(masks, axis=0)
     return product / product.max() if product.max() > 0 else mean
@@ -111,9 +111,9 @@ class StudentSegmenter(Segmenter):
     """Finds the foreground of each frame by itself, object 1.
 
     Args:
-        students: by name; with several, their soft masks are multiplied, or `evalseg` chooses.
-        info: what stands behind them.
-        settings: of the masks.
+        students: students by name; the soft masks of several are multiplied, or `evalseg` selects one.
+        info: parameters and origin of the weights.
+        settings: settings of the masks.
         evalseg: EvalSeg-Net.
     """
 
@@ -134,11 +134,11 @@ class StudentSegmenter(Segmenter):
         return self._info
 
     def reset(self) -> None:
-        """Forget the size of the video; nothing else is kept."""
+        """Start a new video, which may have another size."""
         self._size: tuple[int, int] | None = None
 
     def step(self, frame: Frame, prompt: ObjectMask | None = None, *, soft_masks: bool = False) -> Segmentation:
-        """The mask of a frame; see `vos_shared.method.Segmenter.step`.
+        """Segment a frame; see `vos_shared.method.Segmenter.step`.
 
         Raises:
             UserError: a frame of another size than the first, or a prompted object.
@@ -151,7 +151,7 @@ class StudentSegmenter(Segmenter):
         return Segmentation(mask, soft[None].astype(np.float32) if soft_masks else None)
 
     def soft_mask(self, frame: Frame) -> Array:
-        """The soft mask of a frame at the size of the network's map, float32 in 0..1."""
+        """Compute the soft mask of a frame at the size of the network's map, float32 in 0..1."""
         found = {name: self._of(student, frame) for name, student in self.students.items()}
         if len(found) == 1:
             return next(iter(found.values()))
@@ -163,7 +163,7 @@ class StudentSegmenter(Segmenter):
         return (stretched(values) if self.settings.stretch else values).astype(np.float32) / 255
 
     def _best(self, frame: Frame, masks: Mapping[StudentName, Array]) -> Array:
-        """Multi-Select-Net: the mask that EvalSeg-Net finds best."""
+        """Multi-Select-Net: select the mask with the highest score of EvalSeg-Net."""
         assert self.evalseg is not None
         names = [name for name in BEST_FIRST if name in masks]
         size = self.evalseg.size
@@ -218,11 +218,11 @@ def load(
 
 
 def loaded(weights: str | Path | None, expected: Collection[NetworkName], device: str, precision: str) -> Student:
-    """A single network, ready to run.
+    """Load a single network.
 
     Args:
         weights: a file, an official checkpoint, a name in `WEIGHTS`, or None for those that come with the package.
-        expected: networks that will do.
+        expected: accepted networks.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         precision: ``fp32``, ``bf16`` or ``fp16``.
 
@@ -236,7 +236,7 @@ def loaded(weights: str | Path | None, expected: Collection[NetworkName], device
 
 
 def _snapshots(source: str | Path | None, student: Who | None) -> dict[NetworkName, Snapshot]:
-    """The networks of a variant, by name."""
+    """Load the networks of a variant, by name."""
     weights = WEIGHTS.locate(None) if source is None else Path(source)
     if not weights.is_dir():
         if student in {"multi", "multi-select"}:

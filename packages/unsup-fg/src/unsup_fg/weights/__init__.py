@@ -7,6 +7,8 @@ from typing import Final
 
 from vos_shared.checkpoints.published import PublishedWeights, WeightsTable
 
+EVALSEG: Final = Path(__file__).with_name("unsup_fg_evalseg_demo.safetensors")
+"""EvalSeg-Net that comes with the package."""
 _PAGE: Final = "https://github.com/ioanacroi/unsup-learning-from-video"
 
 WEIGHTS: Final = WeightsTable(
@@ -28,6 +30,7 @@ WEIGHTS: Final = WeightsTable(
         ),
     },
     shipped=Path(__file__).with_name("unsup_fg_demo.safetensors"),
-    shipped_note="narrow DilateU-Net of the first iteration, trained by this package; the default",
+    shipped_note="narrow DilateU-Net, trained by this package; the default",
+    more={EVALSEG: "narrow EvalSeg-Net, trained by this package; the default of score"},
 )
 """The checkpoints of the paper's authors and our own."""
