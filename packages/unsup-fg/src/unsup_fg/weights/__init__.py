@@ -30,7 +30,7 @@ WEIGHTS: Final = WeightsTable(
         ),
     },
     shipped=Path(__file__).with_name("unsup_fg_demo.safetensors"),
-    shipped_note="narrow DilateU-Net, trained by this package; the default",
+    shipped_note="narrow DilateU-Net of the first iteration, trained by this package; the default",
     more={EVALSEG: "narrow EvalSeg-Net, trained by this package; the default of score"},
 )
 """The checkpoints of the paper's authors and our own."""
