@@ -120,8 +120,7 @@ def process(
         seed: seed of the random generators, the same for every sequence.
         resume: skip finished sequences; False computes all anew.
         fingerprint: hash of the inputs of a sequence; by default of its frames and prompts.
-        failed: called with each sequence whose frames cannot be read, and the error; the others go on. By default the
-            error is raised.
+        failed: called with each sequence whose frames cannot be read, and with the error; None raises the error.
 
     Raises:
         UserError: a sequence cannot be processed; those that are finished stay.

@@ -77,7 +77,7 @@ class WeightsTable:
         shipped: weights file that comes with the package and is used by default; None if there is none.
         shipped_note: description of `shipped`.
         made: descriptions, by name, of weights that are computed and not stored (``untrained``).
-        more: other files that come with the package, each with its description.
+        more: descriptions of further weights files that come with the package, by path.
     """
 
     published: Mapping[str, PublishedWeights]
@@ -88,7 +88,7 @@ class WeightsTable:
 
     @property
     def _files(self) -> dict[str, tuple[Path, str]]:
-        """Files that come with the package, by name: path and description."""
+        """Path and description of the files that come with the package, by name."""
         first = {} if self.shipped is None else {self.shipped: self.shipped_note}
         return {path.stem: (path, note) for path, note in (first | dict(self.more)).items()}
 

@@ -19,13 +19,11 @@ from vos_shared.video_sources import FRAME_SUFFIXES, frame_files, matching_paths
 VIDEO_SUFFIXES: Final = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm"})
 JPEG_QUALITY: Final = 95
 
+Failed = Callable[[Path, BadVideo], object]
+"""Called with a video that cannot be read, and with the error."""
 
-def found_videos(
-    places: Sequence[Path],
-    output: Path,
-    longest: int,
-    failed: Callable[[Path, BadVideo], object] | None = None,
-) -> list[Video]:
+
+def found_videos(places: Sequence[Path], output: Path, longest: int, failed: Failed | None = None) -> list[Video]:
     """Find all videos; each video file is decoded once into a cache of frames.
 
     Args:
@@ -33,8 +31,7 @@ def found_videos(
             In a folder with video files, single images are ignored.
         output: folder of the run; the cache is its folder ``frames``, and patterns do not match inside it.
         longest: largest length of the shorter side of cached frames, in pixels; larger frames are scaled down.
-        failed: called with each video that cannot be opened or decoded, and the error; the others stay. By default the
-            error is raised.
+        failed: called with each video that cannot be opened or decoded, and with the error; None raises the error.
 
     Raises:
         BadDataset: a place does not exist or holds no video.
@@ -48,11 +45,7 @@ def found_videos(
 
 
 def _opened(
-    sources: Iterable[Path],
-    cache: Path,
-    longest: int,
-    bar: tqdm[object],
-    failed: Callable[[Path, BadVideo], object] | None,
+    sources: Iterable[Path], cache: Path, longest: int, bar: tqdm[object], failed: Failed | None
 ) -> Iterator[Video]:
     for source in sources:
         try:
