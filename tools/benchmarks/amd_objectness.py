@@ -109,7 +109,7 @@ def run(
     """
     target = choose_device(device)
     torch.manual_seed(0)
-    model = AMD(Architecture(backbone, motion_size)).to(target)
+    model = AMD(Architecture(backbone, motion_size=motion_size)).to(target)
     return [*_frame(model, height, width, repeats, target), *_step(model, crop, repeats, target)]
 
 

@@ -22,6 +22,7 @@ from amd_objectness.checkpoints import (
     write_official,
 )
 from amd_objectness.settings import Architecture
+from amd_objectness.weights import WEIGHTS
 from vos_shared.checkpoints import safetensors_io
 from vos_shared.checkpoints.torch_pickle import load_torch
 from vos_shared.errors import BadWeights
@@ -132,3 +133,13 @@ def test_the_backbone_goes_to_torchvision(small: Weights, tmp_path: Path) -> Non
 def test_untrained_weights_are_the_same_every_time() -> None:
     architecture = Architecture("resnet18")
     assert_same(untrained(architecture).state, untrained(architecture).state)
+
+
+def test_the_weights_that_come_with_the_package_are_small_and_trained() -> None:
+    weights = load_weights()
+    assert weights.trained
+    assert weights.architecture.backbone == "resnet18"
+    assert int(weights.metadata["steps"]) > 0
+    assert WEIGHTS.shipped is not None
+    assert WEIGHTS.shipped.stat().st_size < 25_000_000
+    assert load_weights("amd_objectness_demo").description == weights.description

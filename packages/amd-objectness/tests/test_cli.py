@@ -13,6 +13,7 @@ from amd_objectness.checkpoints import load_weights
 from amd_objectness.cli import PROGRAM, main
 from vos_shared.checkpoints import safetensors_io
 from vos_shared.checkpoints.torch_pickle import load_torch
+from vos_shared.files import read_json
 from vos_shared.masks import read_mask
 from vos_shared.testing import RunCommand
 
@@ -39,6 +40,9 @@ def test_a_folder_and_an_image_are_segmented(
         assert len(masks) == (3 if source == clip else 1)
         assert read_mask(masks[0]).max() <= (5 if channel == ("--channel", "all") else 1)
         assert ("channel" in done.stdout) == (channel == ("--channel", "auto"))
+        chosen = read_json(tmp_path / "out" / ".manifest" / f"{source.stem}.json")["extra"].get("decisions", {})
+        assert chosen.get("reason", "no choice") in done.stdout + "no choice"
+        assert ("channel" in chosen) == (channel == ("--channel", "auto"))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA"])
@@ -102,8 +106,7 @@ def test_what_the_user_can_mend_is_one_line(
     cases: list[tuple[tuple[object, ...], str]] = [
         ((*segment, "--weights", foreign), "weights of dense-ulearn"),
         ((*segment, "--weights", tmp_path / "missing.pth"), "decode_head2.conv_seg.weight is missing"),
-        ((*segment, "--weights", "nonsense"), "known names are amd_pretrained, untrained"),
-        (segment, "no weights come with this method; give a file or a name: amd_pretrained, untrained"),
+        ((*segment, "--weights", "nonsense"), "known names are amd_objectness_demo, amd_pretrained, untrained"),
         ((*segment, "--weights", small_weights, "--shorter-side", 2), "--shorter-side is 2"),
         ((*segment, "--weights", small_weights, "--threshold", 2), "--threshold is 2"),
         (("adapt", tmp_path / "lonely", "--weights", small_weights, *out), "video lonely has one frame"),
@@ -118,6 +121,8 @@ def test_what_the_user_can_mend_is_one_line(
         ),
         (("train", "custom", "--videos", clip, *out, "--crop", 4), "--crop is 4"),
         (("train", "custom", "--videos", clip, *out, "--motion-size", 100, 100), "multiples of 64"),
+        (("train", "custom", "--videos", clip, *out, "--shift", 500), "--shift is 500"),
+        (("train", "custom", "--videos", clip, *out, "--width", 0), "--width is 0"),
         (("train", "custom", "--videos", clip, *out, "--resume"), "holds no run"),
         (("import-weights", small_weights, tmp_path / "a.txt"), "neither the suffix"),
         (("import-weights", foreign, tmp_path / "a.pth"), "weights of dense-ulearn"),

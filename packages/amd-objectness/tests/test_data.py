@@ -65,6 +65,19 @@ def test_frames_of_any_size_fill_the_crop(size: tuple[int, int]) -> None:
     assert crop_pair([noise(*size, 3)] * 2, TINY, np.random.default_rng(0)).shape == (2, 3, 32, 32)
 
 
+def test_the_second_crop_lies_apart_on_request() -> None:
+    rows, columns = np.mgrid[:40, :60].astype(np.uint8)
+    frame = np.stack([rows, columns, rows], 2)
+    sampling = Sampling(shorter_side=40, crop=32, scale=(1.0, 1.0), shift=3)
+    pairs = torch.stack([crop_pair([frame, frame], sampling, np.random.default_rng(seed)) for seed in range(60)]).int()
+    moved = pairs[:, 1] - pairs[:, 0]
+    assert torch.equal(moved, moved[:, :, :1, :1].expand_as(moved))
+    for channel in (0, 1):
+        assert set(moved[:, channel, 0, 0].tolist()) == set(range(-3, 4))
+    assert pairs[:, :, 0].max() == 39
+    assert pairs.min() == 0
+
+
 def test_half_of_the_pairs_are_mirrored_on_request() -> None:
     frame = np.zeros((40, 40, 3), np.uint8)
     frame[:, 20:] = 255

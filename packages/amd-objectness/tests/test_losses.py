@@ -54,6 +54,14 @@ def test_what_leaves_the_frame_falls_on_nothing() -> None:
     assert splat_counts(torch.full((1, 2, 4, 6), -1e6)).sum() == 0
 
 
+def test_flow_that_is_not_a_number_falls_on_nothing() -> None:
+    flow = torch.zeros(1, 2, 4, 4)
+    flow[0, 0, 1, 1], flow[0, 1, 2, 2] = float("nan"), float("inf")
+    seen = visibility(flow)
+    assert seen[0, 0, 1, 1] == seen[0, 0, 2, 2] == 0
+    assert seen[0, 0, 3].all()
+
+
 def test_photometric_terms_are_the_official_ones(ops: dict[str, Tensor]) -> None:
     torch.testing.assert_close(ssim_distance(ops["im1"], ops["im2"]), ops["ssim_dist_im1_im2"], atol=1e-6, rtol=1e-5)
     made = warp(ops["im2"], ops["flow"][:, :2])
@@ -75,6 +83,22 @@ def test_the_loss_of_four_scales_and_its_gradients_are_the_official_ones(ops: di
         assert flows[level].grad is not None
         torch.testing.assert_close(flows[level].grad, expected, atol=1e-5 * float(expected.abs().max()), rtol=1e-3)
     assert flows[4].grad is None
+
+
+def test_the_distance_of_boxes_is_that_of_pooled_pixels() -> None:
+    torch.manual_seed(0)
+    first, second = torch.rand(2, 2, 3, 7, 9, dtype=torch.float64).requires_grad_()
+
+    def box(maps: Tensor) -> Tensor:
+        return F.avg_pool2d(maps, 3, 1)
+
+    mean1, mean2 = box(first), box(second)
+    variances = box(first**2) - mean1**2 + box(second**2) - mean2**2
+    covariance = box(first * second) - mean1 * mean2
+    similarity = (2 * mean1 * mean2 + 1e-4) * (2 * covariance + 9e-4)
+    similarity = similarity / ((mean1**2 + mean2**2 + 1e-4) * (variances + 9e-4))
+    torch.testing.assert_close(ssim_distance(first, second), ((1 - similarity) / 2).clamp(0, 1))
+    torch.autograd.gradcheck(ssim_distance, (first[:1, :1], second[:1, :1]), fast_mode=True)
 
 
 def test_identical_frames_without_motion_cost_nothing() -> None:

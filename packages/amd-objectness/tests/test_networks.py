@@ -164,6 +164,22 @@ def test_the_small_network_runs_on_odd_sizes() -> None:
         assert model(torch.rand(1, 3, 33, 57)).shape == (1, 5, 5, 8)
 
 
+def test_a_narrow_network_has_narrow_stages_and_head() -> None:
+    expansions: dict[BackboneName, int] = {"resnet18": 1, "resnet50": 4}
+    for name, expansion in expansions.items():
+        model = AMD(Architecture(name, width=16, head_width=24))
+        stages = model.backbone2.stages(torch.zeros(1, 3, 16, 16))
+        assert [stage.shape[1] for stage in stages] == [16 * expansion * scale for scale in (1, 2, 4, 8)]
+        assert model.decode_head2.conv_seg.weight.shape == (5, 24, 1, 1)
+        assert model(torch.zeros(2, 3, 16, 16)).shape == (2, 5, 2, 2)
+
+
+@pytest.mark.parametrize("words", [{"width": 0}, {"head_width": 0}, {"motion_size": (64, 100)}])
+def test_networks_that_cannot_be_built_are_refused(words: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="--"):
+        Architecture(**words)
+
+
 def test_segment_flow_is_what_the_vectors_say() -> None:
     """With hard segments every pixel of a segment moves by its vector; the other frame's masks are used."""
     torch.manual_seed(0)

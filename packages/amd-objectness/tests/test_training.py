@@ -189,7 +189,7 @@ training.LOG_STEPS = 1
 noise = np.random.default_rng(0).integers(0, 256, (2, 4, 40, 48, 3), np.uint8)
 videos = [Video.open(frames, name=name) for frames, name in zip(noise, "ab")]
 settings = TrainingSettings(batch=2 // world_size(), steps=2, sampling=Sampling(shorter_side=40, crop=32))
-model = untrained(Architecture("resnet18", (64, 64))).network()
+model = untrained(Architecture("resnet18", motion_size=(64, 64))).network()
 torch.manual_seed(0)
 model.backbone2 = nn.Sequential(nn.Conv2d(3, 8, 8, 8), nn.BatchNorm2d(8))  # A small one: this shall be quick.
 model.decode_head2 = SegmentHead(8)

@@ -90,6 +90,11 @@ class Segmenter(ABC):
         Does nothing by default. A method that needs it raises `UserError` in `step` if it was not called.
         """
 
+    @property
+    def decisions(self) -> Mapping[str, Any]:
+        """What the segmenter chose by itself for the current video, as JSON values; kept with the video's results."""
+        return {}
+
     @abstractmethod
     def step(self, frame: Frame, prompt: ObjectMask | None = None, *, soft_masks: bool = False) -> Segmentation:
         """Segment the next frame.

@@ -109,7 +109,8 @@ def process(
 ) -> None:
     """Run a segmenter over the sequences that are not finished in all outputs; shows a progress bar.
 
-    The time of each sequence is stored in the record of the first output, see `times_of`.
+    The time of each sequence is stored in the record of the first output, see `times_of`, and beside it the segmenter's
+    `decisions`.
 
     Args:
         sequences: the sequences of this process.
@@ -147,6 +148,8 @@ def process(
                 on_frame=advance,
             )
             keep({"timing": {"device": describe_device(device), **timing.to_json()}})
+            if segmenter.decisions:
+                keep({"decisions": dict(segmenter.decisions)})
 
     pending = [sequence for sequence in sequences if not finished(sequence)]
     with tqdm(total=sum(len(item.frame_names) for item in pending), unit="frame", disable=bar_hidden()) as bar:

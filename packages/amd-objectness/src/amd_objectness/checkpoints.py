@@ -90,8 +90,8 @@ def load_weights(weights: str | Path | None = None) -> Weights:
     """Load what a user named.
 
     Args:
-        weights: a file of ours or an official checkpoint; the name of published weights; or ``untrained``. None is
-            refused: no weights come with the package.
+        weights: a file of ours or an official checkpoint; the name of published weights; ``untrained``; or None for
+            the weights that come with the package.
 
     Raises:
         BadWeights: no such file, damaged, unsafe, or of another network.

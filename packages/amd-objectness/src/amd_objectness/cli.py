@@ -19,6 +19,7 @@ from vos_shared.cli import Evaluate, run_commands
 from vos_shared.errors import UserError
 from vos_shared.options import changed_settings
 from vos_shared.segment import SegmentArguments, run_segment
+from vos_shared.terminal import escaped
 from vos_shared.weights_command import ConvertArguments, WeightsCommand
 
 PROGRAM = "amd-objectness"
@@ -62,7 +63,7 @@ class Adapt(SegmentArguments):
 
         sequences = self.load()
         path = adapt_together(self, [sequence.video for sequence in sequences], self.adaptation, self.settings)
-        print(path)
+        print(escaped(str(path)))
         plain = Segment(**{name: getattr(self, name) for name in SegmentArguments.__dataclass_fields__})
         run_segment(AMD_OBJECTNESS, replace(plain, weights=str(path), variant=None), **settings)
 
@@ -95,14 +96,15 @@ class ImportWeights(ConvertArguments):
             weights = load_weights(self.source)
         else:
             weights, report = read_official(path)
-            print("\n".join(report.lines()) if self.keys else report.summary())
+            for line in report.lines() if self.keys else [report.summary()]:
+                print(escaped(line))  # Names of keys are the file's.
         if self.backbone:
             save_backbone(self.output, weights)
         elif to_ours:
             save_weights(self.output, weights, half=self.half)
         else:
             write_official(self.output, weights)
-        print(f"{weights.description}: {self.output}")
+        print(escaped(f"{weights.description}: {self.output}"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +114,7 @@ class Export:
     output: Annotated[Path, tyro.conf.Positional]
     """The file to write, .pt2; `torch.export.load` reads it without this package."""
     weights: str | None = None
-    """A file, or the name of weights; there is no default."""
+    """A file, or the name of weights; by default those that come with the package."""
     size: tuple[int, int] = (392, 697)
     """Height and width of the images, RGB in 0..1; the default is a 480x854 frame scaled as released."""
 
@@ -121,7 +123,7 @@ class Export:
         from amd_objectness.export import export_segments
 
         export_segments(self.output, self.weights, self.size)
-        print(self.output)
+        print(escaped(str(self.output)))
 
 
 def main() -> None:

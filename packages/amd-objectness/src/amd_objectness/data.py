@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from amd_objectness.presets import Sampling
 from vos_shared.errors import BadDataset
 from vos_shared.method import Frame
+from vos_shared.terminal import escaped
 from vos_shared.training.batches import EpochOrder
 from vos_shared.video import Video
 
@@ -102,7 +103,7 @@ class TrainingPairs(Dataset[Tensor]):
 
 
 def crop_pair(frames: Sequence[Frame], sampling: Sampling, rng: np.random.Generator) -> Tensor:
-    """Resize two frames and cut the same square out of both.
+    """Resize two frames and cut squares of one size out of both, of the same place but for `Sampling.shift`.
 
     Args:
         frames: uint8 RGB [H, W, 3], of one size.
@@ -116,15 +117,31 @@ def crop_pair(frames: Sequence[Frame], sampling: Sampling, rng: np.random.Genera
     scaled = scaled_size(
         (frames[0].shape[0], frames[0].shape[1]), int(sampling.shorter_side * factor), int(LONGEST * factor)
     )
-    size = (max(scaled[0], sampling.crop), max(scaled[1], sampling.crop))
-    pair = pixels_of(frames, size)
-    top, left = (int(rng.integers(side - sampling.crop, endpoint=True)) for side in size)
-    pair = pair[:, :, top : top + sampling.crop, left : left + sampling.crop]
+    crop = sampling.crop
+    size = (max(scaled[0], crop), max(scaled[1], crop))
+    places = [int(rng.integers(side - crop, endpoint=True)) for side in size]
+    others = shifted(places, [side - crop for side in size], sampling.shift, rng)
+    pair = torch.stack(
+        [
+            frame[:, top : top + crop, left : left + crop]
+            for frame, (top, left) in zip(pixels_of(frames, size), (places, others), strict=True)
+        ]
+    )
     if sampling.flip and rng.random() < 0.5:
         pair = pair.flip(3)
     if sampling.colour:
         pair = changed_colours(pair, sampling.colour, rng)
     return pair.contiguous()
+
+
+def shifted(places: Sequence[int], most: Sequence[int], shift: int, rng: np.random.Generator) -> list[int]:
+    """Places up to `shift` pixels away, each from 0 to its `most`; draws nothing where nothing is shifted."""
+    if not shift:
+        return list(places)
+    return [
+        int(rng.integers(max(place - shift, 0), min(place + shift, end), endpoint=True))
+        for place, end in zip(places, most, strict=True)
+    ]
 
 
 def usable(videos: Iterable[Video]) -> list[Video]:
@@ -140,5 +157,5 @@ def usable(videos: Iterable[Video]) -> list[Video]:
     if not kept:
         raise BadDataset(f"training: no video has two frames, which a pair needs: {some or 'there is none'}")
     if left_out:
-        print(f"training: left out {len(left_out)} videos of a single frame: {some}", file=sys.stderr)
+        print(escaped(f"training: left out {len(left_out)} videos of a single frame: {some}"), file=sys.stderr)
     return kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from vos_shared.method import Frame, ModelInfo, ObjectMask, Segmentation, Segmen
 from vos_shared.options import settings_from
 from vos_shared.runtime.device import autocast, choose_device, choose_precision
 from vos_shared.steps import check_step
+from vos_shared.terminal import escaped
 from vos_shared.video import Video
 
 LONGEST = int(9999 * 0.98)
@@ -103,6 +105,11 @@ class AMDSegmenter(Segmenter):
         """Parameters and origin of the weights."""
         return self._info
 
+    @property
+    def decisions(self) -> dict[str, object]:
+        """The channel that ``auto`` chose for the video, and why."""
+        return {} if self.choice is None else asdict(self.choice)
+
     def reset(self) -> None:
         """Forget the video."""
         self.choice: ChannelChoice | None = None
@@ -120,7 +127,7 @@ class AMDSegmenter(Segmenter):
     def _say_choice(self, video: Video) -> None:
         if self.settings.channel == "auto":
             self.choice = self._choose(video)
-            print(f"{video.name}: channel {self.choice.channel}, {self.choice.reason}")
+            print(f"{escaped(video.name)}: channel {self.choice.channel}, {self.choice.reason}")
 
     def _choose(self, video: Video) -> ChannelChoice:
         votes, count = ChannelVotes(), len(video)
@@ -208,8 +215,7 @@ def load(
     """Build the segmenter.
 
     Args:
-        weights: a file of ours, an official checkpoint, the name of a published one, or ``untrained``; None is
-            refused, as no weights come with the package.
+        weights: as for `amd_objectness.checkpoints.load_weights`.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         precision: ``fp32``, ``bf16`` or ``fp16``, of the convolutions.
         adapt: train on each video before it is segmented (``amd-objectness+adapt``).

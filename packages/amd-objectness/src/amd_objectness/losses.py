@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -57,8 +57,22 @@ def ssim_distance(first: Tensor, second: Tensor) -> Tensor:
     return distance
 
 
+class _Box(torch.autograd.Function):
+    """Mean of 3x3 pixels without padding: [N, C, H, W] to [N, C, H - 2, W - 2]; faster than pooling on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor) -> Tensor:
+        rows = maps[..., :-2] + maps[..., 1:-1] + maps[..., 2:]
+        return (rows[..., :-2, :] + rows[..., 1:-1, :] + rows[..., 2:, :]) / 9
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _Box.forward(ctx, F.pad(gradients[0], (2, 2, 2, 2)))
+
+
 def _box(maps: Tensor) -> Tensor:
-    return F.avg_pool2d(maps, 3, 1)
+    means: Tensor = _Box.apply(maps)
+    return means
 
 
 def photometric(synthesis: Synthesis) -> Tensor:

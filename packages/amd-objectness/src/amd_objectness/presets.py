@@ -24,6 +24,9 @@ class Sampling:
     """Range of that factor, drawn anew for each pair."""
     crop: int = 384
     """Side of the random square that is cut out of both frames."""
+    shift: int = 0
+    """Most pixels, in each direction, that the second crop lies apart from the first one, as if the camera had moved
+    so far. It teaches the motion network early that frames move. Not in the release."""
     flip: bool = False
     """Mirror half of the pairs. Not in the release, although the paper is said to do it."""
     colour: float = 0.0
@@ -43,6 +46,7 @@ class Sampling:
             )
         require_numbers(self, "training", "gap", least=1)
         require_numbers(self, "training", "colour", least=0, below=1)
+        require_numbers(self, "training", "shift", least=0, below=self.crop)
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,16 @@ class Architecture:
 
     backbone: BackboneName = "resnet50"
     """Trunk of the appearance network: the paper's ResNet-50, or ResNet-18 for small machines (ours)."""
+    width: int = 64
+    """Channels of the trunk's first stage, times 4 in a ResNet-50; the later stages have 2, 4 and 8 times as many. The
+    paper's has 64."""
+    head_width: int = 256
+    """Channels of the two convolutions of the segment head; 256 in the paper."""
     motion_size: tuple[int, int] = (384, 640)
     """Height and width that both frames are stretched to for the motion network and the losses; multiples of 64."""
 
     def __post_init__(self) -> None:
+        require_numbers(self, "amd-objectness", "width", "head_width", least=1, below=4097)
         if min(self.motion_size) < MOTION_STRIDE or any(side % MOTION_STRIDE for side in self.motion_size):
             height, width = self.motion_size
             raise UserError(

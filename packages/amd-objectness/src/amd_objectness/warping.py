@@ -58,8 +58,9 @@ def splat_counts(flow: Tensor) -> Tensor:
     for column, row in ((left, top), (left + 1, top), (left, top + 1), (left + 1, top + 1)):
         weight = (1 - (columns - column).abs()) * (1 - (rows - row).abs())
         inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-        cell = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).long()
-        counts.scatter_add_(1, cell.flatten(1), (weight * inside).flatten(1))
+        cell = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+        cell = cell.nan_to_num().long()  # The loss of such a flow says that training has diverged.
+        counts.scatter_add_(1, cell.flatten(1), torch.where(inside, weight, 0).flatten(1))
     return counts.view(pairs, 1, height, width).clamp(0, 1)
 
 

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from amd_objectness.settings import SEGMENTS
 
 DILATION: Final = 6
-HIDDEN: Final = 256
 
 
 class ConvBlock(nn.Module):
@@ -31,12 +30,12 @@ class ConvBlock(nn.Module):
 class SegmentHead(nn.Module):
     """Two dilated convolutions and a classifier: features [B, C, h, w] to segment logits [B, 5, h, w]."""
 
-    def __init__(self, in_channels: int, segments: int = SEGMENTS) -> None:
+    def __init__(self, in_channels: int, segments: int = SEGMENTS, width: int = 256) -> None:
         super().__init__()
-        self.convs = nn.Sequential(ConvBlock(in_channels, HIDDEN), ConvBlock(HIDDEN, HIDDEN))
+        self.convs = nn.Sequential(ConvBlock(in_channels, width), ConvBlock(width, width))
         self.dropout = nn.Dropout2d(0.1)
         # Starts as PyTorch's default: the released code never calls its own initialiser.
-        self.conv_seg = nn.Conv2d(HIDDEN, segments, 1)
+        self.conv_seg = nn.Conv2d(width, segments, 1)
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits, at the size of the features."""

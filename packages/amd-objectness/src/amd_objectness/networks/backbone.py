@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from amd_objectness.settings import BackboneName
@@ -13,6 +13,8 @@ _BLOCKS: Final[dict[BackboneName, tuple[Any, list[int]]]] = {
     "resnet50": (Bottleneck, [3, 4, 6, 3]),
     "resnet18": (BasicBlock, [2, 2, 2, 2]),
 }
+STEM: Final = 64
+"""Channels before the first stage."""
 LAST_DILATION: Final = 2
 """Of the 3x3 convolutions of the last stage; the third stage is not dilated although it has lost its stride."""
 
@@ -22,15 +24,20 @@ class Backbone(ResNet):  # type: ignore[misc]  # torchvision is not typed
 
     It starts as the paper's: Kaiming normal, the last batch norm of every block at zero.
 
+    Args:
+        name: of the architecture.
+        width: channels of the first stage before the block's expansion, 64 in the paper; the stem always has 64.
+
     Attributes:
-        channels: of its output, 2048 (ResNet-50) or 512 (ResNet-18).
+        channels: of its output; 2048 (ResNet-50) or 512 (ResNet-18) at the paper's width.
     """
 
-    def __init__(self, name: BackboneName = "resnet50") -> None:
+    def __init__(self, name: BackboneName = "resnet50", width: int = 64) -> None:
         block, counts = _BLOCKS[name]
+        self._width = width
         super().__init__(block, counts, zero_init_residual=True)
         del self.avgpool, self.fc
-        self.channels: int = 512 * block.expansion
+        self.channels: int = self.inplanes
         for stage in (self.layer3, self.layer4):
             first = stage[0]
             first.stride = 1
@@ -40,6 +47,11 @@ class Backbone(ResNet):  # type: ignore[misc]  # torchvision is not typed
             for convolution in (residual.conv1, residual.conv2):
                 if convolution.kernel_size == (3, 3):
                     convolution.dilation = convolution.padding = (LAST_DILATION, LAST_DILATION)
+
+    def _make_layer(self, block: Any, planes: int, *counts_and_strides: Any, **options: Any) -> nn.Sequential:
+        """As torchvision builds a stage, of another width."""
+        stage: nn.Sequential = super()._make_layer(block, planes * self._width // STEM, *counts_and_strides, **options)
+        return stage
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images [B, 3, H, W] to features [B, C, h, w], h = ceil(H / 8)."""

@@ -26,9 +26,9 @@ class AMD(nn.Module):
     def __init__(self, architecture: Architecture | None = None) -> None:
         super().__init__()
         self.architecture = architecture or Architecture()
-        self.backbone2 = Backbone(self.architecture.backbone)
+        self.backbone2 = Backbone(self.architecture.backbone, self.architecture.width)
         self.decode_head = nn.ModuleDict({"flownet": MotionNetwork()})
-        self.decode_head2 = SegmentHead(self.backbone2.channels)
+        self.decode_head2 = SegmentHead(self.backbone2.channels, width=self.architecture.head_width)
 
     @property
     def motion(self) -> MotionNetwork:

@@ -9,15 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from amd_objectness.networks.correlation import DISPLACEMENTS, correlation
 from amd_objectness.warping import resize, warp
 
 CHANNELS: Final = (3, 16, 32, 64, 96, 128, 192)
 """Of the images and of the six stages of the pyramid."""
 LEVELS: Final = 5
 """Of the decoder: the stages of the pyramid from the coarsest on, without the first."""
-RADIUS: Final = 4
-"""Largest displacement of the correlation, in cells."""
-DISPLACEMENTS: Final = (2 * RADIUS + 1) ** 2
 SLOPE: Final = 0.1
 """Of all leaky ReLUs."""
 SMALLEST_SEGMENT: Final = 1e-12
@@ -44,30 +42,6 @@ def convolution(in_channels: int, out_channels: int, size: int = 3, stride: int 
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, size, stride, padding=size // 2), nn.LeakyReLU(SLOPE, inplace=True)
     )
-
-
-def correlation(first: Tensor, second: Tensor) -> Tensor:
-    """Mean over channels of first(y, x) second(y + dy, x + dx); outside of the map `second` is zero.
-
-    Args:
-        first: features [N, C, h, w].
-        second: the same of the other frame.
-
-    Returns:
-        [N, 81, h, w]; channel (dy + 4) 9 + (dx + 4), each from -4 to 4.
-    """
-    width, channels = first.shape[-1], first.shape[1]
-    padded = F.pad(second, (RADIUS,) * 4)  # [N, C, h + 8, w + 8]
-    # Each row of cells against each of nine rows, as matrix products, of which the diagonals are what is wanted.
-    rows = padded.unfold(2, 2 * RADIUS + 1, 1)  # [N, C, h, w + 8, 9]
-    left = first.permute(0, 2, 3, 1)  # [N, h, w, C]
-    right = rows.permute(0, 2, 1, 4, 3).flatten(3)  # [N, h, C, 9 (w + 8)]
-    products = (left @ right).unflatten(3, (2 * RADIUS + 1, width + 2 * RADIUS))  # [N, h, w, 9, w + 8]
-    cells = torch.arange(width, device=first.device)
-    columns = cells[:, None] + torch.arange(2 * RADIUS + 1, device=first.device)  # [w, 9]
-    index = columns[None, None, :, None].expand(*products.shape[:4], -1)
-    volume: Tensor = products.gather(4, index).permute(0, 3, 4, 1, 2).flatten(1, 2) / channels
-    return volume
 
 
 class FeaturePyramid(nn.Module):

@@ -1,7 +1,8 @@
-"""Weights of both networks that have a name; no file comes with the package."""
+"""Weights of both networks that have a name: the file that comes with the package, and what the authors published."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 from vos_shared.checkpoints.published import PublishedWeights, WeightsTable
@@ -19,7 +20,8 @@ WEIGHTS: Final = WeightsTable(
             note="trained on YouTube-VOS; its page calls channel 0 the foreground, its code keeps channel 1",
         )
     },
-    shipped=None,
+    shipped=Path(__file__).with_name("amd_objectness_demo.safetensors"),
+    shipped_note="a narrow ResNet-18, trained by this package on few clips; the default",
     made={UNTRAINED: "the paper's networks as initialised, seed 0"},
 )
-"""What the paper's authors published."""
+"""The checkpoint of the paper's authors and our own."""
