@@ -36,7 +36,7 @@ AMD_SETTINGS = (
     "--backbone resnet18 --width 32 --head-width 128 --motion-size 64 64 --crop 64 --shorter-side 76 --gap 3 --shift 6 "
     "--flip --batch 4 --steps 1500 --lr 4e-4 --warm-up 100 --picture-steps 500 --precision bf16"
 )
-"""A narrow network and tiny frames, so that a share of one core does several steps a second."""
+"""A narrow network and tiny frames: a step takes a quarter of a second of one core."""
 AMD_SYNTHETIC_CLIPS = 24
 
 UNSUP_SETTINGS = (
@@ -268,7 +268,10 @@ class Publish:
     scores: Path | None = None
     """JSON file of `judge`."""
     threshold: float | None = None
-    """Of unsup-fg: soft mask from which on a pixel is foreground, chosen on held-out training sequences."""
+    """Of unsup-fg and amd-objectness: soft mask from which on a pixel is foreground, chosen on held-out training
+    sequences."""
+    channel: int | None = None
+    """Of amd-objectness: segment that is the object, chosen on the same sequences."""
 
     def run(self) -> None:
         """Convert."""
@@ -283,6 +286,8 @@ class Publish:
         said = {"description": self.description, "trained": "true", "note": self.note, "scores": json.dumps(scores)}
         if self.threshold is not None:
             said["threshold"] = str(self.threshold)
+        if self.channel is not None:
+            said["channel"] = str(self.channel)
         safetensors_io.save(self.output, half, {**metadata, **said})
         print(f"{self.output}: {self.output.stat().st_size / 1e6:.1f} MB")
 

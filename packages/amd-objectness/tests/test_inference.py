@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from amd_objectness.adaptation import AdaptingSegmenter, PairFrames, sampling_for
 from amd_objectness.channels import ChannelVotes, regions, spread
-from amd_objectness.checkpoints import load_weights
+from amd_objectness.checkpoints import load_weights, save_weights
 from amd_objectness.inference import AMDSegmenter, load
 from amd_objectness.settings import AdaptationSettings, InferenceSettings
 from vos_shared.errors import BadWeights, UserError
@@ -54,6 +55,22 @@ def test_every_segment_can_be_an_object(small_weights: Path) -> None:
 def test_the_channel_is_the_weights_own_or_the_released_one(small_weights: Path) -> None:
     assert load(small_weights).channel == 2
     assert load("untrained", shorter_side=64).channel == 1
+
+
+def test_the_threshold_is_the_users_or_the_weights_or_the_released_one(small_weights: Path, tmp_path: Path) -> None:
+    weights = load_weights(small_weights)
+    asking = tmp_path / "asking.safetensors"
+    save_weights(asking, replace(weights, metadata={**weights.metadata, "threshold": "0.1"}))
+    frames = frames_of(1)
+    cases: list[tuple[Path, dict[str, Any], float]] = [
+        (small_weights, {}, 0.5),
+        (asking, {}, 0.1),
+        (asking, {"threshold": 0.3}, 0.3),
+    ]
+    for path, options, threshold in cases:
+        (found,) = load(path, **options).segment(frames, soft_masks=True)
+        assert found.soft_masks is not None
+        assert np.array_equal(found.mask, found.soft_masks[0] > threshold)
 
 
 def test_batches_equal_single_frames(small_weights: Path) -> None:

@@ -25,7 +25,7 @@ from amd_objectness.inference import AMDSegmenter, SegmentNetwork, load
 from amd_objectness.losses import Objective
 from amd_objectness.networks import AMD
 from amd_objectness.presets import Optimisation, Sampling
-from amd_objectness.settings import RELEASED_CHANNEL, STRIDE, AdaptationSettings, InferenceSettings
+from amd_objectness.settings import RELEASED_CHANNEL, RELEASED_THRESHOLD, STRIDE, AdaptationSettings, InferenceSettings
 from vos_shared.errors import UserError
 from vos_shared.kept import ORIGIN, fingerprint, is_kept, kept_path
 from vos_shared.method import Frame, ModelInfo, ObjectMask, Segmentation
@@ -184,11 +184,12 @@ class AdaptingSegmenter(AMDSegmenter):
         info: ModelInfo,
         settings: InferenceSettings | None = None,
         channel: int = RELEASED_CHANNEL,
+        threshold: float = RELEASED_THRESHOLD,
         adaptation: AdaptationSettings | None = None,
     ) -> None:
         self._start = network
         self.adaptation = adaptation or AdaptationSettings()
-        super().__init__(network, info, settings, channel)
+        super().__init__(network, info, settings, channel, threshold)
 
     def reset(self) -> None:
         """Forget the video and what was learned from it."""

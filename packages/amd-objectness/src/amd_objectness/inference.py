@@ -16,7 +16,13 @@ from amd_objectness.channels import ChannelChoice, ChannelVotes, spread
 from amd_objectness.checkpoints import Weights, load_weights
 from amd_objectness.data import pixels_of, scaled_size
 from amd_objectness.networks import AMD, SegmentFlow
-from amd_objectness.settings import RELEASED_CHANNEL, RELEASED_SIDE, AdaptationSettings, InferenceSettings
+from amd_objectness.settings import (
+    RELEASED_CHANNEL,
+    RELEASED_SIDE,
+    RELEASED_THRESHOLD,
+    AdaptationSettings,
+    InferenceSettings,
+)
 from amd_objectness.warping import resize
 from vos_shared.errors import UserError
 from vos_shared.method import Frame, ModelInfo, ObjectMask, Segmentation, Segmenter
@@ -79,6 +85,7 @@ class AMDSegmenter(Segmenter):
         info: what stands behind it, for reports.
         settings: of inference.
         channel: the segment that the weights name as the object.
+        threshold: soft mask above which the weights ask to count a pixel to it.
 
     Attributes:
         choice: of channel ``auto``, after `prepare`.
@@ -94,9 +101,11 @@ class AMDSegmenter(Segmenter):
         info: ModelInfo,
         settings: InferenceSettings | None = None,
         channel: int = RELEASED_CHANNEL,
+        threshold: float = RELEASED_THRESHOLD,
     ) -> None:
         self.network = network
         self.settings = settings or InferenceSettings()
+        self._threshold = threshold if self.settings.threshold is None else self.settings.threshold
         self._info, self._named = info, channel
         self.reset()
 
@@ -168,7 +177,7 @@ class AMDSegmenter(Segmenter):
             ids = (soft.argmax(1) + 1).byte().cpu().numpy()
         else:
             soft = soft[:, self.channel, None]
-            ids = (soft[:, 0] > self.settings.threshold).byte().cpu().numpy()
+            ids = (soft[:, 0] > self._threshold).byte().cpu().numpy()
         if not soft_masks:
             return [Segmentation(mask) for mask in ids]
         return [Segmentation(mask, own) for mask, own in zip(ids, soft.cpu().numpy(), strict=True)]
@@ -236,12 +245,13 @@ def load(
     )
     info = ModelInfo(sum(value.numel() for value in model.parameters()), loaded.description, loaded.trained)
     channel = _stored(loaded, "channel", RELEASED_CHANNEL)
+    threshold = float(loaded.metadata.get("threshold", RELEASED_THRESHOLD))
     if not adapt:
-        return AMDSegmenter(network, info, settings, channel)
+        return AMDSegmenter(network, info, settings, channel, threshold)
     from amd_objectness.adaptation import AdaptingSegmenter
 
     adaptation = settings_from(AdaptationSettings, own, "amd-objectness")
-    return AdaptingSegmenter(network, info, settings, channel, adaptation)
+    return AdaptingSegmenter(network, info, settings, channel, threshold, adaptation)
 
 
 def _stored(weights: Weights, name: str, default: int) -> int:

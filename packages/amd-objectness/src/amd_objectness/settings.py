@@ -49,6 +49,8 @@ RELEASED_CHANNEL: Final = 1
 """What the released code keeps; its README says 0. Which one is the object differs from training to training."""
 RELEASED_SIDE: Final = 392
 """Length of the shorter side at test time, int(400 * 0.98)."""
+RELEASED_THRESHOLD: Final = 0.5
+"""Of the released evaluator."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,9 @@ class InferenceSettings:
     shorter_side: int | None = None
     """Length in pixels that the shorter side is scaled to for the network; by default what the weights ask for, else
     392."""
-    threshold: float = 0.5
-    """Soft mask above which a pixel is object 1; --channel all gives each pixel to its strongest segment instead."""
+    threshold: float | None = None
+    """Soft mask above which a pixel is object 1; by default what the weights ask for, else 0.5. --channel all gives
+    each pixel to its strongest segment instead."""
     logits_first: bool = False
     """Enlarge the logits and then take the softmax, which gives sharper borders; the release does it the other way
     round."""
