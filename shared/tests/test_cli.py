@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 
@@ -68,6 +69,14 @@ def test_what_the_system_refuses_becomes_one_line_and_2(tmp_path: Path, capsys: 
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk here that is always full")
+def test_a_download_without_connection_becomes_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> None:
+    def download() -> None:
+        raise URLError("Name or service not known")
+
+    assert run_cli(download, prog="osmn") == 2
+    assert capsys.readouterr().err.startswith("osmn: a download failed (Name or service not known); check the")
+
+
 def test_a_full_disk_becomes_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(lambda: Path("/dev/full").write_text("more"), prog="osmn") == 2
     assert capsys.readouterr().err == "osmn: No space left on device\n"

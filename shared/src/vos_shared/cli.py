@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, Protocol
+from urllib.error import URLError
 
 import tyro
 
@@ -109,6 +110,8 @@ def _is_want_of_memory(error: MemoryError | RuntimeError) -> bool:
 
 def _refusal(error: OSError) -> str | None:
     """One line about a file error; None if the error is not about a file."""
+    if isinstance(error, URLError):  # PyTorch has printed the address before.
+        return f"a download failed ({error.reason}); check the connection, or store the file there by hand"
     file = error.filename2 or error.filename  # Of two, the first is a temporary file.
     if file is not None:
         return f"{file}: {error.strerror}"
