@@ -185,5 +185,5 @@ def test_windows_hold_exactly_the_cells_within_the_radius(
     "change", [{"context": -1}, {"radius": 0}, {"neighbours": 0}, {"temperature": 0.0}, {"temperature": 1e-40}]
 )
 def test_settings_without_meaning_are_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="context >= 0"):
+    with pytest.raises(UserError, match=f"--{next(iter(change))} is .*; it must be "):
         dataclasses.replace(PropagationSettings(), **change)
