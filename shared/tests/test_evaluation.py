@@ -15,7 +15,7 @@ from PIL import Image
 
 from vos_shared.datasets import VideoSequence, davis2016, davis2017
 from vos_shared.errors import BadDataset, BadMask, BadResults, UserError
-from vos_shared.evaluation import evaluate
+from vos_shared.evaluation import evaluate, without_a_true_id
 from vos_shared.masks import write_mask
 from vos_shared.method import ObjectMask
 from vos_shared.metrics.scores import Scores
@@ -160,6 +160,16 @@ def test_proposals_may_have_any_ids(small: Small) -> None:
     expected = evaluate("davis2017", [sequence], results.parent / "results")  # Ids 4 and 9 are no objects.
     assert expected.objects["a_1"]["J"] == 0
     assert found.per_frame["a_1"]["J"][1] > 0.7
+    told = without_a_true_id(expected, [sequence], results)
+    assert told == ["a scores 0: its masks hold the ids 4, 9, the data set's objects are 1, 2"]
+
+
+def test_nothing_is_told_of_masks_with_one_true_id(small: Small) -> None:
+    sequence, results = small
+    only_second = np.array([0, 9, 2], dtype=np.uint8)
+    for t, path in enumerate(sorted((results / "a").iterdir())):
+        write_mask(path, only_second[ellipses("a", t, predicted=True)])
+    assert without_a_true_id(evaluate("davis2017", [sequence], results), [sequence], results) == []
 
 
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])

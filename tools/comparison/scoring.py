@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from comparison.records import Interval, Measure, Protocol, Scored
 from comparison.statistics import bootstrap_interval
 from vos_shared import datasets
-from vos_shared.evaluation import evaluate
+from vos_shared.evaluation import OBJECTS, evaluate, without_a_true_id
 from vos_shared.metrics.scores import Item
 
 WITH_INTERVAL = ("J&F-Mean", "J-Mean", "F-Mean")
@@ -26,6 +28,9 @@ def score(
         UserError: masks that are missing, cannot be read, or are of another size.
     """
     scores = evaluate(protocol.name, sequences, masks, workers=workers, progress=False)
+    if protocol.name == OBJECTS:
+        for line in without_a_true_id(scores, sequences, masks):
+            tqdm.write(f"note: {masks.name}: {line}", file=sys.stderr)
     items = scores.items.values()
     return Scored(
         Measure(scores.summary, _intervals(items, seed)),

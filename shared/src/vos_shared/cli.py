@@ -178,7 +178,7 @@ class Evaluate:
             scores.write_csv(self.csv)
 
     def _scored(self) -> Scores | SetScores:
-        from vos_shared.evaluation import evaluate
+        from vos_shared.evaluation import OBJECTS, evaluate, without_a_true_id
         from vos_shared.set_evaluation import SET_PROTOCOLS, evaluate_set, evaluate_set_wise
 
         sequences, results, workers = self._load(), self.results, self.workers
@@ -188,7 +188,11 @@ class Evaluate:
             return evaluate_set(
                 self.dataset, sequences, results, root=self.root, threshold=self.threshold, workers=workers
             )
-        return evaluate(self.dataset, sequences, results, workers=workers)
+        scores = evaluate(self.dataset, sequences, results, workers=workers)
+        if self.dataset == OBJECTS:
+            for line in without_a_true_id(scores, sequences, results):
+                print(f"note: {line}", file=sys.stderr)
+        return scores
 
     def _load(self) -> list[VideoSequence]:
         from vos_shared.datasets import davis2017, load_dataset

@@ -24,6 +24,7 @@ from vos_shared.metrics.scores import Item, Scores
 from vos_shared.metrics.youtube_objects import MeanIU, resized
 from vos_shared.results import require_masks
 from vos_shared.runtime.parents import process_pool
+from vos_shared.tables import listed
 
 if TYPE_CHECKING:
     from vos_shared.datasets.sequence import VideoSequence
@@ -90,6 +91,36 @@ def evaluate(
     workers = min(workers, len(jobs))
     scored = _score_in_processes(jobs, workers, bar) if workers > 1 else _score_here(jobs, bar)
     return Scores.of(dataset, chain.from_iterable(scored))
+
+
+def without_a_true_id(scores: Scores, sequences: Sequence[VideoSequence], results: str | Path) -> list[str]:
+    """Sequences of which no object was found because the masks hold other ids, as grey levels 50 and 100 do.
+
+    Args:
+        scores: of protocol ``davis2017``.
+        sequences: as they were scored.
+        results: the folder that was scored.
+
+    Returns:
+        A line for each such sequence.
+    """
+    objects: dict[str, list[Item]] = {}
+    for item in scores.items.values():
+        objects.setdefault(item.sequence, []).append(item)
+    lines = []
+    for sequence in sequences:
+        items = objects.get(sequence.name, [])
+        if not items or any(value > 0 for item in items for value in item.frames.region):
+            continue
+        masks = mask_files(Path(results) / sequence.name).values()
+        found = {object_id for path in masks for object_id in ids_of(read_mask(path))}
+        true = {item.object_id for item in items}
+        if found and not found & true:
+            lines.append(
+                f"{sequence.name} scores 0: its masks hold the ids {listed(map(str, sorted(found)))}, the data set's "
+                f"objects are {listed(map(str, sorted(sequence.object_ids())))}"
+            )
+    return lines
 
 
 @dataclass(frozen=True)
