@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,12 +10,18 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from unsup_fg.records import EvalSegRecord, Grey, resized, shard_paths
+from unsup_fg.data_sets import DataSet, all_sequences, frame_count
+from unsup_fg.records import EvalSegRecord, Grey, resized, shard_paths, wanted_frames
+from unsup_fg.run_folder import RunFolder
+from unsup_fg.selection import read_soft_mask
+from unsup_fg.settings import StudentName
 from unsup_fg.tfrecords import RecordWriter
 from vos_shared.method import Frame
 
 SIDE: Final = 128
 """Side of the square on which masks are compared, as EvalSeg-Net sees them."""
+LABELLED_FRAMES: Final = 10_000
+"""Frames, evenly spread, from whose masks EvalSeg-Net learns. Ours."""
 
 
 def agreement(mask: Grey, students: Iterable[Grey]) -> float:
@@ -60,6 +66,27 @@ def labelled(
     for origin, mask in masks.items():
         label = agreement(mask, students.values())
         yield EvalSegRecord(f"{origin}/{name}", resized(frame), mask, label)
+
+
+def labels_of(sets: Sequence[DataSet], folder: RunFolder, students: Sequence[StudentName]) -> Iterator[EvalSegRecord]:
+    """Make the records of a run, from the masks of the students of the first generation and of the teacher.
+
+    Args:
+        sets: the videos.
+        folder: of the run.
+        students: the students.
+
+    Yields:
+        The records of at most `LABELLED_FRAMES` frames, or a few more.
+    """
+    every = -(-frame_count(all_sequences(sets)) // LABELLED_FRAMES)
+    for data in sets:
+        teacher = folder.teacher_masks(data).root
+        trees = {name: folder.student_masks(name, data).root for name in students}
+        wanted = {f"{item.name}/{name}.png" for item in data.sequences for name in item.frame_names[::every]}
+        for name, frame in wanted_frames(data.sequences, wanted):
+            masks: dict[str, Grey] = {student: read_soft_mask(root / name) for student, root in trees.items()}
+            yield from labelled(name, frame, masks, read_soft_mask(teacher / name))
 
 
 def write_evalseg_records(

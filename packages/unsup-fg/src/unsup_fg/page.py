@@ -16,6 +16,7 @@ import numpy.typing as npt
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
+from unsup_fg.data_sets import DataSet, frame_count
 from unsup_fg.scoring import judged
 from unsup_fg.selection import read_selection, read_soft_mask
 from vos_shared.atomic import write_text
@@ -24,7 +25,7 @@ from vos_shared.files import read_json
 from vos_shared.training.run import LAST
 
 if TYPE_CHECKING:
-    from unsup_fg.pipeline import DataSet, Pipeline
+    from unsup_fg.pipeline import Pipeline
     from unsup_fg.settings import NetworkName
     from vos_shared.datasets import VideoSequence
 
@@ -83,7 +84,7 @@ def write_page(
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("unsup_fg").joinpath("page.html").read_text("utf-8"))
     page = template.render(
-        sets=[(data.name, len(data.sequences), sum(len(item.frame_names) for item in data.sequences)) for data in sets],
+        sets=[(data.name, len(data.sequences), frame_count(data.sequences)) for data in sets],
         left_out=left_out,
         unreadable=unreadable,
         settings=run.settings,
@@ -101,17 +102,17 @@ def write_page(
 
 
 def _teacher_histogram(run: Pipeline, sets: Sequence[DataSet]) -> Histogram:
-    scores = [score for data in sets for score in _scores(run.scores_file(data))]
+    scores = [score for data in sets for score in _scores(run.folder.scores_file(data))]
     return _histogram(run, 1, "Masks of VideoPCA: mean of the pixels that are not zero, 0 to 255", scores)
 
 
 def _student_histogram(run: Pipeline, sets: Sequence[DataSet]) -> Histogram:
-    scores = [s for data in sets for name in run.settings.students for s in _scores(run.scores_file(data, name))]
+    scores = [s for data in sets for name in run.settings.students for s in _scores(run.folder.scores_file(data, name))]
     return _histogram(run, 2, "Masks of the first students: scores of EvalSeg-Net, about 0 to 100", scores)
 
 
 def _histogram(run: Pipeline, generation: int, title: str, scores: Sequence[float]) -> Histogram:
-    selected = read_selection(run.selection_file(generation))
+    selected = read_selection(run.folder.selection_file(generation))
     kept = [item.score for found in selected for item in found.kept]
     low, high = min(scores), max(scores)
     every, chosen = (np.histogram(part, BINS, (low, high))[0].tolist() for part in (scores, kept))
@@ -129,7 +130,7 @@ def _trainings(run: Pipeline) -> Iterator[tuple[str, int, str, str, str]]:
     networks: list[tuple[NetworkName, int]] = [(name, 1) for name in run.settings.students]
     networks += [("evalseg", 1), *((name, 2) for name in run.settings.second)]
     for network, generation in networks:
-        folder = run.training_folder(network, generation)
+        folder = run.folder.training_folder(network, generation)
         metadata = safetensors_io.read_metadata(folder / LAST)
         loss = _last_loss(folder / "log.jsonl")
         yield network, generation, metadata["records"].partition(" ")[0], metadata["steps"], loss
@@ -148,10 +149,9 @@ def _rows(run: Pipeline, sets: Sequence[DataSet]) -> Iterator[list[Shown]]:
     for data, sequence in _examples(sets):
         index = len(sequence.frame_names) // 2
         frame, name = sequence.video[index], f"{sequence.name}/{sequence.frame_names[index]}.png"
-        masks = {"VideoPCA": read_soft_mask(run.teacher_masks(data).root / name)}
-        masks |= {
-            student: read_soft_mask(run.student_masks(student, data).root / name) for student in run.settings.students
-        }
+        masks = {"VideoPCA": read_soft_mask(run.folder.teacher_masks(data).root / name)}
+        for student in run.settings.students:
+            masks[student] = read_soft_mask(run.folder.student_masks(student, data).root / name)
         masks |= {
             f"{student}, 2": (student_.maps([frame])[0] + 0.5).clip(0, 255).astype(np.uint8)
             for student, student_ in newest.items()

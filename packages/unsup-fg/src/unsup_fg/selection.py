@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from unsup_fg.settings import StudentName
 from vos_shared.atomic import write_json
 from vos_shared.errors import BadDataset, UserError
 from vos_shared.files import read_json
@@ -120,6 +121,29 @@ def best_first(masks: Iterable[Scored]) -> list[Scored]:
 def best_share(ranked: Sequence[Scored], top: float) -> Sequence[Scored]:
     """Take the first share of a ranking, at least one."""
     return ranked[: max(1, round(top * len(ranked)))]
+
+
+def best_of_students(
+    scores: Mapping[StudentName, Sequence[Scored]], top: float, *, one_mask: bool = False
+) -> dict[StudentName, list[Scored]]:
+    """Take the first share of one ranking of the masks of all students.
+
+    Args:
+        scores: scores of EvalSeg-Net for the masks of each student.
+        top: share of all masks that is taken; at least one is.
+        one_mask: of each frame, rank only the best mask.
+
+    Returns:
+        The masks that were taken, best first, of each student.
+    """
+    ranked = sorted(
+        ((item, name) for name, items in scores.items() for item in items),
+        key=lambda pair: (-pair[0].score, pair[0].mask, pair[1]),
+    )
+    if one_mask:
+        ranked = list({item.mask: (item, name) for item, name in reversed(ranked)}.values())[::-1]
+    best = ranked[: max(1, round(top * len(ranked)))]
+    return {name: [item for item, owner in best if owner == name] for name in scores}
 
 
 def write_selection(path: Path, sets: list[SelectedSet]) -> None:
