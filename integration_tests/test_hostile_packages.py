@@ -78,7 +78,7 @@ from pathlib import Path
 from comparison.processes import detach
 
 def hang(how, connection):
-    detach(Path(os.devnull))
+    detach(Path(__file__).with_suffix(".log"))
     if how == "stopped":
         os.kill(os.getpid(), signal.SIGSTOP)
     if how == "deaf":
