@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -42,3 +43,17 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "model.ckpt", {"weights": np.array([1, np.nan], np.float32)})
     with pytest.raises(BadWeights, match=r"NaN or infinity \(in weights\)"):
         read_checkpoint(tmp_path / "model.ckpt")
+
+
+def test_a_checkpoint_that_does_not_fit_keeps_the_earlier_one(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "model.ckpt", {"weights": np.zeros(10, np.float32)})
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # Further writes fail, as on a full disk.
+    try:
+        with pytest.raises(OSError, match="File too large") as failed:
+            write_checkpoint(tmp_path / "model.ckpt", {"weights": np.zeros(100_000, np.float32)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert failed.value.filename == str(tmp_path / "model.ckpt")
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import secrets
@@ -58,21 +59,29 @@ def write_checkpoint(path: str | Path, arrays: Mapping[str, npt.NDArray[Any]]) -
 
     Raises:
         MissingExtra: TensorFlow is not installed.
+        OSError: it cannot be written, for example to a full disk; an earlier checkpoint of this name is kept.
     """
     tensorflow = _tensorflow()
     prefix = Path(path)
     prefix.parent.mkdir(parents=True, exist_ok=True)
     staging = prefix.with_name(f".{prefix.name}.{secrets.token_hex(4)}.partial")
     names = sorted(arrays)
-    with tensorflow.device("cpu:0"):
-        tensors = [tensorflow.constant(arrays[name]) for name in names]
-        tensorflow.raw_ops.SaveV2(
-            prefix=str(staging), tensor_names=names, shape_and_slices=[""] * len(names), tensors=tensors
-        )
-    # The old index is removed first and the new one moved last: without an index TensorFlow sees no checkpoint.
-    prefix.with_name(f"{prefix.name}.index").unlink(missing_ok=True)
-    for suffix in (".data-00000-of-00001", ".index"):
-        staging.with_name(staging.name + suffix).replace(prefix.with_name(prefix.name + suffix))
+    try:
+        with tensorflow.device("cpu:0"):
+            tensors = [tensorflow.constant(arrays[name]) for name in names]
+            tensorflow.raw_ops.SaveV2(
+                prefix=str(staging), tensor_names=names, shape_and_slices=[""] * len(names), tensors=tensors
+            )
+        # The old index is removed first and the new one moved last: without an index TensorFlow sees no checkpoint.
+        prefix.with_name(f"{prefix.name}.index").unlink(missing_ok=True)
+        for suffix in (".data-00000-of-00001", ".index"):
+            staging.with_name(staging.name + suffix).replace(prefix.with_name(prefix.name + suffix))
+    except tensorflow.errors.OpError as error:  # The message ends in "; " and the system's own words.
+        reason = error.message.splitlines()[0].rpartition("; ")[2].partition(" [Op:")[0]
+        raise OSError(errno.EIO, reason, str(prefix)) from error
+    finally:
+        for file in staging.parent.glob(f"{glob.escape(staging.name)}*"):
+            file.unlink(missing_ok=True)
 
 
 def _prefix(path: Path) -> Path:
