@@ -69,7 +69,7 @@ def test_soft_masks_of_the_frames_own_size(run: Run, folder: Path, tmp_path: Pat
 
 
 def test_what_is_finished_is_not_redone(run: Run, folder: Path, tmp_path: Path) -> None:
-    """Unless the settings change."""
+    """Finished videos are skipped unless the settings change."""
     arguments = (folder, "--output", tmp_path / "masks", "--size", 32)
     assert run(*arguments) == 0
     mask = tmp_path / "masks" / "disc" / "00010.png"

@@ -81,7 +81,7 @@ def test_files_give_the_same_as_an_array(moving_disc: Clip, tmp_path: Path) -> N
 
 
 def test_a_long_video_is_worked_on_in_runs(moving_disc: Clip) -> None:
-    """Each run is labelled as if it were alone."""
+    """Each run is labelled independently."""
     frames = np.concatenate([moving_disc[0], moving_disc[0][::-1]])[:39]
     settings = VideoPCASettings(size=32, longest_run=20)
     alone = [list(video_soft_masks(Video.open(part), settings)) for part in (frames[:20], frames[20:])]

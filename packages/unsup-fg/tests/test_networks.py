@@ -52,7 +52,7 @@ def official_value(name: str, shape: tuple[int, ...]) -> Array:
 
 
 def keys(name: NetworkName) -> dict[str, tuple[tuple[int, ...], bool]]:
-    """Shapes and whether it is trained, by official name."""
+    """Shape of each variable and whether it is trained, by official name."""
     content = json.loads((parity_folder("unsup-fg") / f"keys_{OFFICIAL[name]}.json").read_text())
     variables = next(value for value in content.values() if isinstance(value, list))
     return {item["name"]: (tuple(item["shape"]), item["trainable"]) for item in variables}
@@ -205,13 +205,13 @@ class TestFixed:
             assert all(parameter.requires_grad == fixed for parameter in center.parameters())
 
     def test_block_norms_use_their_moving_averages(self) -> None:
-        """Without it, the moving averages of the blocks do not matter."""
+        """Without `fixed`, the moving averages of the blocks have no effect."""
         for fixed in (False, True):
             torch.manual_seed(0)
             network = build(Architecture("dense-unet", 1 / 8, fixed)).eval()
             assert isinstance(network, DenseUNet)
             assert network.head.bias is not None
-            nn.init.constant_(network.head.bias, 5)  # Its ReLU shall not be dead.
+            nn.init.constant_(network.head.bias, 5)  # So that its ReLU does not give only zeros.
             picture = torch.rand(1, 3, 256, 256)
             with torch.inference_mode():
                 before = network(picture)
@@ -222,7 +222,7 @@ class TestFixed:
 
 
 def test_the_last_dilations_see_their_centre_only() -> None:
-    """The map is 8 x 8 there (specification, section 6)."""
+    """The map is 8 x 8 at the lowest level (specification, section 6)."""
     center = DilatedCenter(4)
     x = torch.rand(1, 4, 8, 8)
     before = center(x)

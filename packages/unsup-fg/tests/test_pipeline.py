@@ -13,7 +13,7 @@ from PIL import Image
 
 from unsup_fg.cli import main
 from unsup_fg.records import Records
-from unsup_fg.selection import mask_score, read_selection
+from unsup_fg.selection import is_centre_ellipse, mask_score, read_selection
 from vos_shared.testing import Outcome, RunCommand
 
 
@@ -87,3 +87,28 @@ def test_bad_input_is_one_line(unsup_fg: Any, clip: Path, tmp_path: Path) -> Non
         assert message in outcome.stderr
         assert outcome.stderr.count("\n") == 1
     assert not (tmp_path / "records").exists() or not list((tmp_path / "records").iterdir())
+
+
+@pytest.mark.parametrize("colour", [0, 255])
+def test_frames_of_one_colour_are_not_selected(unsup_fg: Any, clip: Path, tmp_path: Path, colour: int) -> None:
+    """VideoPCA gives them the highest score: an ellipse around the centre, as the steps of the method have it."""
+    for path in clip.glob("*.png"):
+        with Image.open(path) as image:
+            pixels = np.array(image)
+        disc = pixels[..., 0] > 150
+        pixels[disc] = pixels[disc][:, :1] % 20  # It is dark grey now, so black is likely foreground.
+        Image.fromarray(pixels).save(path)
+    for number in range(20, 23):
+        Image.new("RGB", (96, 72), (colour,) * 3).save(clip / f"{number:05d}.png")
+    soft, selection = tmp_path / "soft", tmp_path / "selection.json"
+    assert unsup_fg("videopca", clip, "--soft", soft, "--size", 64, "--device", "cpu").code == 0
+    with Image.open(soft / "disc" / "00021.png") as image:
+        ellipse = np.array(image)
+    assert mask_score(ellipse) == 255
+    assert is_centre_ellipse(ellipse)
+    assert not is_centre_ellipse(np.roll(ellipse, 8, axis=1))
+    assert not is_centre_ellipse(np.zeros_like(ellipse))
+    outcome = unsup_fg("select", soft, "--output", selection, "--top", 1)
+    assert "20 of 23 masks kept, 3 show no object" in outcome.stdout
+    (chosen,) = read_selection(selection)
+    assert max(item.score for item in chosen.kept) < 255

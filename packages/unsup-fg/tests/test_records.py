@@ -39,7 +39,7 @@ def shard(tmp_path: Path) -> Path:
 
 
 def test_checksums_are_those_of_the_standard() -> None:
-    """RFC 3720, B.4, and the check value of CRC catalogues."""
+    """The references are RFC 3720, B.4, and the check value of CRC catalogues."""
     assert crc32c(b"123456789") == 0xE3069283
     assert crc32c(bytes(32)) == 0x8A9136AA
     assert crc32c(b"\xff" * 32) == 0x62A8AB43
@@ -49,7 +49,7 @@ def test_checksums_are_those_of_the_standard() -> None:
 
 @given(st.binary(max_size=2500))
 def test_checksums_of_any_length(data: bytes) -> None:
-    """Bit by bit."""
+    """Compute a checksum bit by bit."""
     register = 0xFFFFFFFF
     for byte in data:
         register ^= byte

@@ -89,7 +89,7 @@ def test_stretched_maps_span_all_values(weights: Path) -> None:
 
 
 def test_weights_ask_for_a_threshold(weights: Path, tmp_path: Path) -> None:
-    """They know best what their maps mean; what the user gives wins."""
+    """Weights state the threshold of their maps; a threshold of the user wins."""
     snapshot = load_weights(weights / "lowres.safetensors")
     path = tmp_path / "asking.safetensors"
     save_weights(path, snapshot.network, snapshot.architecture, {"threshold": "0.25"})
@@ -102,7 +102,7 @@ def test_weights_ask_for_a_threshold(weights: Path, tmp_path: Path) -> None:
 
 
 def test_the_weights_that_come_with_the_package_find_something() -> None:
-    """They know their network and threshold, and a frame of noise is not all foreground."""
+    """The weights state network and threshold, and a frame of noise is not all foreground."""
     segmenter = load(None, "cpu")
     assert segmenter.info.trained
     assert segmenter.step(FRAME).mask.mean() < 1

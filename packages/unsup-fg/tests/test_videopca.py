@@ -27,7 +27,7 @@ def all_soft_masks(frames: Array, components: int = 3, device: torch.device | No
 
 
 class TestOfficialStages:
-    """The group's MATLAB release, run in Octave."""
+    """The reference is the group's MATLAB release, run in Octave."""
 
     def test_error(self, fixture_videopca: dict[str, Array], device: torch.device) -> None:
         error = videopca.reconstruction_error(Shot(fixture_videopca["frames"], device))
@@ -68,7 +68,7 @@ class TestSoftMasks:
         np.testing.assert_array_equal(all_soft_masks(frames), all_soft_masks(frames))
 
     def test_frames_in_another_order_give_the_same_masks(self, moving_disc: tuple[Array, Array]) -> None:
-        """Nothing in the method looks at time."""
+        """Nothing in the method depends on the order of the frames."""
         frames, order = moving_disc[0], np.random.default_rng(0).permutation(20)
         difference = np.abs(all_soft_masks(frames[order]) - all_soft_masks(frames)[order])
         assert (difference > 1e-3).mean() < 1e-3
@@ -98,7 +98,7 @@ class TestReconstructionError:
         assert not videopca.reconstruction_error(Shot(frames), components=3).any()
 
     def test_equals_the_rank_k_approximation(self, moving_disc: tuple[Array, Array]) -> None:
-        """By singular value decomposition of the data matrix, in double precision."""
+        """The reference is a singular value decomposition of the data matrix in double precision."""
         frames = moving_disc[0].astype(np.float64)
         low, high = (reduce(frames, axis=(1, 2, 3), keepdims=True) for reduce in (np.min, np.max))
         data = ((frames - low) / (high - low)).reshape(len(frames), -1)
@@ -110,7 +110,7 @@ class TestReconstructionError:
         np.testing.assert_allclose(error.numpy(), expected, atol=1e-4)
 
     def test_tiles_are_the_whole(self, moving_disc: tuple[Array, Array], monkeypatch: pytest.MonkeyPatch) -> None:
-        """However the pixels are divided, also with a remainder."""
+        """Results do not depend on how the pixels are divided, also with a remainder."""
         frames = moving_disc[0]
         whole = videopca.reconstruction_error(Shot(frames))
         monkeypatch.setattr(shot, "_TILE_VALUES", 1000 * 60)
@@ -169,7 +169,7 @@ class TestColourCodes:
 
     @given(hnp.arrays(np.uint8, (1, 3, 4, 5)))
     def test_hue_saturation_value(self, colours: Array) -> None:
-        """As Python's colorsys has them."""
+        """The reference is Python's colorsys."""
         values = colours.astype(np.float32) / np.float32(255)
         hsv = torch.stack(videopca.hsv(torch.from_numpy(values)), dim=-1)[0].numpy()
         expected = [[colorsys.rgb_to_hsv(*values[0, :, i, j].tolist()) for j in range(5)] for i in range(4)]
@@ -197,7 +197,7 @@ class TestHysteresis:
 
     @given(hnp.arrays(np.float32, (2, 8, 9), elements=st.floats(0, 1, width=32)))
     def test_between_its_thresholds(self, values: Array) -> None:
-        """All seeds stay, nothing below the low threshold does, and doing it again changes nothing."""
+        """Seeds stay, pixels below the low threshold are removed, and a second call changes nothing."""
         kept = videopca.hysteresis(torch.from_numpy(values)).numpy()
         assert kept[values > 0.8].all()
         assert not kept[values <= 0.5].any()

@@ -114,7 +114,10 @@ class VideoPCACommand(InputArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class Select:
-    """Select the best soft masks of each data set: those with the highest mean of the pixels that are not zero."""
+    """Select the best soft masks of each data set: those with the highest mean of the pixels that are not zero.
+
+    Empty masks and those of frames of one colour, in which VideoPCA sees only the centre, are left out.
+    """
 
     soft: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Folders of soft masks, one for each data set: SOFT/<sequence>/<frame>.png, from videopca --soft."""
@@ -135,7 +138,7 @@ class Select:
         write_selection(self.output, sets)
         for found in sets:
             print(
-                f"{found.soft}: {len(found.kept)} of {found.masks} masks kept, {found.empty} are empty, "
+                f"{found.soft}: {len(found.kept)} of {found.masks} masks kept, {found.empty} show no object, "
                 f"scores {found.kept[-1].score:.1f} to {found.kept[0].score:.1f}"
             )
 

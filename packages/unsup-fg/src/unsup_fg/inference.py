@@ -46,12 +46,12 @@ def video_soft_masks(
     device: torch.device | None = None,
     advance: Callable[[int], object] = lambda frames: None,
 ) -> Iterator[SoftMask]:
-    """Soft masks of a video at the working size, in order. The video is taken for one shot and decoded once.
+    """Soft masks of a video at the working size, in order. The video counts as one shot and is decoded once.
 
-    A long video is worked on in runs of equal length. Memory does not grow with it.
+    A long video is split into runs of nearly equal length. Memory does not grow with the video.
 
     Args:
-        video: better `SHORTEST_SHOT` frames or more, see `soft_masks`.
+        video: should have `SHORTEST_SHOT` frames or more, see `soft_masks`.
         settings: the paper's by default.
         device: where to compute; the CPU by default.
         advance: for progress, see `soft_masks`.
@@ -84,7 +84,7 @@ def _next_frames(frames: Iterator[Frame], length: int, video: Video) -> Iterator
     for _ in range(length):
         frame = next(frames, None)
         if frame is None:
-            raise BadVideo(f"video {video.name} ended early; it was counted to have {len(video)} frames")
+            raise BadVideo(f"video {video.name} ended early; {len(video)} frames were counted before")
         yield frame
 
 
@@ -107,12 +107,12 @@ class VideoPCASegmenter(Segmenter):
 
     @property
     def info(self) -> ModelInfo:
-        """Nothing is learned before the video itself."""
+        """No parameters and no weights: nothing is trained."""
         return ModelInfo(parameters=0, weights="none needed", trained=False)
 
     @property
     def soft_masks(self) -> FrameFile:
-        """Of each frame of the prepared video, at the working size."""
+        """Soft masks of the frames of the prepared video, at the working size."""
         if self._masks is None:
             raise UserError("videopca must see the whole video first; call prepare(video) before the first step")
         return self._masks
@@ -144,7 +144,7 @@ class VideoPCASegmenter(Segmenter):
         """The mask of the next frame of the prepared video; see `vos_shared.method.Segmenter.step`.
 
         Args:
-            frame: uint8 RGB [H, W, 3]; only its size is looked at.
+            frame: uint8 RGB [H, W, 3]; only its size is used.
             prompt: None or all zero.
             soft_masks: also return the soft mask, float32 [1, H, W].
 
@@ -178,9 +178,9 @@ def load(
     """Build the segmenter.
 
     Args:
-        weights: None; there are none.
+        weights: None; VideoPCA has no weights.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-        precision: of networks, of which there is none: any, all is computed in float32, on which the colour bins rely.
+        precision: checked, but without effect: the colour bins need float32.
         options: fields of `SegmenterSettings`.
 
     Raises:

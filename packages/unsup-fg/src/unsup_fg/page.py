@@ -49,7 +49,7 @@ class Histogram:
         every: masks by score, in equal bins.
         kept: the same of those that were kept.
         masks: number of all masks.
-        empty: number of those without a pixel.
+        empty: number of those without an object.
     """
 
     title: str

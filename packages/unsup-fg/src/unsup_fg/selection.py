@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,9 @@ from vos_shared.atomic import write_json
 from vos_shared.errors import BadDataset, UserError
 from vos_shared.files import read_json
 from vos_shared.images import open_image
+
+_ROUNDED: Final = 0.002
+"""Share of pixels, at the edge of the ellipse, that rounding may move."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class SelectedSet:
     Attributes:
         soft: folder of the soft masks.
         masks: number of all soft masks.
-        empty: number of empty soft masks, which are not ranked.
+        empty: number of soft masks without an object, which are not ranked: empty ones, and those of VideoPCA for
+            frames of one colour.
         kept: the selected soft masks, best first.
     """
 
@@ -54,15 +59,35 @@ def mask_score(soft_mask: npt.NDArray[np.uint8]) -> float:
     return float(pixels.mean()) if pixels.size else 0.0
 
 
+def is_centre_ellipse(soft_mask: npt.NDArray[np.uint8]) -> bool:
+    """Whether a soft mask of VideoPCA only shows where the centre prior is high, as that of a frame of one colour does.
+
+    All pixels of such a frame, for example a black one between two shots, are equally likely foreground. The released
+    algorithm makes the same mask of it: 255 inside of an ellipse, the highest score that there is.
+    """
+    height, width = soft_mask.shape
+    different = (soft_mask > 0) != _centre_ellipse(height, width)
+    return bool(np.isin(soft_mask, (0, 255)).all() and different.mean() < _ROUNDED)
+
+
+@cache
+def _centre_ellipse(height: int, width: int) -> npt.NDArray[np.bool_]:
+    from unsup_fg.videopca import HYSTERESIS_LOW, centre_prior, normalise_
+
+    return (normalise_(centre_prior(height, width)) > HYSTERESIS_LOW).numpy()
+
+
 def read_soft_mask(path: Path) -> npt.NDArray[np.uint8]:
     """Read a grey image as uint8 [H, W].
 
     Raises:
-        BadDataset: the file is missing, damaged, or not grey.
+        BadDataset: the file is missing, damaged, or not 8-bit grey.
     """
     with open_image(path, "soft mask", BadDataset) as image:
         if image.mode != "L":
-            raise BadDataset(f"soft mask {path} is a picture of mode {image.mode}, not grey; is it an object mask?")
+            raise BadDataset(
+                f"soft mask {path} is a picture of mode {image.mode}, not 8-bit grey (L); is it a soft mask?"
+            )
         return np.array(image)
 
 
@@ -71,11 +96,11 @@ def select(soft: Path, top: float) -> SelectedSet:
 
     Args:
         soft: folder with ``<sequence>/<frame>.png``.
-        top: share of the masks that are not empty to select; at least one is selected.
+        top: share of the masks with an object to select; at least one is selected.
 
     Raises:
         UserError: the share is not above 0 and up to 1.
-        BadDataset: there are no masks, all are empty, or one cannot be read.
+        BadDataset: there are no masks, none has an object, or one cannot be read.
     """
     require_share(top)
     names = sorted(path.relative_to(soft).as_posix() for path in soft.glob("*/*.png") if path.name[0] != ".")
@@ -84,7 +109,9 @@ def select(soft: Path, top: float) -> SelectedSet:
     scored = mask_scores(soft, names)
     ranked = best_first(item for item in scored if item.score)
     if not ranked:
-        raise BadDataset(f"all {len(scored)} soft masks in {soft} are empty; label other videos")
+        raise BadDataset(
+            f"all {len(scored)} soft masks in {soft} are empty, or of frames of one colour; label other videos"
+        )
     return SelectedSet(str(soft.resolve()), len(scored), len(scored) - len(ranked), tuple(best_share(ranked, top)))
 
 
@@ -99,7 +126,7 @@ def require_share(top: float) -> None:
 
 
 def mask_scores(soft: Path, names: Sequence[str]) -> list[Scored]:
-    """Compute the scores of soft masks in a folder.
+    """Compute the scores of VideoPCA's soft masks in a folder; 0 for a mask without an object.
 
     Args:
         soft: the folder.
@@ -108,8 +135,13 @@ def mask_scores(soft: Path, names: Sequence[str]) -> list[Scored]:
     Raises:
         BadDataset: a mask cannot be read.
     """
+
+    def score(name: str) -> float:
+        mask = read_soft_mask(soft / name)
+        return 0.0 if is_centre_ellipse(mask) else mask_score(mask)
+
     with ThreadPoolExecutor() as pool:
-        scores = pool.map(lambda name: mask_score(read_soft_mask(soft / name)), names)
+        scores = pool.map(score, names)
         return [Scored(name, score) for name, score in zip(names, scores, strict=True)]
 
 

@@ -18,9 +18,9 @@ EPSILON: Final = 2.2e-16
 _DEVICE_FRAMES: Final = 8
 """Frames that a GPU processes at once."""
 _TILE_VALUES: Final = 1 << 18
-"""Values of the data matrix that a thread holds at once; as float32 they fit into the cache."""
+"""Values of the data matrix that a thread processes at once; as float32 they fit into the cache."""
 _BLOCK_TILES: Final = 8
-"""Tiles that are read at once. Tiles of long shots are narrow, and many short reads are slow."""
+"""Tiles that are read at once, because tiles of long shots are narrow and many short reads are slow."""
 
 
 def unseen(frames: int) -> None:
@@ -82,7 +82,7 @@ class Shot:
         for rows in self._divided(block, self._tile_width):
             part = np.ascontiguousarray(columns[:, rows.start - block.start : rows.stop - block.start])
             tile = torch.from_numpy(part).to(self.device).float()
-            # The minimum goes out of the difference: (x - low) / span - (mean - low) / span.
+            # The minimum cancels out: (x - low) / span - (mean - low) / span = (x - mean) / span.
             yield rows, tile.sub_(self._mean[:, None]).mul_(self._span.reciprocal()[:, None])
 
     @property

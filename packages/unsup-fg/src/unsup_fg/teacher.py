@@ -60,10 +60,10 @@ def select_masks(sets: Sequence[DataSet], folder: RunFolder, top: float) -> None
     Args:
         sets: the labelled videos.
         folder: of the run.
-        top: share of the masks that are not empty.
+        top: share of the masks with an object.
 
     Raises:
-        BadDataset: all masks are empty.
+        BadDataset: no mask has an object.
     """
     kept = []
     for data in sets:
@@ -73,5 +73,5 @@ def select_masks(sets: Sequence[DataSet], folder: RunFolder, top: float) -> None
         write_scores(folder.scores_file(data), ranked)
         kept.append(SelectedSet(str(soft), len(scored), len(scored) - len(ranked), tuple(best_share(ranked, top))))
     if not any(item.kept for item in kept):
-        raise BadDataset("unsup-fg: all masks of VideoPCA are empty; give other videos")
+        raise BadDataset("unsup-fg: VideoPCA finds no object in any video; give other videos")
     write_selection(folder.selection_file(1), kept)

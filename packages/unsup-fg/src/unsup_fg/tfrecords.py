@@ -19,11 +19,11 @@ Example = Mapping[str, Feature]
 """Features by name."""
 
 _HEADER: Final = 12
-"""Bytes: length, and its checksum."""
+"""Bytes of the header of a record: length, and checksum of the length."""
 _FOOTER: Final = 4
-"""Bytes: checksum of the data."""
+"""Bytes of the footer of a record: checksum of the data."""
 LONGEST: Final = 1 << 28
-"""Bytes of a record; those of the method have 262,287."""
+"""Largest accepted record, in bytes; records of the method have 262,287."""
 _BYTES, _FLOATS, _INTS = 1, 2, 3
 """Field numbers of the three kinds of lists in `tf.train.Feature`."""
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
@@ -31,7 +31,7 @@ _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
 
 class RecordWriter:
-    """Writes TFRecord files side by side, all of them whole or none; use it as a context manager.
+    """Writes several TFRecord files at once; either all appear complete or none does. Use it as a context manager.
 
     Args:
         paths: of the files; creates missing folders.
@@ -65,13 +65,13 @@ class RecordWriter:
 
 
 class RecordFile:
-    """A TFRecord file, of which any record can be read.
+    """A TFRecord file with random access to its records.
 
     Args:
-        path: of the file. Its lengths are read and checked at once, its data when it is asked for.
+        path: path of the file. Lengths are read and checked at once, data on demand.
 
     Raises:
-        BadDataset: no such file, cut short, or a length whose checksum is wrong.
+        BadDataset: the file does not exist, is cut short, or has a length with a wrong checksum.
     """
 
     def __init__(self, path: Path) -> None:
@@ -104,10 +104,10 @@ class RecordFile:
         return len(self._places)
 
     def __getitem__(self, index: int) -> dict[str, Feature]:
-        """The features of a record.
+        """Read the features of a record.
 
         Raises:
-            BadDataset: damaged.
+            BadDataset: the record is damaged.
         """
         start, length = self._places[index]
         with open_file(self.path) as file:
@@ -122,7 +122,7 @@ class RecordFile:
 
 
 def encode(example: Example) -> bytes:
-    """An example as a protocol buffer."""
+    """Encode an example as a protocol buffer."""
     entries = []
     for name, values in sorted(example.items()):
         feature = _field(_kind(values), _list(values))
@@ -135,7 +135,7 @@ def _kind(values: Feature) -> int:
 
 
 def _list(values: Feature) -> bytes:
-    """A BytesList, a packed FloatList or a packed Int64List."""
+    """Encode a BytesList, a packed FloatList or a packed Int64List."""
     content = b""
     for value in values:
         if isinstance(value, bytes):
@@ -159,10 +159,10 @@ def _varint(value: int) -> bytes:
 
 
 def decode(data: bytes) -> dict[str, Feature]:
-    """The features of an example.
+    """Decode the features of an example.
 
     Raises:
-        ValueError: not an example.
+        ValueError: the data are not an example.
     """
     features: dict[str, Feature] = {}
     for content in _messages(memoryview(data), 1):
@@ -185,7 +185,7 @@ def _values(feature: memoryview) -> Feature:
 
 
 def _numbers(content: memoryview, *, floats: bool) -> list[float] | list[int]:
-    """Numbers of a list, packed or one by one."""
+    """Decode the numbers of a list, packed or one by one."""
     found: list[float] = []
     whole: list[int] = []
     for _, wire, value in _fields(content):
@@ -212,7 +212,7 @@ def _messages(data: memoryview, number: int) -> Iterator[memoryview]:
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int, memoryview | int]]:
-    """Number, wire type and content of each field of a message."""
+    """Decode number, wire type and content of each field of a message."""
     place = 0
     while place < len(data):
         tag, place = _read_varint(data, place)

@@ -26,26 +26,26 @@ from vos_shared.method import Frame
 from vos_shared.runtime.workers import Workers
 
 SMOOTHING_SIGMA: Final = 5.0
-"""Of the Gaussian filter on the error, in pixels."""
+"""Standard deviation of the Gaussian filter on the error, in pixels."""
 SMOOTHING_RADIUS: Final = 7
-"""Its half-width: 15 x 15 taps."""
+"""Half-width of the Gaussian filter in pixels: 15 x 15 taps."""
 CUE_THRESHOLD: Final = 0.5
 """Smoothed error above which a pixel counts as foreground for the colour statistics."""
 COLOUR_BINS: Final = (100, 25, 10)
-"""Bins of s cos(2 pi h), s sin(2 pi h) and v."""
+"""Number of bins of s cos(2 pi h), s sin(2 pi h) and v."""
 HYSTERESIS_LOW: Final = 0.5
 HYSTERESIS_HIGH: Final = 0.8
 """A connected component above the low threshold stays if it has a pixel above the high one."""
 
 PASSES: Final = 4
-"""How often `soft_masks` takes each frame: it stores, explains, counts and refines it."""
+"""Passes of `soft_masks` over the frames: storing, reconstruction, colour histograms, refinement."""
 SHORTEST_SHOT: Final = 10
-"""Frames from which on a shot is worth labelling. Ours; with no more frames than components nothing is foreground."""
+"""Fewest frames of a shot that is labelled. Ours; with no more frames than components nothing is foreground."""
 
 _SMALLEST_ERROR: Final = 1e-4
-"""A shot whose largest error is below this (a fortieth of a grey level) is explained exactly; the rest is rounding."""
+"""A shot with a smaller largest error (a fortieth of a grey level) counts as explained exactly; it is rounding."""
 _TINY: Final = 1e-30
-"""In place of a divisor that is zero, and of what is divided by it."""
+"""Replaces a divisor that is zero, and its dividend."""
 _BINS: Final = math.prod(COLOUR_BINS)
 
 
@@ -82,8 +82,8 @@ def soft_masks(
 ) -> Iterator[Tensor]:
     """Soft foreground masks of one shot.
 
-    Frames and what is known of them lie in temporary files, so that memory does not grow with the shot, but for the
-    Gram matrix. The Gram matrix costs time in proportion to the square of the number of frames.
+    Frames, errors and colour codes are stored in temporary files, so memory hardly grows with the shot. Only the Gram
+    matrix grows, and the time for it is proportional to the square of the number of frames.
 
     Args:
         frames: uint8 RGB [H, W, 3]. The masks of a shot with no more frames than components are all 0, and those of
@@ -110,7 +110,7 @@ def soft_masks(
 
 
 def normalise_(values: Tensor) -> Tensor:
-    """Stretch to 0..1, in place, by minimum and maximum of the whole tensor; what is constant becomes 0."""
+    """Stretch to 0..1, in place, by minimum and maximum of the whole tensor; a constant tensor becomes 0."""
     low, high = torch.aminmax(values)
     return _stretch_(values, low, high)
 
@@ -128,7 +128,7 @@ def normalise_frames(values: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class PrincipalComponents:
-    """Of the columns of D.
+    """Principal components of the columns of D.
 
     Attributes:
         vectors: eigenvectors V of the Gram matrix D^T D, float32 [T, k].
@@ -140,12 +140,12 @@ class PrincipalComponents:
 
     @classmethod
     def of(cls, shot: Shot, count: int = 3) -> PrincipalComponents:
-        """Those with the largest eigenvalues. D is never held as a whole: it is made twice, in tiles of rows."""
+        """Compute those with the largest eigenvalues. D is never held as a whole: its tiles are made twice."""
 
         def gram(rows: slice) -> Tensor:
             total = torch.zeros(len(shot), len(shot), dtype=torch.float64)
             for _, tile in shot.tiles(rows):
-                total += (tile @ tile.T).cpu().double()  # In two steps: MPS has no float64.
+                total += (tile @ tile.T).cpu().double()  # In two steps, because MPS has no float64.
             return total
 
         with Workers(shot.device) as workers:
@@ -216,10 +216,10 @@ def smooth(values: Tensor) -> Tensor:
 
 
 def _filter(values: Tensor, taps: list[float], stride: int) -> Tensor:
-    """Symmetric filter over every so many values of a vector; `taps` from the centre outwards."""
+    """Symmetric filter over the values of a vector that are `stride` apart; `taps` from the centre outwards."""
     length, margin = len(values), SMOOTHING_RADIUS * stride
     result = values * taps[0]
-    inner = result[margin : length - margin]  # Of the margin all is padding where it matters.
+    inner = result[margin : length - margin]  # The margin holds only padding.
     pair = torch.empty_like(inner)
     for shift, tap in enumerate(taps[1:], start=1):
         before, after = margin - shift * stride, margin + shift * stride
@@ -253,13 +253,13 @@ class ColourStatistics:
     posterior: Tensor
 
     def posterior_of(self, part: slice) -> Tensor:
-        """The posterior of each pixel of some frames, float32 [t, H, W]."""
+        """Look up the posterior of each pixel of some frames, float32 [t, H, W]."""
         codes = torch.from_numpy(self.codes.read(part)).to(self.posterior.device)
         return self.posterior.index_select(0, codes.flatten().int()).view(codes.shape)
 
 
 def colour_statistics(shot: Shot, components: int = 3, advance: Callable[[int], object] = unseen) -> ColourStatistics:
-    """How likely each colour is foreground, from its share in the cue and outside, over the whole shot.
+    """Compute how likely each colour is foreground, from its share inside and outside of the cue in the whole shot.
 
     Args:
         shot: the frames.
@@ -303,13 +303,13 @@ def _store(file: FrameFile, part: slice, arrays: Tensor) -> None:
 
 
 def _count(codes: Tensor, cue: Tensor) -> Tensor:
-    """Pixels of each colour code outside and inside of the cue, int64 [2, 25000]; both [t, H, W]."""
+    """Count the pixels of each colour code outside and inside of the cue, [t, H, W] each; int64 [2, 25000]."""
     joint = codes.add_(cue, alpha=_BINS)
     return torch.bincount(joint.flatten(), minlength=2 * _BINS).view(2, _BINS)
 
 
 def colour_posterior(outside: Tensor, inside: Tensor) -> Tensor:
-    """Foreground's share of each colour, with equal priors of foreground and background.
+    """Compute the probability that each colour is foreground, with equal priors of foreground and background.
 
     Args:
         outside: pixels of each colour code outside of the cue, int64 [25000].
@@ -346,19 +346,22 @@ def colour_codes(colours: Tensor) -> Tensor:
 
 
 def _nearest_(values: Tensor) -> Tensor:
-    """Nearest whole number of values from 0 on, halves upwards, in place."""
+    """Round values of 0 or more to the nearest integer, halves upwards, in place."""
     return values.add_(0.5).floor_()
 
 
 def hsv(colours: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Hue, saturation and value in 0..1, each [T, H, W]. Red goes before green before blue; grey has hue 0."""
+    """Compute hue, saturation and value in 0..1, each [T, H, W].
+
+    Of equal channels red goes before green before blue; grey has hue 0.
+    """
     red, green, blue = colours.unbind(1)
     low = torch.minimum(red, green)
     low = torch.minimum(low, blue, out=low)
     value = torch.maximum(red, green)
     value = torch.maximum(value, blue, out=value)
     spread = (value - low).clamp_(min=_TINY)
-    # 0 and 1 as floats, with which `lerp` chooses exactly, and several times faster than `where`.
+    # Floats 0 and 1: `lerp` selects exactly with them, several times faster than `where`.
     is_red, is_green = value.clone().eq_(red), value.clone().eq_(green)
     difference = torch.lerp(torch.lerp(red - green, blue - red, is_green), green - blue, is_red)
     third = (2 - is_green).mul_(1 / 3).mul_(1 - is_red)  # 0 for red, 1/3 for green, 2/3 for blue
@@ -369,7 +372,7 @@ def hsv(colours: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def hysteresis(values: Tensor) -> Tensor:
-    """Connected components (8 neighbours) of values above 0.5 that hold a value above 0.8; [T, H, W].
+    """Connected components (8 neighbours) of values above 0.5 that contain a value above 0.8; [T, H, W].
 
     Returns:
         float32 [T, H, W], 1 inside of them and 0 elsewhere.

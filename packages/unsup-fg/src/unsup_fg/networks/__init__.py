@@ -18,9 +18,9 @@ _NETWORKS: dict[str, type[LowResNet | BasicUNet | DenseUNet | EvalSegNet]] = {
 
 
 def build(architecture: Architecture) -> nn.Module:
-    """A network with the initial values of the paper's code.
+    """Build a network with the initial values of the paper's code.
 
-    Students take RGB float32 [B, 3, S, S] in 0..1 and give maps float32 [B, 1, s, s] from 0 on, 255 is surely
+    Students take RGB float32 [B, 3, S, S] in 0..1 and give maps float32 [B, 1, s, s] of 0 or more; 255 is surely
     foreground. EvalSeg-Net takes RGB and a soft mask [B, 1, S, S] in 0..1 and gives scores [B].
     """
     return _NETWORKS[architecture.network](architecture)

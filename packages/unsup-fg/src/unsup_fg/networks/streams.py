@@ -10,11 +10,11 @@ from unsup_fg.settings import Architecture
 from unsup_fg.videopca import hsv
 
 GREY = (0.2989, 0.587, 0.114)
-"""Weights of red, green and blue in the grey image of which gradients are taken."""
+"""Weights of red, green and blue in the grey image, whose gradients are an input."""
 
 
 def differences(images: Tensor) -> Tensor:
-    """Gradients of the grey image, [B, 3, H, W] -> [B, 2, H, W]: down the rows, then along them.
+    """Compute gradients of the grey image, [B, 3, H, W] -> [B, 2, H, W]: down the rows, then along them.
 
     Central differences, one-sided at the border, as `numpy.gradient`.
     """
@@ -24,12 +24,12 @@ def differences(images: Tensor) -> Tensor:
 
 
 def hue(images: Tensor) -> Tensor:
-    """Hue in 0..1 of RGB in 0..1, [B, 3, H, W] -> [B, 1, H, W]."""
+    """Compute hue in 0..1 of RGB in 0..1, [B, 3, H, W] -> [B, 1, H, W]."""
     return hsv(images)[0][:, None]
 
 
 class Stream(nn.Module):
-    """3x3 and 5x5 convolution of one kind of input, at half its size afterwards."""
+    """3x3 and 5x5 convolution of one kind of input, then pooling to half the size."""
 
     def __init__(self, inputs: int, channels: int) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Trunk(nn.Module):
 
 
 class LowResNet(nn.Module):
-    """Sees colours, gradients and hue at 128 x 128 and draws a map of 32 x 32."""
+    """Computes a map of 32 x 32 from colours, gradients and hue at 128 x 128."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -76,13 +76,13 @@ class LowResNet(nn.Module):
         nn.init.constant_(self.fc1.bias, 0.1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """RGB in 0..1 [B, 3, 128, 128] -> map from 0 on [B, 1, 32, 32]."""
+        """RGB in 0..1 [B, 3, 128, 128] -> map, 0 or more, [B, 1, 32, 32]."""
         streams = self.data(images), self.differences(differences(images)), self.hue(hue(images))
         return F.relu(self.fc1(self.trunk(torch.cat(streams, 1)))).view(-1, 1, 32, 32)
 
 
 class EvalSegNet(nn.Module):
-    """Says of an image and a soft mask how good the mask is, about 0 to 100."""
+    """Scores how well a soft mask fits an image, about 0 to 100."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()

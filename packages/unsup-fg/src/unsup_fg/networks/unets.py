@@ -14,7 +14,7 @@ from unsup_fg.settings import Architecture
 DILATIONS: Final = (1, 2, 4, 8, 16, 32)
 _EPSILON: Final = 1e-3
 _MOMENTUM: Final = 0.01
-"""TensorFlow's 0.99, the other way round."""
+"""Share of the new batch in moving averages; TensorFlow's 0.99 is that of the old value."""
 
 
 class Unit(nn.Module):
@@ -31,7 +31,7 @@ class Unit(nn.Module):
 
 
 class BatchStatisticsNorm(nn.BatchNorm2d):
-    """Normalises by the statistics of what it sees, at inference too, where each image stands alone.
+    """Normalises by the statistics of its input: of the batch in training, of each image alone at inference.
 
     The released DenseU-Net does so, since its blocks are not told whether it trains; it was run with one image a batch.
     """
@@ -48,7 +48,7 @@ def _chain(inputs: int, outputs: int, units: int) -> nn.Sequential:
 
 
 def _joined(skip: Tensor, below: Tensor) -> Tensor:
-    """The skip connection and the map from below at twice its size, in that order."""
+    """Concatenate the skip connection and the map from below at twice its size, in that order."""
     return torch.cat((skip, F.interpolate(below, scale_factor=2, mode="nearest")), 1)
 
 
@@ -69,12 +69,12 @@ class BasicUNet(nn.Module):
         self.apply(glorot_uniform)
 
     def _center(self, architecture: Architecture, inputs: int) -> tuple[nn.Module, int]:
-        """The layers at the lowest level, and their number of channels."""
+        """Build the layers at the lowest level, and return their number of channels."""
         channels = architecture.channels(1024)
         return _chain(inputs, channels, 2), channels
 
     def forward(self, images: Tensor) -> Tensor:
-        """RGB in 0..1 [B, 3, 256, 256] -> map from 0 on [B, 1, 256, 256]."""
+        """RGB in 0..1 [B, 3, 256, 256] -> map, 0 or more, [B, 1, 256, 256]."""
         x, skips = images, []
         for level in self.down:
             skips.append(level(x))
@@ -124,7 +124,7 @@ class DenseLevel(nn.Module):
         self.transition = Unit(4 * growth, outputs, kernel=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, inputs, H, W] -> [B, outputs, H, W]; the input is not among what the block puts together."""
+        """[B, inputs, H, W] -> [B, outputs, H, W]; the input is not part of the concatenation."""
         first, *others = self.units
         grown = first(x)
         for unit in others:
@@ -156,7 +156,7 @@ class DenseUNet(nn.Module):
         self.apply(glorot_uniform)
 
     def forward(self, images: Tensor) -> Tensor:
-        """RGB in 0..1 [B, 3, 256, 256] -> map from 0 on [B, 1, 256, 256]."""
+        """RGB in 0..1 [B, 3, 256, 256] -> map, 0 or more, [B, 1, 256, 256]."""
         x, skips = images, []
         for level in self.down:
             skips.append(level(x))
