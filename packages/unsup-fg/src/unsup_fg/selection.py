@@ -86,7 +86,7 @@ def read_soft_mask(path: Path) -> npt.NDArray[np.uint8]:
     with open_image(path, "soft mask", BadDataset) as image:
         if image.mode != "L":
             raise BadDataset(
-                f"soft mask {path} is a picture of mode {image.mode}, not 8-bit grey (L); is it a soft mask?"
+                f"soft mask {path} is a picture of mode {image.mode}, not 8-bit grey (L), as soft masks are"
             )
         return np.array(image)
 
