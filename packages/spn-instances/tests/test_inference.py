@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+import os
+import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -171,6 +173,8 @@ def test_maps_are_written_in_the_official_layouts(
         assert {path.name for path in (tmp_path / "maps" / stage / "lions").iterdir()} == {
             f"0000{frame}_{object_id}.png" for frame in (1, 2) for object_id in (3, 9)
         }
+        with Image.open(tmp_path / "maps" / stage / "lions" / "00002_9.png") as soft:
+            assert (soft.mode, soft.size) == ("L", (64, 48))
 
 
 def test_foreground_masks_take_the_place_of_the_net(foreground_weights: Path, tmp_path: Path) -> None:
@@ -248,6 +252,36 @@ def test_the_ablation_prints_the_papers_table(
     ]
     assert time.startswith("fine-tuning: 3 networks, ")
     assert (tmp_path / "out" / "without-CRAF-SPN").is_dir()
+
+
+def test_a_real_video_goes_through_all_stages(run_command: RunCommand, tmp_path: Path) -> None:
+    if "VOS_DATA" not in os.environ:
+        pytest.skip("VOS_DATA names no folder of real data")
+    data = Path(os.environ["VOS_DATA"], "davis2017-val-open")
+    frames = sorted((data / "JPEGImages").glob("*/bmx-trees/0000[0-2].*"))
+    prompt = next((data / "Annotations").glob("*/bmx-trees/00000.png"))
+    assert len(frames) == 3
+    (tmp_path / "bmx-trees").mkdir()
+    for frame in frames:
+        shutil.copy(frame, tmp_path / "bmx-trees")
+    outcome = run_command(
+        main, "spn-instances", "finetune", tmp_path / "bmx-trees", "--prompt", prompt, "--device", "cpu",
+        "--output", tmp_path / "masks", "--intermediate", tmp_path / "maps", "--steps", 2, "--fast-samples", 2,
+        "--shorter-side", 96, "--spn-shorter-side", 96,
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.stderr
+    with Image.open(prompt) as truth:
+        size, ids = truth.size, set(np.unique(np.asarray(truth)))
+    paths = sorted((tmp_path / "masks" / "bmx-trees").iterdir())
+    for path in paths:
+        with Image.open(path) as mask:
+            assert (mask.mode, mask.size) == ("P", size)
+    first, *others = map(read_mask, paths)
+    np.testing.assert_array_equal(first, read_mask(prompt))
+    assert len(others) == 2
+    assert set(np.unique(others)) <= ids
+    written = {path.relative_to(tmp_path / "maps").parts[0] for path in (tmp_path / "maps").rglob("*.png")}
+    assert written == {"fgbg", "perobj", "spn"}
 
 
 def test_weights_go_to_caffe_and_back(run_command: RunCommand, tmp_path: Path, foreground_weights: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -13,9 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spn_instances.images import network_input, soft_to_grey
-from spn_instances.networks import Architecture, RefinementNet, ResNetF
+from spn_instances.networks import Architecture, Refinement, RefinementNet, ResNetF
 from spn_instances.networks.resnetf import FusionHead
 from spn_instances.networks.trunks import Features
+from spn_instances.official import layers_of, write_official
+from vos_shared.checkpoints.caffe import read_caffemodel
 from vos_shared.testing import parity_folder
 
 
@@ -70,6 +73,28 @@ def test_weights_of_the_recipe_are_the_listed_ones(official_blobs: dict[str, lis
         np.testing.assert_allclose(blob.ravel()[:3], key["head"], rtol=1e-6)
 
 
+def test_upsamplers_have_the_listed_names(tiny: ResNetF, tmp_path: Path) -> None:
+    keys = json.loads((parity_folder("spn-instances") / "keys.json").read_text())
+    listed = {key["layer"]: key["shape"][2:] for key in keys if key["type"] == "Deconvolution"}
+    write_official(tmp_path / "net.caffemodel", tiny, upsamplers=True)
+    written = read_caffemodel(tmp_path / "net.caffemodel")
+    assert {name: list(written[name][0].shape[2:]) for name in listed} == listed
+
+
+@pytest.mark.parametrize(("name", "classes"), [("spn_voc21_keys", 21), ("spn_two_keys", 2)])
+def test_layers_of_the_refinement_network_are_the_listed_ones(name: str, classes: int) -> None:
+    keys = json.loads((parity_folder("spn-instances") / f"{name}.json").read_text())
+    with torch.device("meta"):
+        model = RefinementNet(Refinement(classes))
+    state = model.state_dict()
+    ours = {
+        f"{layer}/{blob}": list(state[key].shape)
+        for layer, _, names in layers_of(model)
+        for blob, key in enumerate(names)
+    }
+    assert ours == {key["key"]: key["shape"] for key in keys if key["type"] != "Deconvolution"}
+
+
 @pytest.mark.parametrize(("name", "classes"), [("voc21", 21), ("two", 2)])
 @torch.inference_mode()
 def test_the_official_refinement_network(
@@ -108,11 +133,16 @@ def test_frames_of_any_size(trunk: Literal["resnet", "resnet18", "mobilenet"], t
         assert model(torch.randn(1, 3, height, width)).shape == (1, 2, height, width)
 
 
+@pytest.mark.parametrize("rest", range(8))
 @torch.inference_mode()
-def test_padding_leaves_the_official_sizes_alone(tiny: ResNetF) -> None:
-    x = torch.randn(1, 3, 83, 86)  # 3 and 6 modulo 8, as 854 is.
-    torch.testing.assert_close(tiny(x), literal_head(tiny.head, tiny.trunk(x), (83, 86)), atol=1e-4, rtol=1e-4)
-    assert tiny.trunk(torch.randn(1, 3, 81, 86))[0].shape[2] * 8 < 81, "the original aborts here"
+def test_only_sizes_at_which_the_original_aborts_are_padded(tiny: ResNetF, rest: int) -> None:
+    x = torch.randn(1, 3, 80 + rest, 86)  # 86 is 6 modulo 8, as 854 is.
+    official = literal_head(tiny.head, tiny.trunk(x), (80 + rest, 86))
+    if rest in (1, 2):
+        assert official.shape[2] < 80 + rest, "the original aborts: its scores are shorter than the frame"
+        x = F.pad(x, (0, 0, 0, 3 - rest), mode="replicate")
+        official = literal_head(tiny.head, tiny.trunk(x), (80 + rest, 86))
+    torch.testing.assert_close(tiny(x)[:, :, : 80 + rest], official, atol=1e-4, rtol=1e-4)
 
 
 def test_statistics_stay_frozen_in_training(tiny: ResNetF) -> None:

@@ -33,23 +33,25 @@ Trunk = Literal["resnet", "resnet18", "mobilenet"]
 
 @dataclass(frozen=True, kw_only=True)
 class SolverArguments(RunArguments):
-    """What every training of a foreground or object network is told."""
+    """Options of every training of a foreground or object network."""
 
     preset: Literal["code", "paper", "small"] = "code"
     """Solver as in the released files (rate 1e-10), or as in the paper (1e-8; object networks halve it every 10,000
     steps); or our own AdamW for few steps on small machines. The options below have precedence."""
     steps: int | None = None
-    """Of the optimiser; code: 30,000, paper: 100,000 for the parent, 30,000 else."""
+    """Steps of the optimiser; by default the preset's (code: 30,000; paper: 100,000 for the parent, otherwise 30,000;
+    small: 4,000)."""
     learning_rate: float | None = None
-    """For 480x854 frames; it is larger in proportion for smaller ones."""
+    """Learning rate; by default the preset's. Presets code and paper: the rate for 480x854 frames, which is larger in
+    proportion for smaller ones. Preset small: the rate of the first step for frames of any size; it falls to 0."""
     batch_size: int | None = None
-    """Frames a step; 1."""
+    """Frames in a step; by default the preset's (1; small: 4)."""
     momentum: float | None = None
-    """0.99."""
+    """Momentum of the gradient; by default the preset's (0.99; small: 0.9)."""
     save_steps: int | None = None
-    """Distance of saves; 3000."""
+    """Steps from one save to the next; by default the preset's (3000; small: 500)."""
     seed: int | None = None
-    """Of everything random; 1337."""
+    """Seed of the random generators; by default 1337."""
     samples: Annotated[SampleSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=SampleSettings)
 
     def solver(self, paper: SolverSettings) -> SolverSettings:
@@ -70,17 +72,17 @@ class TrainParent(SolverArguments):
     root: Path
     """Folder of the data set."""
     dataset: Literal["davis2016", "davis2017", "youtube-vos"] = "davis2017"
-    """How to read it."""
+    """Kind of data set."""
     split: str = "train"
     """List of sequences, by name or path."""
     sequences: tuple[str, ...] = ()
-    """Of the list, only these."""
+    """Train on these sequences of the list alone."""
     exclude: tuple[str, ...] = ()
-    """Of the list, all but these."""
+    """Leave out these sequences of the list."""
     images: tuple[Path, ...] = ()
     """Photographs with masks, drawn as often as frames: folders with images/ and masks/, or PASCAL VOC folders."""
     pairs: Path | None = None
-    """In place of a split: an official list, a frame and its mask a line, with paths from ROOT on."""
+    """Train on an official list in place of a split: each line names a frame and its mask, by paths below ROOT."""
     start: str = "imagenet"
     """What the network starts from: imagenet (torchvision's ResNet), random, MSRA's ResNet as .caffemodel, Keras'
     MobileNet-v1 as npz, or a file of ours."""
@@ -133,12 +135,12 @@ class TrainParent(SolverArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuneArguments(SolverArguments, InputArguments):
-    """What fine-tuning on first frames is told."""
+    """Options of fine-tuning on first frames."""
 
     weights: str
     """The parent net: a file of ours or a .caffemodel."""
     prompt: Path | None = None
-    """Of a video: palette PNG with the objects of its first frame."""
+    """For a video: palette PNG with the objects of its first frame."""
     samples: Annotated[SampleSettings, tyro.conf.OmitArgPrefixes] = field(
         default_factory=lambda: SampleSettings(size=None)
     )
@@ -205,7 +207,7 @@ class TrainObject(FineTuneArguments):
     """Fine-tune a network for each object of each video on its first frame: OUTPUT/<sequence>/object-<id>/."""
 
     objects: tuple[int, ...] = ()
-    """Only these ids."""
+    """Learn the objects with these ids alone; by default all."""
 
     def run(self) -> int:
         """Train."""

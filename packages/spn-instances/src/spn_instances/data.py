@@ -29,7 +29,7 @@ Example = tuple[Frame, ObjectMask]
 Sample = dict[str, Tensor]
 """image [3, H, W], BGR minus mean; label bool [H, W]."""
 LEAST_SHARE = 0.04
-"""Of a photograph, what its object covers at least."""
+"""Part of a photograph that its object covers at least."""
 
 
 class Source(Protocol):

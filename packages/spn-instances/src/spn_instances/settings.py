@@ -117,9 +117,10 @@ class InferenceSettings:
     """Filter connected regions; else each pixel goes to the strongest map of at least 0.5."""
     craf_rule: Literal["demo", "paper"] | None = None
     """The filter as in the released demo, where an object that is lost once stays lost, or as the paper describes it;
-    by default the demo for the official network, and the paper for small ones, which lose objects more often."""
+    by default the demo for the official network, and the paper for small ones, which lose objects more often (README)."""
     spn_shorter_side: int | None = None
-    """The same for the refinement network."""
+    """Length in pixels that the shorter side is scaled to for the refinement network; by default what its weights ask
+    for, else the frame's own."""
     spn_weights: Path | None = None
     """The refinement network: a file of ours or a .caffemodel; by default the one that comes with the package."""
     networks: Path | None = None
@@ -147,7 +148,8 @@ class OnlineSettings:
     steps: int | None = None
     """Steps of the solver; by default the preset's."""
     learning_rate: float | None = None
-    """code: for 480x854 frames, larger in proportion for smaller ones; small: for any frames, falling to 0."""
+    """Learning rate of the first step. Preset code: the rate for 480x854 frames; it is larger in proportion for smaller
+    ones. Preset small: the rate for frames of any size; it falls to 0."""
     tune_foreground: bool = True
     """Also fine-tune the foreground net; else it stays the parent."""
     tune_objects: bool = True
@@ -156,7 +158,7 @@ class OnlineSettings:
     """Keep the early layers, up to stride 8, as they are, and compute their features once for all objects; the preset
     small always does."""
     fast_samples: int = 32
-    """fast: number of augmented first frames whose features are kept in memory."""
+    """With --fast: number of augmented first frames whose features are kept in memory."""
     models: Path | None = None
     """Keep the fine-tuned networks as FOLDER/<video>/<name>-<origin>.safetensors; origin stands for frames, masks,
     weights and settings, and what was made from the same is not made again."""
