@@ -117,7 +117,7 @@ class InferenceSettings:
     """Filter connected regions; else each pixel goes to the strongest map of at least 0.5."""
     craf_rule: Literal["demo", "paper"] | None = None
     """The filter as in the released demo, where an object that is lost once stays lost, or as the paper describes it;
-    by default the demo for the official network, and the paper for small ones, which lose objects more often (README)."""
+    by default the demo for the official network, and the paper for small ones, which lose objects more often."""
     spn_shorter_side: int | None = None
     """Length in pixels that the shorter side is scaled to for the refinement network; by default what its weights ask
     for, else the frame's own."""
