@@ -19,10 +19,12 @@ from vos_shared.errors import UserError
 
 def dense_step(
     features: list[Tensor], labels: list[Tensor], reference: int, valid: Tensor, options: PropagationSettings
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """One step of the method by its definition: all context entries, one matrix of all similarities.
 
-    `features` [h, w, D] up to the new frame, `labels` [h, w, M] up to the one before.
+    `features` [h, w, D] up to the new frame, `labels` [h, w, M] up to the one before. Also returns bool [h, w]: there
+    is one right answer, since the nearest cell that is not a neighbour is farther by more than rounding, or has the
+    same labels, or both are beyond the radius.
     """
     time = len(features) - 1
     height, width, _ = features[0].shape
@@ -32,10 +34,15 @@ def dense_step(
     entries = [features[frame].flatten(0, 1) @ features[time].flatten(0, 1).T for frame in context]
     entries[1:] = [entry - 1e10 * far for entry in entries[1:]]
     similarity = torch.cat(entries) / options.temperature  # [entries * h * w, h * w]
-    values, index = similarity.topk(min(options.neighbours, len(similarity)), dim=0)
-    voters = torch.cat([labels[frame].flatten(0, 1) for frame in context])[index]  # [k, h * w, M]
+    nearest = similarity.topk(min(options.neighbours + 1, len(similarity)), dim=0)
+    values, index = nearest.values[: options.neighbours], nearest.indices[: options.neighbours]
+    known = torch.cat([labels[frame].flatten(0, 1) for frame in context])
+    voters = known[index]  # [k, h * w, M]
+    weightless = values[-1] < -1e6
+    clear = weightless | (values[-1] - nearest.values[-1] > 1e-6 / options.temperature)
+    decided = clear | (voters[-1] == known[nearest.indices[-1]]).all(-1)  # As for copies of the reference.
     result = (values.softmax(0)[..., None] * voters).sum(0)
-    return (result * valid).view(height, width, -1)
+    return (result * valid).view(height, width, -1), decided.view(height, width)
 
 
 def random_features(height: int, width: int, generator: torch.Generator) -> Tensor:
@@ -68,9 +75,10 @@ def test_tiles_find_what_the_dense_form_finds(
             labels.append(propagation.step(frames[0].to(device), masks.to(device), [0, 4]).cpu())
             torch.testing.assert_close(labels[0], masks.permute(1, 2, 0))
             continue
-        expected = dense_step(frames, labels, 0, valid, options)
+        expected, decided = dense_step(frames, labels, 0, valid, options)
+        assert (~decided).sum() <= 2
         labels.append(propagation.step(frames[-1].to(device)).cpu())
-        torch.testing.assert_close(labels[-1], expected, rtol=0, atol=2e-5)
+        torch.testing.assert_close(labels[-1][decided], expected[decided], rtol=0, atol=2e-5)
 
 
 def test_each_object_follows_its_own_reference_frame() -> None:
@@ -86,9 +94,9 @@ def test_each_object_follows_its_own_reference_frame() -> None:
     labels = [propagation.step(frames[0], first, [0, 7])]
     for time in range(1, 9):
         known = [wide(label) for label in labels]
-        expected = dense_step(frames[: time + 1], known, 0, of_first, options)
+        expected, _ = dense_step(frames[: time + 1], known, 0, of_first, options)
         if time > 3:
-            expected += dense_step(frames[: time + 1], known, 3, of_late, options)
+            expected += dense_step(frames[: time + 1], known, 3, of_late, options)[0]
         if time == 3:
             given = late[0][..., None]
             expected = (1 - given) * expected + given * of_late
