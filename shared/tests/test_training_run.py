@@ -6,6 +6,7 @@ import errno
 import json
 import multiprocessing
 import os
+import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -221,9 +222,21 @@ def test_a_disk_that_is_full_keeps_the_last_state_and_says_so(tmp_path: Path, mo
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_pytorchs_words_for_a_full_disk_never_appear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch itself raises a RuntimeError of thirty lines."""
-    monkeypatch.setattr("vos_shared.training.resume.atomic_path", lambda path: open_full())
+    monkeypatch.setattr("vos_shared.checkpoints.torch_pickle.atomic_path", lambda path: open_full())
     with pytest.raises(OSError, match="No space left"):
         ResumeFile(tmp_path / "resume.pt").save({"step": 1, "weights": torch.zeros(10000)})
+
+
+def test_a_disk_that_fills_up_while_pytorch_writes_is_an_error_of_the_file(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # Further writes fail, as on a full disk.
+    try:
+        with pytest.raises(OSError, match="File too large") as failed:
+            ResumeFile(tmp_path / "resume.pt").save({"step": 1, "weights": torch.zeros(1_000_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert failed.value.filename == str(tmp_path / "resume.pt")
+    assert not list(tmp_path.iterdir())
 
 
 class open_full:

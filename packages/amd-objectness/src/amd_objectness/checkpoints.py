@@ -14,10 +14,9 @@ from torch import Tensor
 from amd_objectness.networks import AMD
 from amd_objectness.settings import Architecture
 from amd_objectness.weights import UNTRAINED, WEIGHTS
-from vos_shared.atomic import atomic_path
 from vos_shared.checkpoints import safetensors_io
 from vos_shared.checkpoints.checking import require_same_shapes, require_weights
-from vos_shared.checkpoints.torch_pickle import load_torch
+from vos_shared.checkpoints.torch_pickle import load_torch, save_torch
 from vos_shared.errors import BadWeights
 
 StateDict = dict[str, Tensor]
@@ -193,8 +192,7 @@ def save_backbone(path: Path, weights: Weights) -> None:
 
 def _save_torch(path: Path, content: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary, temporary.open("wb") as file:  # PyTorch's own writer hides a full disk.
-        torch.save(content, file)
+    save_torch(path, content)
 
 
 def _expected(architecture: Architecture) -> StateDict:

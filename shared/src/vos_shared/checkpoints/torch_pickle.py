@@ -1,4 +1,4 @@
-"""Reading files of ``torch.save`` without running code from them."""
+"""Files of ``torch.save``, read without running code from them, and written whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy._core.multiarray import scalar
 
+from vos_shared.atomic import atomic_path
 from vos_shared.errors import BadWeights
 
 
@@ -63,3 +64,18 @@ def _refusal(path: Path, reason: str) -> str:
         f"more than tensors and numbers ({name[1].rstrip('.')})" if name else "more than tensors and numbers, or damage"
     )
     return f"weights {path} hold {what}; not loaded, since such a file can run code"
+
+
+def save_torch(path: Path, content: Any) -> None:
+    """Write a file of ``torch.save`` atomically.
+
+    Raises:
+        OSError: the file cannot be written, for example because the disk is full; an old file stays.
+    """
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # PyTorch ends its archive after a failed write, and hides the write's own error.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise

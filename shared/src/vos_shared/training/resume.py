@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vos_shared.atomic import atomic_path
-from vos_shared.checkpoints.torch_pickle import load_torch
+from vos_shared.checkpoints.torch_pickle import load_torch, save_torch
 from vos_shared.errors import BadWeights
 
 
@@ -42,9 +41,7 @@ class ResumeFile:
         Raises:
             OSError: the file cannot be written, for example because the disk is full; the old file stays.
         """
-        # To an open file: given a path, PyTorch turns a full disk into a RuntimeError of many lines.
-        with atomic_path(self.path) as temporary, temporary.open("wb") as file:
-            torch.save({**state, "digest": _digest(state)}, file)
+        save_torch(self.path, {**state, "digest": _digest(state)})
         self._written = time.monotonic()
 
     def load(self) -> dict[str, Any]:
