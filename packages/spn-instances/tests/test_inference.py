@@ -235,6 +235,9 @@ def test_trained_networks_are_found_by_the_videos_name(
 def test_the_ablation_prints_the_papers_table(
     run_command: RunCommand, davis: Path, tmp_path: Path, foreground_weights: Path, refinement_weights: Path
 ) -> None:
+    other = tmp_path / "out" / "networks" / "another" / "object-1-0.safetensors"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(foreground_weights.read_bytes())
     outcome = run_command(
         main, "spn-instances", "ablation", davis, "--weights", foreground_weights, "--device", "cpu",
         "--output", tmp_path / "out", "--spn-weights", refinement_weights, "--variant", "spn-instances+online",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +49,14 @@ def ablation(run: Callable[[str, Mapping[str, Any]], Scores], *, online: bool) -
     return text_table(("", *COLUMNS), cells)
 
 
-def tuning_time(folder: Path) -> str:
+def tuning_time(folder: Path, videos: Iterable[str]) -> str:
     """How long the fine-tuning of kept networks took, in a line.
 
     Args:
-        folder: of all videos.
+        folder: of all kept networks.
+        videos: names of those that count.
     """
-    seconds = [float(read_metadata(file).get(SECONDS, "nan")) for file in sorted(folder.rglob("*.safetensors"))]
+    files = [file for video in videos for file in sorted((folder / video).rglob("*.safetensors"))]
+    seconds = [float(read_metadata(file).get(SECONDS, "nan")) for file in files]
     each = sum(seconds) / max(len(seconds), 1)
     return f"fine-tuning: {len(seconds)} networks, {each:.1f} s each, {sum(seconds):.0f} s in all"

@@ -71,7 +71,8 @@ class Ablation(SegmentArguments):
             raise UserError(f"spn-instances: {', '.join(changed_settings(self.online))} need --variant {ONLINE}")
         print(ablation(self._scored, online=tuned))
         if tuned:
-            print(tuning_time(self.online.models or self.output / NETWORKS))
+            names = [sequence.name for sequence in self.load()]
+            print(tuning_time(self.online.models or self.output / NETWORKS, names))
 
     def _scored(self, row: str, options: Mapping[str, Any]) -> Scores:
         from vos_shared.evaluation import evaluate
