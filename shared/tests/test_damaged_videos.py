@@ -56,6 +56,20 @@ def test_damage_that_the_decoder_conceals_is_told(tmp_path: Path, name: str, cod
     assert video.damage
 
 
+@pytest.mark.parametrize("codec", ["mpeg2video", "mpeg4", "libx264"])
+def test_a_packet_that_a_recording_lost_is_told(tmp_path: Path, codec: str) -> None:
+    """The counters of a transport stream show the gap; the decoder need not notice it."""
+    path = write_video(tmp_path / "a.ts", noise(), codec=codec)
+    data, size = path.read_bytes(), 188
+    assert len(list(Video.open(path))) == 12
+    of_frames = [place for place in range(0, len(data), size) if data[place + 1] & 31 == 1 and data[place + 2] == 0]
+    middle = len(of_frames) // 2
+    for place in of_frames[middle : middle + 10]:  # The others hold tables, which are repeated.
+        path.write_bytes(data[:place] + data[place + size :])
+        with pytest.raises(DamagedVideo, match="is it damaged or cut short"):
+            list(Video.open(path))
+
+
 @pytest.mark.parametrize("name", sorted(ENCODINGS.keys() - {"vp8_live.webm", "gif.gif"}))
 def test_a_download_that_broke_off_in_a_file_of_full_length_is_refused(tmp_path: Path, name: str) -> None:
     """The rest is zeros. Live recordings and GIF do not store their length."""

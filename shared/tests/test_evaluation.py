@@ -172,6 +172,16 @@ def test_nothing_is_told_of_masks_with_one_true_id(small: Small) -> None:
     assert without_a_true_id(evaluate("davis2017", [sequence], results), [sequence], results) == []
 
 
+def test_a_true_id_in_the_wrong_place_is_no_wrong_id(small: Small) -> None:
+    sequence, results = small
+    for t, path in enumerate(sorted((results / "a").iterdir())):
+        wrong = ellipses("a", t, predicted=False) == 0
+        write_mask(path, np.where(wrong, 1, 0).astype(np.uint8))
+    scores = evaluate("davis2017", [sequence], results)
+    assert scores.summary["J-Mean"] == 0
+    assert without_a_true_id(scores, [sequence], results) == []
+
+
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
 def test_workers_change_nothing(tree: Path, scores: Scores, start_method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vos_shared.runtime.parents.start_method", lambda: start_method)
