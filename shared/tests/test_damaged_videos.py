@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from video_files import ENCODINGS, noise, write_encoding, write_video
@@ -77,6 +78,22 @@ def test_a_download_that_broke_off_in_a_file_of_full_length_is_refused(tmp_path:
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
     with pytest.raises(BadVideo):
+        len(Video.open(path))
+
+
+def test_an_index_that_promises_more_is_believed_where_sizes_and_times_say_nothing(tmp_path: Path) -> None:
+    """The data of an MP4 file may reach "to the end of the file", and at a variable rate its duration says little."""
+    stamps = [0, 40, 80, 120, 1000, 1040, 3000, 9000]
+    path = write_video(tmp_path / "a.mp4", noise(8), stamps=stamps, options={"movflags": "faststart"})
+    data = bytearray(path.read_bytes())
+    content = data.index(b"mdat")
+    data[content - 4 : content] = bytes(4)
+    path.write_bytes(data)
+    assert len(Video.open(path)) == 8
+    with av.open(str(path)) as container:
+        places = sorted(packet.pos for packet in container.demux() if packet.pos is not None)
+    path.write_bytes(data[: places[5]])  # Between two packets, so that none is cut.
+    with pytest.raises(DamagedVideo, match="ends early"):
         len(Video.open(path))
 
 
