@@ -60,6 +60,13 @@ def test_options_of_a_run_fit_its_folder(tmp_path: Path) -> None:
         RunArguments(output=tmp_path / "resume.pt").check()
 
 
+def test_readers_are_as_many_as_cores_at_most_four(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch warns of more processes than cores."""
+    for cores, workers in ((1, 1), (2, 2), (64, 4)):
+        monkeypatch.setattr("vos_shared.training.arguments.usable_cores", lambda count=cores: count)
+        assert RunArguments(output=tmp_path).workers == workers
+
+
 def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = ResumeFile(tmp_path / "resume.pt")
     file.save({"step": 1})

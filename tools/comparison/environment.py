@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import shlex
 import sys
@@ -23,6 +22,7 @@ def describe_environment(device: str, methods: Mapping[str, str]) -> dict[str, s
     """
     import torch  # Not at the top: importing it takes seconds.
 
+    from vos_shared.runtime.cores import usable_cores
     from vos_shared.runtime.device import choose_device, describe_device
 
     environment = {
@@ -31,7 +31,7 @@ def describe_environment(device: str, methods: Mapping[str, str]) -> dict[str, s
         "System": platform.platform(),
         "Processor": _processor(),
         "Device": describe_device(choose_device(device)),
-        "Cores": f"{_usable_cores()} usable",
+        "Cores": f"{usable_cores()} usable",
         "Python": platform.python_version(),
     }
     if torch.cuda.is_available():
@@ -41,10 +41,6 @@ def describe_environment(device: str, methods: Mapping[str, str]) -> dict[str, s
 
 def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in DISTRIBUTIONS}
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor() -> str:

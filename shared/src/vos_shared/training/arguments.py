@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vos_shared.cli import STOPPED
 from vos_shared.errors import UserError
+from vos_shared.runtime.cores import usable_cores
 from vos_shared.terminal import escaped
 
 if TYPE_CHECKING:
@@ -54,8 +55,9 @@ class RunArguments:
     """Processes (GPUs) on each machine, each with its own batch; under torchrun, torchrun sets the number."""
     nodes: int = 1
     """Number of machines; under torchrun, torchrun sets it."""
-    workers: int = 4
-    """Processes that read data for each GPU; with 0 the training process reads them itself."""
+    workers: int = field(default_factory=lambda: min(4, usable_cores()))
+    """Processes that read data for each GPU; with 0 the training process reads them itself. By default 4, or fewer on a
+    machine with fewer cores."""
     minutes: float = 5.0
     """Wall time between two writes of resume.pt and last.safetensors; 0 writes after every step."""
 
