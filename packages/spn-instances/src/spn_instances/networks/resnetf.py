@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spn_instances.networks.efficientnet import EfficientNetLite0
 from spn_instances.networks.trunks import CaffeResNet, Features, MobileNet, ResNet18, Trunk
+from spn_instances.settings import TrunkName
 from vos_shared.layers.upsampling import bilinear_kernel
 
 SCALE = 0.2
@@ -21,13 +23,14 @@ class Architecture:
     """Which network it is; by default the official one.
 
     Attributes:
-        trunk: ``resnet`` is the official one; ``resnet18`` and ``mobilenet`` are for small machines.
+        trunk: ``resnet`` is the official one; ``resnet18``, ``mobilenet`` and ``efficientnet-lite0`` are for small
+            machines.
         blocks: resnet: of its four stages.
         width: resnet: channels of its first stage.
         hidden: channels of the fused features (feat08).
     """
 
-    trunk: Literal["resnet", "resnet18", "mobilenet"] = "resnet"
+    trunk: TrunkName = "resnet"
     blocks: tuple[int, int, int, int] = (3, 4, 23, 3)
     width: int = 64
     hidden: int = 128
@@ -134,7 +137,9 @@ class ResNetF(nn.Module):
 def _trunk(architecture: Architecture) -> Trunk:
     if architecture.trunk == "resnet":
         return CaffeResNet(architecture.blocks, architecture.width)
-    return ResNet18() if architecture.trunk == "resnet18" else MobileNet()
+    small: dict[str, Callable[[], Trunk]]
+    small = {"resnet18": ResNet18, "mobilenet": MobileNet, "efficientnet-lite0": EfficientNetLite0}
+    return small[architecture.trunk]()
 
 
 def _valid_length(length: int) -> int:

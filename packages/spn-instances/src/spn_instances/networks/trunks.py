@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import resnet18
 
-from spn_instances.networks.layers import ConvNorm, FrozenBatchNorm
-from vos_shared.layers.tensorflow import pad_same
+from spn_instances.networks.layers import ConvNorm, FrozenBatchNorm, SameConvNorm
 
 Features = tuple[Tensor, Tensor, Tensor]
 """Of strides 8, 16 and 32, [B, C, h, w] each."""
@@ -137,22 +136,12 @@ class SeparableBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.depthwise = _SameConvNorm(inputs, inputs, 3, stride=stride, groups=inputs, eps=_KERAS_EPS)
-        self.pointwise = _SameConvNorm(inputs, outputs, 1, eps=_KERAS_EPS)
+        self.depthwise = SameConvNorm(inputs, inputs, 3, stride=stride, groups=inputs, eps=_KERAS_EPS)
+        self.pointwise = SameConvNorm(inputs, outputs, 1, eps=_KERAS_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, outputs, ceil(H / stride), ceil(W / stride)]."""
         return F.relu6(self.pointwise(F.relu6(self.depthwise(x))))
-
-
-class _SameConvNorm(ConvNorm):
-    """With TensorFlow's SAME padding, which puts the odd pixel after the image."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        padded = pad_same(x, self.conv.kernel_size[0], self.conv.stride[0])
-        conv = self.conv
-        out: Tensor = self.norm(F.conv2d(padded, conv.weight, None, conv.stride, 0, 1, conv.groups))
-        return out
 
 
 class MobileNet(Trunk):
@@ -160,7 +149,7 @@ class MobileNet(Trunk):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = _SameConvNorm(3, 32, 3, stride=2, eps=_KERAS_EPS)
+        self.stem = SameConvNorm(3, 32, 3, stride=2, eps=_KERAS_EPS)
         self.blocks = nn.ModuleList(
             SeparableBlock(inputs, width, stride)
             for inputs, width, stride in zip((32, *_WIDTHS[:-1]), _WIDTHS, _STRIDES, strict=True)
