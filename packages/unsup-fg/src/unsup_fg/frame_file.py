@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import threading
 import weakref
@@ -32,8 +33,8 @@ class FrameFile:
 
     def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
         self._shape, self._dtype = shape, np.dtype(dtype)
-        self._values = int(np.prod(shape))
-        self._bytes = self._values * self._dtype.itemsize
+        self._planes = math.prod(shape[:-2])
+        self._bytes = math.prod(shape) * self._dtype.itemsize
         self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # Closed by the finalizer.
         weakref.finalize(self, self._file.close)
         self._lock = threading.Lock()
@@ -51,9 +52,7 @@ class FrameFile:
         if len(content) != self._bytes:
             raise ValueError(f"an array of shape {array.shape} in a file of {self._shape}")
         with self._lock:
-            self._file.seek(index * self._bytes)
-            while content:  # An unbuffered file may write less than all.
-                content = content[self._file.write(content) :]
+            self._write(content, index * self._bytes)
             self._count = max(self._count, index + 1)
 
     def __iter__(self) -> Iterator[Array]:
@@ -73,14 +72,37 @@ class FrameFile:
             self._fill(arrays, frames.start * self._bytes)
         return arrays
 
-    def columns(self, values: slice) -> Array:
-        """Read some values of every frame, [T, values]; a slice of the flattened array."""
-        columns = np.empty((self._count, values.stop - values.start), self._dtype)
-        first = values.start * self._dtype.itemsize
+    def columns(self, pixels: slice) -> Array:
+        """Read some pixels of every frame, [T, ..., pixels]; a slice of the last two axes, flattened."""
+        columns = np.empty((self._count, self._planes, pixels.stop - pixels.start), self._dtype)
         with self._lock:
-            for index, row in enumerate(columns):
-                self._fill(row, index * self._bytes + first)
-        return columns
+            for offset, row in zip(self._offsets(pixels), columns.reshape(-1, columns.shape[-1]), strict=True):
+                self._fill(row, offset)
+        return columns.reshape(self._count, *self._shape[:-2], -1)
+
+    def write_columns(self, pixels: slice, columns: Array) -> None:
+        """Write some pixels of every frame of a file with no more axes than two; the counterpart of `columns`.
+
+        Args:
+            pixels: slice of the flattened array of a frame.
+            columns: [T, pixels].
+        """
+        content = np.ascontiguousarray(columns, self._dtype)
+        with self._lock:
+            self._count = len(content)
+            for offset, row in zip(self._offsets(pixels), content, strict=True):
+                self._write(row.data.cast("B"), offset)
+
+    def _offsets(self, pixels: slice) -> Iterator[int]:
+        """Where some pixels of each plane of each frame begin."""
+        size = self._bytes // self._planes
+        first = pixels.start * self._dtype.itemsize
+        return (plane * size + first for plane in range(self._count * self._planes))
+
+    def _write(self, content: memoryview, offset: int) -> None:
+        self._file.seek(offset)
+        while content:  # An unbuffered file may write less than all.
+            content = content[self._file.write(content) :]
 
     def _fill(self, array: Array, offset: int) -> None:
         self._file.seek(offset)

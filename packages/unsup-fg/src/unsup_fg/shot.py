@@ -19,7 +19,7 @@ _DEVICE_FRAMES: Final = 8
 """Frames that a GPU processes at once."""
 _TILE_VALUES: Final = 1 << 18
 """Values of the data matrix that a thread processes at once; as float32 they fit into the cache."""
-_BLOCK_TILES: Final = 8
+_BLOCK_TILES: Final = 16
 """Tiles that are read at once, because tiles of long shots are narrow and many short reads are slow."""
 
 
@@ -50,7 +50,8 @@ class Shot:
                 self._frames = FrameFile((3, *self.size), np.uint8)
             planes = np.ascontiguousarray(frame.transpose(2, 0, 1))
             self._frames.append(planes)
-            statistics.append((int(planes.min()), int(planes.max()), int(planes.sum(dtype=np.int64))))
+            rows = planes.sum(2, dtype=np.uint32)  # Several times faster than with 64 bits.
+            statistics.append((int(planes.min()), int(planes.max()), int(rows.sum(dtype=np.int64))))
             advance(1)
         low, high, total = torch.tensor(statistics, dtype=torch.float64).unbind(1)  # [T] each
         self._low, self._span = low.float().to(self.device), (high - low).float().add_(EPSILON).to(self.device)
@@ -67,30 +68,28 @@ class Shot:
     def parts(self) -> Iterator[slice]:
         """Divide the frames into parts that are processed at once, in steps where frames are independent."""
         step = 1 if self.device.type == "cpu" else _DEVICE_FRAMES  # The arrays of one frame stay in the cache.
-        return (slice(start, min(start + step, len(self))) for start in range(0, len(self), step))
+        return _divided(slice(0, len(self)), step)
 
     def blocks(self) -> Iterator[slice]:
-        """Divide the rows of D into blocks that are read at once."""
-        return self._divided(slice(0, self.values), _BLOCK_TILES * self._tile_width)
+        """Divide the pixels into blocks that are read at once, in steps where pixels are independent."""
+        return _divided(slice(0, math.prod(self.size)), _BLOCK_TILES * self._tile_width)
 
     def tiles(self, block: slice) -> Iterator[tuple[slice, Tensor]]:
-        """Read a block tile by tile: the rows of each tile, and the transpose of these rows of D.
+        """Read a block of pixels tile by tile: the pixels of each tile within the block, and their part of D^T.
 
-        The transpose is float32 [T, r]: frames stretched to 0..1, minus their mean.
+        That part is float32 [T, 3, p]: frames stretched to 0..1, minus their mean. The next tile overwrites it.
         """
-        columns = self._frames.columns(block)
-        for rows in self._divided(block, self._tile_width):
-            part = np.ascontiguousarray(columns[:, rows.start - block.start : rows.stop - block.start])
-            tile = torch.from_numpy(part).to(self.device).float()
+        frames = torch.from_numpy(self._frames.columns(block)).to(self.device)  # [T, 3, P]
+        memory = torch.empty(3 * len(self) * self._tile_width, device=self.device)
+        for pixels in _divided(slice(0, frames.shape[2]), self._tile_width):
+            part = frames[..., pixels]
+            tile = memory[: part.numel()].view(part.shape).copy_(part)
             # The minimum cancels out: (x - low) / span - (mean - low) / span = (x - mean) / span.
-            yield rows, tile.sub_(self._mean[:, None]).mul_(self._span.reciprocal()[:, None])
+            yield pixels, tile.sub_(self._mean[:, None, None]).mul_(self._span.reciprocal()[:, None, None])
 
     @property
     def _tile_width(self) -> int:
-        return max(256, _TILE_VALUES // len(self))
-
-    def _divided(self, rows: slice, width: int) -> Iterator[slice]:
-        return (slice(start, min(start + width, rows.stop)) for start in range(rows.start, rows.stop, width))
+        return max(85, _TILE_VALUES // (3 * len(self)))
 
     def colours(self, part: slice) -> Tensor:
         """Read frames stretched to 0..1, float32 [t, 3, H, W]."""
@@ -100,3 +99,7 @@ class Shot:
     def mean(self, part: slice) -> Tensor:
         """Mean of each of the stretched frames, float32 [t]."""
         return (self._mean[part] - self._low[part]) / self._span[part]
+
+
+def _divided(indices: slice, step: int) -> Iterator[slice]:
+    return (slice(start, min(start + step, indices.stop)) for start in range(indices.start, indices.stop, step))

@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from functools import cache
+from typing import Final, TypeVar
 
 import numpy as np
 import torch
@@ -37,8 +38,8 @@ HYSTERESIS_LOW: Final = 0.5
 HYSTERESIS_HIGH: Final = 0.8
 """A connected component above the low threshold stays if it has a pixel above the high one."""
 
-PASSES: Final = 4
-"""Passes of `soft_masks` over the frames: storing, reconstruction, colour histograms, refinement."""
+PASSES: Final = 5
+"""Passes of `soft_masks` over the frames: storing, Gram matrix, reconstruction, colour histograms, refinement."""
 SHORTEST_SHOT: Final = 10
 """Fewest frames of a shot that is labelled. Ours; with no more frames than components nothing is foreground."""
 
@@ -47,6 +48,12 @@ _SMALLEST_ERROR: Final = 1e-4
 _TINY: Final = 1e-30
 """Replaces a divisor that is zero, and its dividend."""
 _BINS: Final = math.prod(COLOUR_BINS)
+_GRAM_FRAMES: Final = 128
+"""Columns of the Gram matrix that one matrix product computes."""
+_SMOOTHED: Final = 64
+"""Rows or columns that one matrix product smooths."""
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -96,12 +103,13 @@ def soft_masks(
         A frame or a few at a time, float32 [t, H, W] in 0..1; exactly 0 outside the connected regions that were kept.
     """
     shot = Shot(frames, device, advance)
-    colours = colour_statistics(shot, components, advance)
+    error = ReconstructionError.of(shot, components, advance)
+    colours = colour_statistics(shot, error, advance)
     prior = centre_prior(*shot.size, shot.device)
 
     def refine(part: slice) -> Tensor:
         likely = colours.posterior_of(part)  # [t, H, W]
-        return normalise_frames(likely * hysteresis(normalise_frames(likely * prior)))
+        return normalise_frames_(likely.mul_(hysteresis(normalise_frames_(likely * prior))))
 
     with Workers(shot.device) as workers:
         for masks in workers.map(refine, shot.parts()):
@@ -109,89 +117,97 @@ def soft_masks(
             advance(len(masks))
 
 
-def normalise_(values: Tensor) -> Tensor:
-    """Stretch to 0..1, in place, by minimum and maximum of the whole tensor; a constant tensor becomes 0."""
-    low, high = torch.aminmax(values)
-    return _stretch_(values, low, high)
-
-
-def _stretch_(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
+def normalise_frames_(values: Tensor) -> Tensor:
+    """Stretch each frame of float32 [T, H, W] to 0..1 by its minimum and maximum, in place."""
+    low, high = values.amin((1, 2), keepdim=True), values.amax((1, 2), keepdim=True)
     return values.sub_(low).div_(high - low + EPSILON)
 
 
-def normalise_frames(values: Tensor) -> Tensor:
-    """Stretch each frame of [T, H, W], or of [T, C, H, W] all colours jointly, to 0..1 by its minimum and maximum."""
-    flat = values.flatten(1)
-    low, high = flat.amin(1, keepdim=True).float(), flat.amax(1, keepdim=True).float()
-    return (flat - low).div_(high - low + EPSILON).view(values.shape)
+def principal_components(shot: Shot, count: int = 3, advance: Callable[[int], object] = unseen) -> Tensor:
+    """Principal components of the columns of D: the eigenvectors V of the Gram matrix D^T D with the largest values.
+
+    Args:
+        shot: the frames.
+        count: how many, k.
+        advance: called with numbers of frames, for one pass.
+
+    Returns:
+        float32 [T, k].
+    """
+
+    def gram(block: slice) -> Tensor:
+        total = torch.zeros(len(shot), len(shot), device=shot.device)
+        for _, tile in shot.tiles(block):
+            rows = tile.flatten(1)
+            for start in range(0, len(rows), _GRAM_FRAMES):  # The lower triangle; the matrix is symmetric.
+                stop = start + _GRAM_FRAMES
+                total[start:, start:stop].addmm_(rows[start:], rows[start:stop].T)
+        return total.cpu().double()  # In two steps, because MPS has no float64.
+
+    matrix = torch.zeros(len(shot), len(shot), dtype=torch.float64)
+    for part in _by_block(shot, gram, advance):
+        matrix += part
+    return torch.linalg.eigh(matrix, UPLO="L").eigenvectors[:, -count:].to(shot.device, torch.float32)
 
 
 @dataclass(frozen=True)
-class PrincipalComponents:
-    """Principal components of the columns of D.
+class ReconstructionError:
+    """Distance in RGB between each pixel of a shot and its reconstruction from the principal components.
 
     Attributes:
-        vectors: eigenvectors V of the Gram matrix D^T D, float32 [T, k].
-        images: D V as rows, float32 [k, 3 H W].
+        distances: float32 [H, W] a frame, in units of the frame's range.
+        low: smallest distance of the shot.
+        high: largest one; infinite where the components explain the shot, so that every distance stretches to 0.
+        device: where `stretched` returns.
     """
 
-    vectors: Tensor
-    images: Tensor
+    distances: FrameFile
+    low: float
+    high: float
+    device: torch.device
 
     @classmethod
-    def of(cls, shot: Shot, count: int = 3) -> PrincipalComponents:
-        """Compute those with the largest eigenvalues. D is never held as a whole: its tiles are made twice."""
-
-        def gram(rows: slice) -> Tensor:
-            total = torch.zeros(len(shot), len(shot), dtype=torch.float64)
-            for _, tile in shot.tiles(rows):
-                total += (tile @ tile.T).cpu().double()  # In two steps, because MPS has no float64.
-            return total
-
-        with Workers(shot.device) as workers:
-            matrix = torch.zeros(len(shot), len(shot), dtype=torch.float64)
-            for part in workers.map(gram, shot.blocks()):
-                matrix += part
-            vectors = torch.linalg.eigh(matrix).eigenvectors[:, -count:].to(shot.device, torch.float32)
-            images = torch.empty(vectors.shape[1], shot.values, device=shot.device)
-
-            def project(rows: slice) -> None:
-                for part, tile in shot.tiles(rows):
-                    images[:, part] = vectors.T @ tile
-
-            workers.run(project, shot.blocks())
-        return cls(vectors, images)
-
-    def error(self, shot: Shot, part: slice, colours: Tensor) -> Tensor:
-        """Distance in RGB between each pixel and its reconstruction, that is of D and D V V^T.
+    def of(cls, shot: Shot, components: int = 3, advance: Callable[[int], object] = unseen) -> ReconstructionError:
+        """Compute D - D V V^T tile by tile; D is never held as a whole.
 
         Args:
             shot: the frames.
-            part: some of them.
-            colours: those stretched to 0..1, float32 [t, 3, H, W]; are overwritten.
-
-        Returns:
-            float32 [t, H, W] in units of a frame's range.
+            components: of the background.
+            advance: called with numbers of frames, for two passes.
         """
-        residual = colours.flatten(1)  # [t, 3 H W]
-        residual.sub_(shot.mean(part)[:, None])
-        for weights, image in zip(self.vectors[part].unbind(1), self.images, strict=True):
-            residual.addcmul_(
-                weights[:, None], image, value=-1
-            )  # A matrix product of one row takes several times longer.
-        red, green, blue = residual.square_().view(colours.shape).unbind(1)
-        return red.add_(green).add_(blue).sqrt_()
+        vectors = principal_components(shot, components, advance)
+        distances = FrameFile(shot.size, np.float32)
+
+        def explain(block: slice) -> tuple[float, float]:
+            found = torch.empty(len(shot), block.stop - block.start)
+            for pixels, tile in shot.tiles(block):
+                rows = tile.flatten(1)  # [T, 3 p]
+                rows.addmm_(vectors, vectors.T @ rows, alpha=-1)
+                red, green, blue = tile.square_().unbind(1)
+                found[:, pixels] = red.add_(green).add_(blue).sqrt_()
+            distances.write_columns(block, found.numpy())
+            low, high = torch.aminmax(found)
+            return low.item(), high.item()
+
+        lows, highs = zip(*_by_block(shot, explain, advance), strict=True)
+        low, high = min(lows), max(highs)
+        return cls(distances, low, high if high >= _SMALLEST_ERROR else math.inf, shot.device)
+
+    def stretched(self, part: slice) -> Tensor:
+        """Errors of some frames, stretched to 0..1 over the whole shot, float32 [t, H, W]."""
+        distances = torch.from_numpy(self.distances.read(part)).to(self.device)
+        return distances.sub_(self.low).div_(self.high - self.low + EPSILON)
 
 
-def reconstruction_error(shot: Shot, components: int = 3) -> Tensor:
-    """Distance in RGB between each pixel of a shot and its reconstruction from the principal components.
-
-    Returns:
-        float32 [T, H, W] in units of a frame's range; all zero where the components explain the shot.
-    """
-    found = PrincipalComponents.of(shot, components)
-    error = torch.cat([found.error(shot, part, shot.colours(part)) for part in shot.parts()])
-    return error if error.max() >= _SMALLEST_ERROR else error.zero_()
+def _by_block(shot: Shot, function: Callable[[slice], R], advance: Callable[[int], object]) -> Iterator[R]:
+    """Results for the blocks of a shot in order; reports one pass over its frames."""
+    reported, pixels = 0, math.prod(shot.size)
+    with Workers(shot.device) as workers:
+        for block, result in zip(shot.blocks(), workers.map(function, shot.blocks()), strict=True):
+            yield result
+            done = len(shot) * block.stop // pixels
+            advance(done - reported)
+            reported = done
 
 
 def centre_prior(height: int, width: int, device: torch.device | None = None) -> Tensor:
@@ -204,32 +220,36 @@ def centre_prior(height: int, width: int, device: torch.device | None = None) ->
 
 def smooth(values: Tensor) -> Tensor:
     """Gaussian filter of 15 x 15 taps over float32 [T, H, W]; outside the frame there are zeros."""
-    offsets = torch.arange(SMOOTHING_RADIUS + 1, dtype=torch.float64)
-    taps = torch.exp(offsets.square() / (-2 * SMOOTHING_SIGMA**2))
-    taps /= 2 * taps.sum() - taps[0]
-    height, width = values.shape[1:]
-    # With zeros between rows and between frames, both filters are shifts of one long vector.
-    padded = F.pad(values, (0, SMOOTHING_RADIUS, SMOOTHING_RADIUS, SMOOTHING_RADIUS))  # [T, H + 14, W + 7]
-    for stride in (1, width + SMOOTHING_RADIUS):
-        padded = _filter(padded.flatten(), taps.tolist(), stride).view(padded.shape)
-    return padded[:, SMOOTHING_RADIUS : SMOOTHING_RADIUS + height, :width].contiguous()
-
-
-def _filter(values: Tensor, taps: list[float], stride: int) -> Tensor:
-    """Symmetric filter over the values of a vector that are `stride` apart; `taps` from the centre outwards."""
-    length, margin = len(values), SMOOTHING_RADIUS * stride
-    result = values * taps[0]
-    inner = result[margin : length - margin]  # The margin holds only padding.
-    pair = torch.empty_like(inner)
-    for shift, tap in enumerate(taps[1:], start=1):
-        before, after = margin - shift * stride, margin + shift * stride
-        torch.add(values[before : before + len(inner)], values[after : after + len(inner)], out=pair)
-        inner.add_(pair, alpha=tap)
+    frames, height, width = values.shape
+    band = _smoothing_band().to(values.device).expand(frames, -1, -1)
+    padded = F.pad(values, (SMOOTHING_RADIUS,) * 4)
+    down, result = padded.new_empty(frames, height, padded.shape[2]), torch.empty_like(values)
+    for start in range(0, height, _SMOOTHED):
+        rows = min(_SMOOTHED, height - start)
+        reach = rows + 2 * SMOOTHING_RADIUS
+        torch.bmm(band[:, :rows, :reach], padded[:, start : start + reach], out=down[:, start : start + rows])
+    for start in range(0, width, _SMOOTHED):
+        columns = min(_SMOOTHED, width - start)
+        reach = columns + 2 * SMOOTHING_RADIUS
+        torch.bmm(
+            down[..., start : start + reach], band[:, :columns, :reach].mT, out=result[..., start : start + columns]
+        )
     return result
 
 
+@cache
+def _smoothing_band() -> Tensor:
+    """Matrix that filters columns of 64 values and 7 beyond them on each side: band of taps, float32 [64, 78].
+
+    Two products with its blocks are faster than 15 shifts in each direction.
+    """
+    offsets = torch.arange(_SMOOTHED + 2 * SMOOTHING_RADIUS) - torch.arange(_SMOOTHED)[:, None] - SMOOTHING_RADIUS
+    taps = torch.exp(offsets.double().square() / (-2 * SMOOTHING_SIGMA**2)) * (offsets.abs() <= SMOOTHING_RADIUS)
+    return (taps / taps[0].sum()).float()
+
+
 def foreground_cue(error: Tensor, prior: Tensor) -> Tensor:
-    """Pixels that move against the background, bool [T, H, W].
+    """Find the pixels that move against the background, float32 [T, H, W]: 1 there and 0 elsewhere.
 
     Args:
         error: of the shot, stretched to 0..1, float32 [T, H, W].
@@ -237,7 +257,7 @@ def foreground_cue(error: Tensor, prior: Tensor) -> Tensor:
     """
     values = smooth(error).mul_(prior)
     low, high = values.amin((1, 2), keepdim=True), values.amax((1, 2), keepdim=True)
-    return values.sub_(low) > CUE_THRESHOLD * (high - low + EPSILON)
+    return values.sub_(low).gt_(CUE_THRESHOLD * (high - low + EPSILON))  # Several times faster than `>`.
 
 
 @dataclass(frozen=True)
@@ -258,53 +278,36 @@ class ColourStatistics:
         return self.posterior.index_select(0, codes.flatten().int()).view(codes.shape)
 
 
-def colour_statistics(shot: Shot, components: int = 3, advance: Callable[[int], object] = unseen) -> ColourStatistics:
+def colour_statistics(
+    shot: Shot, error: ReconstructionError, advance: Callable[[int], object] = unseen
+) -> ColourStatistics:
     """Compute how likely each colour is foreground, from its share inside and outside of the cue in the whole shot.
 
     Args:
         shot: the frames.
-        components: of the background.
-        advance: called with numbers of frames, for two passes.
+        error: of its reconstruction.
+        advance: called with numbers of frames, for one pass.
     """
-    found = PrincipalComponents.of(shot, components)
-    errors, codes = FrameFile(shot.size, np.float32), FrameFile(shot.size, np.int16)
-
-    def explain(part: slice) -> tuple[Tensor, Tensor]:
-        colours = shot.colours(part)
-        _store(codes, part, colour_codes(colours))
-        error = found.error(shot, part, colours)
-        _store(errors, part, error)
-        return torch.aminmax(error)
+    codes = FrameFile(shot.size, np.int16)
+    prior = centre_prior(*shot.size, shot.device)
 
     def count(part: slice) -> Tensor:
-        error = _stretch_(torch.from_numpy(errors.read(part)).to(shot.device), low, high)
-        code = torch.from_numpy(codes.read(part)).to(shot.device, torch.int32)
-        return _count(code, foreground_cue(error, prior))
+        code = colour_codes(shot.colours(part))
+        for index, array in zip(range(part.start, part.stop), code.cpu().numpy(), strict=True):
+            codes[index] = array
+        return _count(code, foreground_cue(error.stretched(part), prior))
 
-    prior = centre_prior(*shot.size, shot.device)
+    counts = torch.zeros(2, _BINS, dtype=torch.int64, device=shot.device)
     with Workers(shot.device) as workers:
-        ranges = []
-        for part, limits in zip(shot.parts(), workers.map(explain, shot.parts()), strict=True):
-            ranges.append(torch.stack(limits))
-            advance(part.stop - part.start)
-        low, high = torch.stack(ranges)[:, 0].min(), torch.stack(ranges)[:, 1].max()
-        if high < _SMALLEST_ERROR:
-            low, high = torch.zeros_like(low), torch.full_like(high, torch.inf)  # Every error stretches to 0.
-        counts = torch.zeros(2, _BINS, dtype=torch.int64, device=shot.device)
         for part, counted in zip(shot.parts(), workers.map(count, shot.parts()), strict=True):
             counts += counted
             advance(part.stop - part.start)
     return ColourStatistics(codes, colour_posterior(counts[0], counts[1]))
 
 
-def _store(file: FrameFile, part: slice, arrays: Tensor) -> None:
-    for index, array in zip(range(part.start, part.stop), arrays.cpu().numpy(), strict=True):
-        file[index] = array
-
-
 def _count(codes: Tensor, cue: Tensor) -> Tensor:
     """Count the pixels of each colour code outside and inside of the cue, [t, H, W] each; int64 [2, 25000]."""
-    joint = codes.add_(cue, alpha=_BINS)
+    joint = codes.int().add_(cue.int(), alpha=_BINS)
     return torch.bincount(joint.flatten(), minlength=2 * _BINS).view(2, _BINS)
 
 
@@ -331,18 +334,18 @@ def colour_codes(colours: Tensor) -> Tensor:
     single precision, with which the reference was made.
 
     Args:
-        colours: RGB stretched to 0..1, float32 [T, 3, H, W].
+        colours: RGB stretched to 0..1, float32 [T, 3, H, W]; are overwritten.
 
     Returns:
-        int32 [T, H, W] in 0..24999.
+        int16 [T, H, W] in 0..24999.
     """
-    hue, saturation, value = hsv(colours)
+    hue, saturation, value = hsv_(colours)
     angle = hue.mul_(2 * math.pi)
     # (x + 1) / 2 (n - 1) in one product: halves of floating point numbers are exact.
     code = _nearest_(value.mul_(COLOUR_BINS[2] - 1))
     hy = _nearest_(torch.sin(angle).mul_(saturation).add_(1).mul_((COLOUR_BINS[1] - 1) / 2))
     hx = _nearest_(angle.cos_().mul_(saturation).add_(1).mul_((COLOUR_BINS[0] - 1) / 2))
-    return code.mul_(COLOUR_BINS[1]).add_(hy).mul_(COLOUR_BINS[0]).add_(hx).int()
+    return code.mul_(COLOUR_BINS[1]).add_(hy).mul_(COLOUR_BINS[0]).add_(hx).short()
 
 
 def _nearest_(values: Tensor) -> Tensor:
@@ -350,24 +353,26 @@ def _nearest_(values: Tensor) -> Tensor:
     return values.add_(0.5).floor_()
 
 
-def hsv(colours: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute hue, saturation and value in 0..1, each [T, H, W].
+def hsv_(colours: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute hue, saturation and value in 0..1, each [T, H, W]; the colours, float32 [T, 3, H, W], are overwritten.
 
-    Of equal channels red goes before green before blue; grey has hue 0.
+    Of equal channels red goes before green before blue; grey has hue 0. Nearly all is done in place, because the time
+    goes into memory: a new tensor costs as much as the arithmetic.
     """
     red, green, blue = colours.unbind(1)
-    low = torch.minimum(red, green)
-    low = torch.minimum(low, blue, out=low)
-    value = torch.maximum(red, green)
-    value = torch.maximum(value, blue, out=value)
+    low, value = torch.minimum(red, green), torch.maximum(red, green)
+    torch.minimum(low, blue, out=low)
+    torch.maximum(value, blue, out=value)
     spread = (value - low).clamp_(min=_TINY)
-    # Floats 0 and 1: `lerp` selects exactly with them, several times faster than `where`.
-    is_red, is_green = value.clone().eq_(red), value.clone().eq_(green)
-    difference = torch.lerp(torch.lerp(red - green, blue - red, is_green), green - blue, is_red)
-    third = (2 - is_green).mul_(1 / 3).mul_(1 - is_red)  # 0 for red, 1/3 for green, 2/3 for blue
-    hue = difference.mul_(1 / 6).div_(spread).add_(third)
-    hue -= hue.floor()
-    saturation = low.clamp_(min=_TINY).div_(value.clamp(min=_TINY)).neg_().add_(1)
+    is_red, is_green = value.clone().eq_(red), value.clone().eq_(green)  # 1 and 0, with which `lerp` selects exactly.
+    blue_hue = red - green
+    red_hue, green_hue = green.sub_(blue), blue.sub_(red)
+    hue = blue_hue.lerp_(green_hue, is_green).lerp_(red_hue, is_red)
+    third = is_green.mul_(-1 / 3).add_(2 / 3)
+    third.addcmul_(third, is_red, value=-1)  # 0 for red, 1/3 for green, 2/3 for blue
+    hue.mul_(1 / 6).div_(spread).add_(third)
+    hue.sub_(torch.floor(hue, out=spread))
+    saturation = low.clamp_(min=_TINY).div_(torch.clamp(value, min=_TINY, out=third)).neg_().add_(1)
     return hue, saturation, value
 
 
@@ -383,6 +388,7 @@ def hysteresis(values: Tensor) -> Tensor:
         labels, count = ndimage.label(values_of_frame > HYSTERESIS_LOW, np.ones((3, 3)))
         stays = np.zeros(count + 1, np.float32)
         stays[labels[values_of_frame > HYSTERESIS_HIGH]] = 1
-        chosen = torch.from_numpy(stays).index_select(0, torch.from_numpy(labels).flatten())
-        kept_of_frame.copy_(chosen.view(kept_of_frame.shape))
+        torch.index_select(
+            torch.from_numpy(stays), 0, torch.from_numpy(labels).flatten(), out=kept_of_frame.flatten()
+        )  # Writes to `kept`, whose frames are contiguous.
     return kept.to(values.device)
