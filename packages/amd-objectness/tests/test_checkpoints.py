@@ -120,6 +120,16 @@ def test_export_and_import_change_nothing(small: Weights, tmp_path: Path) -> Non
     assert (tmp_path / "half.safetensors").stat().st_size < 0.51 * (tmp_path / "a.safetensors").stat().st_size
 
 
+def test_what_the_released_code_cannot_compute_is_not_written_for_it(tmp_path: Path) -> None:
+    """Its correlation has no standardised features; our own file keeps the setting."""
+    ours = untrained(Architecture("resnet18", width=8, head_width=8, motion_size=(64, 64), standardise=True))
+    with pytest.raises(BadWeights, match="cannot standardise"):
+        write_official(tmp_path / "a.pth", ours)
+    assert not (tmp_path / "a.pth").exists()
+    save_weights(tmp_path / "a.safetensors", ours)
+    assert load_weights(tmp_path / "a.safetensors").network().motion.standardise
+
+
 def test_the_backbone_goes_to_torchvision(small: Weights, tmp_path: Path) -> None:
     save_backbone(tmp_path / "backbone.pth", small)
     state = load_torch(tmp_path / "backbone.pth")

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import resnet18, resnet50
 
+from amd_objectness.losses import view_synthesis_loss
 from amd_objectness.networks import AMD, Backbone, SegmentHead, correlation
-from amd_objectness.networks.motion import FlowEstimator, MotionNetwork, pool_segments
+from amd_objectness.networks.motion import FlowEstimator, MotionNetwork, pool_segments, standardised
 from amd_objectness.settings import Architecture, BackboneName
 from vos_shared.errors import UserError
 from vos_shared.testing import recipe_tensor
@@ -196,6 +197,50 @@ def test_segment_flow_is_what_the_vectors_say() -> None:
     assert same.dense == []
     torch.testing.assert_close(swapped.vectors[:, [1, 0]], same.vectors[:, :2])  # Segments have no order.
     torch.testing.assert_close(swapped.flows[0], same.flows[0])
+
+
+def test_pixel_flow_is_that_of_a_frame_with_one_segment_where_all_pixels_agree() -> None:
+    """A constant image has the same flow everywhere, whether pooled or not."""
+    torch.manual_seed(0)
+    network = MotionNetwork()
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.weight.data[:] = 0  # No padding is seen either: the flow comes from biases alone.
+    everywhere = torch.zeros(2, 1, 5, 8, 8)
+    everywhere[:, :, 0] = 1
+    images = torch.rand(2, 1, 3, 64, 128)
+    with torch.no_grad():
+        pooled, by_pixel = network(images, everywhere).flows, network.pixel_flow(images)
+    for one, other in zip(pooled, by_pixel, strict=True):
+        torch.testing.assert_close(one, other)
+    assert by_pixel[0].abs().min() > 1e-3
+
+
+def test_standardised_features_have_mean_0_and_deviation_1_in_each_image() -> None:
+    torch.manual_seed(0)
+    features = torch.randn(2, 8, 5, 7) * torch.tensor([3.0, 0.1]).view(2, 1, 1, 1) + 4
+    found = standardised(features)
+    torch.testing.assert_close(found.mean((1, 2, 3)), torch.zeros(2), atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.std((1, 2, 3)), torch.ones(2), atol=1e-3, rtol=0)
+    assert bool(standardised(torch.ones(1, 2, 3, 3)).isfinite().all())
+
+
+def test_a_standardised_network_learns_a_shift() -> None:
+    """A picture that moves 4 pixels to the right; the flow of the first frame points there, that of the second back."""
+    torch.manual_seed(0)
+    wide = F.interpolate(torch.rand(1, 3, 12, 13), (64, 68), mode="bicubic").clamp(0, 1)
+    images = torch.stack([wide[..., 4:], wide[..., :-4]])  # What was at x is at x + 4 in the second frame.
+    network = MotionNetwork(standardise=True)
+    optimiser = torch.optim.Adam(network.parameters(), 1e-3)
+    for _ in range(40):
+        loss = view_synthesis_loss(images.flatten(0, 1), network.pixel_flow(images))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    finest = network.pixel_flow(images)[0].detach()
+    assert finest[0, 0].median() == pytest.approx(4, abs=0.7)
+    assert finest[1, 0].median() == pytest.approx(-4, abs=0.7)
+    assert finest[:, 1].median().abs() < 0.7
 
 
 def test_motion_sizes_that_no_pyramid_fits_are_refused() -> None:

@@ -127,6 +127,17 @@ def test_mixed_precision_trains(videos: list[Video], tmp_path: Path, device: tor
     assert state["backbone2.conv1.weight"].dtype == torch.float32
 
 
+def test_the_motion_network_learns_alone_at_first(videos: list[Video], tmp_path: Path) -> None:
+    """Weight decay moves nothing either; then both networks learn."""
+    start = untrained(SMALL, TINY.seed).state
+    for steps, appearance_moves in ((2, False), (3, True)):
+        state = run_to_end(videos, tmp_path / str(steps), replace(TINY, steps=steps, flow_steps=2))
+        moved = {name for name, value in start.items() if not torch.equal(state[name], value)}
+        assert any(".flownet." in name for name in moved)
+        assert any(name.startswith("backbone2.") for name in moved) == appearance_moves
+        assert ("decode_head2.conv_seg.weight" in moved) == appearance_moves
+
+
 def test_a_collapse_is_said_once() -> None:
     watch, collapsed, fair = CollapseWatch(), torch.tensor([0.0, 0.0, 0.99, 0.01, 0.0]), torch.full((5,), 0.2)
     for _ in range(STEPS - 1):

@@ -170,7 +170,13 @@ def read_official(path: Path) -> tuple[Weights, KeyReport]:
 
 
 def write_official(path: Path, weights: Weights) -> None:
-    """Write a checkpoint that the released code loads: ``meta`` and ``state_dict``; it starts its optimiser afresh."""
+    """Write a checkpoint that the released code loads: ``meta`` and ``state_dict``; it starts its optimiser afresh.
+
+    Raises:
+        BadWeights: the released code would compute something else with these weights.
+    """
+    if weights.architecture.standardise:
+        raise BadWeights(f"{path}: the released code cannot standardise features; write a {OURS} file instead")
     steps = weights.metadata.get("steps", "0")
     meta = {**_META, "PALETTE": _PALETTE, "iter": int(steps) if steps.isdecimal() else 0, "epoch": 0}
     _save_torch(path, {"meta": meta, "state_dict": dict(weights.state)})

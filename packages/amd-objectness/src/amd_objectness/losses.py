@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from amd_objectness.networks import AMD, SegmentFlow
+from amd_objectness.settings import SEGMENTS
 from amd_objectness.warping import resize, visibility, warp
 from vos_shared.layers.sync_batch_norm import shared_mean
 
@@ -134,24 +135,41 @@ class Objective(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, pairs: Tensor) -> Losses:
+    def forward(self, pairs: Tensor, *, pixels: bool = False) -> Losses:
         """The loss of pairs of frames.
 
         Args:
             pairs: RGB in 0..1, float [B, 2, 3, H, W].
+            pixels: synthesise with `MotionNetwork.pixel_flow`; the appearance network is not used, and the shares are
+                zero.
         """
+        if pixels:
+            return self._pixel_losses(pairs)
         views = self.views(pairs)
         with torch.autocast(pairs.device.type, enabled=False):
             loss = view_synthesis_loss(views.images.flatten(0, 1), views.motion.flows)
         winners = views.masks.argmax(2)  # [2, B, h, w]
         return Losses(loss, F.one_hot(winners, views.masks.shape[2]).float().mean((0, 1, 2, 3)))
 
+    def _pixel_losses(self, pairs: Tensor) -> Losses:
+        images = self._stretched(pairs)
+        flows = self.model.motion.pixel_flow(images)
+        with torch.autocast(pairs.device.type, enabled=False):
+            loss = view_synthesis_loss(images.flatten(0, 1), flows)
+        # With several processes, each parameter must have a gradient.
+        unused = torch.stack([parameter.sum() for parameter in self.model.appearance_parameters()]).sum()
+        return Losses(loss + 0 * unused, loss.new_zeros(SEGMENTS))
+
+    def _stretched(self, pairs: Tensor) -> Tensor:
+        """Frames at the size of the motion network: [B, 2, 3, H, W] to [2, B, 3, H', W']."""
+        images = pairs.transpose(0, 1)
+        stretched: Tensor = resize(images.flatten(0, 1), self.model.architecture.motion_size)
+        return torch.unflatten(stretched, 0, images.shape[:2])
+
     def views(self, pairs: Tensor, *, dense: bool = False) -> Views:
         """Segments and flows of pairs of frames, arguments as `forward`; `dense` also gives the dense flow."""
-        images = pairs.transpose(0, 1)  # [2, B, 3, H, W]
         # One batch of both frames, in the order of the released code: they share the batch statistics.
         logits = self.model(pairs.flatten(0, 1))
         masks = logits.float().softmax(1).unflatten(0, pairs.shape[:2]).transpose(0, 1)
-        stretched = resize(images.flatten(0, 1), self.model.architecture.motion_size)
-        stretched = stretched.unflatten(0, images.shape[:2])
+        stretched = self._stretched(pairs)
         return Views(stretched, masks, self.model.motion(stretched, masks, dense=dense))

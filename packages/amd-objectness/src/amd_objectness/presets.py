@@ -85,6 +85,9 @@ class TrainingSettings:
     """Pairs a step, for each process; the release has 2 for each GPU."""
     steps: int = 100_000
     """Steps of the run. Ours: the released configuration has 50, for a demonstration."""
+    flow_steps: int = 0
+    """First steps, in which the motion network learns alone, with the flow of each pixel in place of each segment. Not
+    in the release."""
     sync_bn: bool = True
     """Several processes share their batch statistics."""
     picture_steps: int = 500
@@ -96,7 +99,7 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         require_numbers(self, "training", "batch", "steps", "picture_steps", least=1)
-        require_numbers(self, "training", "seed", least=0)
+        require_numbers(self, "training", "seed", "flow_steps", least=0)
 
 
 RELEASED: Final = TrainingSettings()

@@ -33,6 +33,10 @@ class Architecture:
     """Channels of the two convolutions of the segment head; 256 in the paper."""
     motion_size: tuple[int, int] = (384, 640)
     """Height and width that both frames are stretched to for the motion network and the losses; multiples of 64."""
+    standardise: bool = False
+    """Standardise the features of a frame before the correlation, and start the motion network with other values. It
+    then learns flow from far fewer pairs (Jonschkowski et al., What Matters in Unsupervised Optical Flow, ECCV 2020).
+    Not in the release."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "amd-objectness", "width", "head_width", least=1, below=4097)

@@ -79,9 +79,13 @@ def train(
             rate = rates.rate(run.step, settings.steps)
             set_rate(optimiser, rate)
             images = batch.float() / 255  # [B, 2, 3, S, S]
-            losses: Losses = objective(images)
+            flow_only = run.step < settings.flow_steps
+            losses: Losses = objective(images, pixels=flow_only)
             optimiser.zero_grad()
             fabric.backward(losses.loss)
+            if flow_only:  # Adam would turn weight decay alone into steps of full length.
+                for parameter in model.appearance_parameters():
+                    parameter.grad = None
             optimiser.step()
             watch.step(losses.shares)
             run.finished(_named(losses), {"train/lr": rate})

@@ -27,13 +27,17 @@ class AMD(nn.Module):
         super().__init__()
         self.architecture = architecture or Architecture()
         self.backbone2 = Backbone(self.architecture.backbone, self.architecture.width)
-        self.decode_head = nn.ModuleDict({"flownet": MotionNetwork()})
+        self.decode_head = nn.ModuleDict({"flownet": MotionNetwork(standardise=self.architecture.standardise)})
         self.decode_head2 = SegmentHead(self.backbone2.channels, width=self.architecture.head_width)
 
     @property
     def motion(self) -> MotionNetwork:
         """The motion network."""
         return cast(MotionNetwork, self.decode_head["flownet"])
+
+    def appearance_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the appearance network."""
+        return [*self.backbone2.parameters(), *self.decode_head2.parameters()]
 
     def forward(self, images: Tensor) -> Tensor:
         """Segment logits of single images, all that is needed at test time.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -78,6 +78,11 @@ class FlowEstimator(nn.Module):
         self.predict_flow1 = convolution(64 + 32, 64, size=1)
         self.predict_flow2 = nn.Sequential(nn.Conv2d(64, 2, 1))
 
+    @property
+    def last(self) -> nn.Conv2d:
+        """The convolution that gives the flow."""
+        return cast(nn.Conv2d, self.predict_flow2[0])
+
     def forward(self, features: Tensor) -> Tensor:
         """Correlation, features and flow, [N, 115, h, w], to the map V, [N, 96, h, w]."""
         first = self.conv1(features)
@@ -106,14 +111,43 @@ def compose(masks: Tensor, vectors: Tensor) -> Tensor:
         return torch.einsum("ncij,ncd->ndij", masks, vectors)
 
 
-class MotionNetwork(nn.Module):
-    """Pairs of images and segments to segment flow."""
+def standardised(features: Tensor) -> Tensor:
+    """Features [N, C, h, w] as float32 of mean 0 and standard deviation 1 in each image."""
+    values = features.float()
+    deviations = values.std((1, 2, 3), keepdim=True).clamp_min(1e-6)
+    return (values - values.mean((1, 2, 3), keepdim=True)) / deviations
 
-    def __init__(self) -> None:
+
+class MotionNetwork(nn.Module):
+    """Pairs of images and segments to segment flow.
+
+    Args:
+        standardise: see `Architecture.standardise`.
+    """
+
+    def __init__(self, *, standardise: bool = False) -> None:
         super().__init__()
+        self.standardise = standardise
         self.feature_pyramid_extractor = FeaturePyramid()
         self.flow_estimators = FlowEstimator()
         self.conv_1x1 = nn.ModuleList(convolution(channels, 32, size=1) for channels in CHANNELS[:1:-1])
+        if standardise:
+            self._start_with_contrast()
+
+    def _start_with_contrast(self) -> None:
+        """Start values with which features keep their size from stage to stage, and see contrast, not brightness.
+
+        With PyTorch's own start values, as released, features shrink threefold in each convolution, and the
+        correlation of untrained features is nearly constant.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, a=SLOPE)
+                nn.init.zeros_(cast(Tensor, module.bias))
+        for module in self.feature_pyramid_extractor.modules():
+            if isinstance(module, nn.Conv2d):
+                module.weight.data -= module.weight.data.mean((1, 2, 3), keepdim=True)
+        nn.init.normal_(self.flow_estimators.last.weight, std=0.02)  # The first flow is small.
 
     def forward(self, images: Tensor, masks: Tensor, *, dense: bool = False) -> SegmentFlow:
         """Segment flow from frame 1 to frame 2 and back.
@@ -141,8 +175,7 @@ class MotionNetwork(nn.Module):
             if level:
                 vectors, flow = 2 * vectors, resize(2 * flow, size)
                 other = warp(other, flow)
-            volume = F.leaky_relu(correlation(own, other), SLOPE)
-            found = self.flow_estimators(torch.cat([volume, project(own), flow.to(volume.dtype)], 1))
+            found = self._estimate(own, other, project(own), flow)
             segments = resize(other_masks, size)
             pooled = pool_segments(found, segments)[..., None]  # [N, 96, c, 1]
             vectors = vectors + self.flow_estimators.flow(pooled)[..., 0].transpose(1, 2).float()
@@ -152,6 +185,30 @@ class MotionNetwork(nn.Module):
                 whole = (resize(2 * whole, size) if level else whole) + self.flow_estimators.flow(found).float()
                 wholes.append(whole)
         return SegmentFlow(_enlarged(flows), 4 * vectors, _enlarged(wholes))
+
+    def pixel_flow(self, images: Tensor) -> list[Tensor]:
+        """Flow as if each pixel were a segment of its own: a plain PWC-Net. Arguments and flows as `forward`."""
+        pairs = images.shape[1]
+        pyramid = self.feature_pyramid_extractor(images.flatten(0, 1))
+        flow = torch.zeros_like(pyramid[0][:, :2], dtype=torch.float32)
+        flows = []
+        for level, (own, project) in enumerate(zip(pyramid, self.conv_1x1, strict=True)):
+            other = own.roll(pairs, 0)
+            if level:
+                flow = resize(2 * flow, (own.shape[2], own.shape[3]))
+                other = warp(other, flow)
+            found = self._estimate(own, other, project(own), flow)
+            flow = flow + self.flow_estimators.flow(found).float()
+            flows.append(flow)
+        return _enlarged(flows)
+
+    def _estimate(self, own: Tensor, other: Tensor, projected: Tensor, flow: Tensor) -> Tensor:
+        """The map V, [N, 96, h, w], of features and the warped features of the other frames."""
+        if self.standardise:
+            own, other = standardised(own), standardised(other)
+        volume = F.leaky_relu(correlation(own, other), SLOPE)
+        estimated: Tensor = self.flow_estimators(torch.cat([volume, projected, flow.to(volume.dtype)], 1))
+        return estimated
 
 
 def _enlarged(flows: list[Tensor]) -> list[Tensor]:
