@@ -170,7 +170,7 @@ class TestColourCodes:
     def test_hue_saturation_value(self, colours: Array) -> None:
         """The reference is Python's colorsys."""
         values = colours.astype(np.float32) / np.float32(255)
-        hsv = torch.stack(videopca.hsv_(torch.from_numpy(values.copy())), dim=-1)[0].numpy()
+        hsv = torch.stack(videopca.hsv(torch.from_numpy(values)), dim=-1)[0].numpy()
         expected = [[colorsys.rgb_to_hsv(*values[0, :, i, j].tolist()) for j in range(5)] for i in range(4)]
         np.testing.assert_allclose(hsv, expected, atol=1e-6)
 

@@ -72,9 +72,10 @@ def is_centre_ellipse(soft_mask: npt.NDArray[np.uint8]) -> bool:
 
 @cache
 def _centre_ellipse(height: int, width: int) -> npt.NDArray[np.bool_]:
-    from unsup_fg.videopca import HYSTERESIS_LOW, centre_prior, normalise_
+    from unsup_fg.videopca import HYSTERESIS_LOW, centre_prior, normalise_frames_
 
-    return (normalise_(centre_prior(height, width)) > HYSTERESIS_LOW).numpy()
+    ellipse: npt.NDArray[np.bool_] = normalise_frames_(centre_prior(height, width)[None])[0].numpy() > HYSTERESIS_LOW
+    return ellipse
 
 
 def read_soft_mask(path: Path) -> npt.NDArray[np.uint8]:

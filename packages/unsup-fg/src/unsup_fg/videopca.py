@@ -147,7 +147,8 @@ def principal_components(shot: Shot, count: int = 3, advance: Callable[[int], ob
     matrix = torch.zeros(len(shot), len(shot), dtype=torch.float64)
     for part in _by_block(shot, gram, advance):
         matrix += part
-    return torch.linalg.eigh(matrix, UPLO="L").eigenvectors[:, -count:].to(shot.device, torch.float32)
+    vectors: Tensor = torch.linalg.eigh(matrix, UPLO="L").eigenvectors
+    return vectors[:, -count:].to(shot.device, torch.float32)
 
 
 @dataclass(frozen=True)
@@ -353,11 +354,15 @@ def _nearest_(values: Tensor) -> Tensor:
     return values.add_(0.5).floor_()
 
 
-def hsv_(colours: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute hue, saturation and value in 0..1, each [T, H, W]; the colours, float32 [T, 3, H, W], are overwritten.
+def hsv(colours: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute hue, saturation and value in 0..1, each [T, H, W], of colours in 0..1, float32 [T, 3, H, W]."""
+    return hsv_(colours.clone())
 
-    Of equal channels red goes before green before blue; grey has hue 0. Nearly all is done in place, because the time
-    goes into memory: a new tensor costs as much as the arithmetic.
+
+def hsv_(colours: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same, and overwrite the colours: a new tensor for each result takes longer than the arithmetic.
+
+    Of equal channels red goes before green before blue; grey has hue 0.
     """
     red, green, blue = colours.unbind(1)
     low, value = torch.minimum(red, green), torch.maximum(red, green)
