@@ -79,14 +79,9 @@ class TrainDenseUlearn:
     def run(self) -> int:
         """Train."""
         places = [self.videos, write_synthetic(self.output / "synthetic"), *training_folders(self.davis)]
-        command = [
-            str(Path(sys.executable).with_name("dense-ulearn")), "train", "custom",
-            "--videos", *map(str, places), "--output", str(self.output), *shlex.split(SETTINGS),
-            f"--epochs={self.epochs}", f"--workers={self.workers}", "--minutes=2",
-        ]  # fmt: skip
-        if (self.output / "resume.pt").exists():
-            command.append("--resume")
-        return _patient_call(command)
+        words = ["--videos", *map(str, places), *shlex.split(SETTINGS), f"--epochs={self.epochs}"]
+        _train("dense-ulearn", self.output, "custom", *words, f"--workers={self.workers}")
+        return 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,9 +112,7 @@ class TrainOsmn:
         return 0
 
     def _stage(self, folder: Path, words: list[str]) -> None:
-        resume = ["--resume"] if (folder / "resume.pt").exists() else []
-        common = [*shlex.split(OSMN_COMMON), f"--workers={self.workers}", "--minutes=3"]
-        _call("osmn", "train", *words, *common, *resume, "--output", str(folder))
+        _train("osmn", folder, *words, *shlex.split(OSMN_COMMON), f"--workers={self.workers}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,9 +135,8 @@ class TrainAmdObjectness:
             write_synthetic(self.output / "synthetic", AMD_SYNTHETIC_CLIPS),
             *training_folders(self.davis),
         ]
-        words = ["--videos", *map(str, places), "--output", str(self.output), *shlex.split(AMD_SETTINGS)]
-        resume = ["--resume"] if (self.output / "resume.pt").exists() else []
-        _call("amd-objectness", "train", "custom", *words, f"--workers={self.workers}", "--minutes=4", *resume)
+        words = ["--videos", *map(str, places), *shlex.split(AMD_SETTINGS), f"--workers={self.workers}"]
+        _train("amd-objectness", self.output, "custom", *words)
         return 0
 
 
@@ -167,15 +159,10 @@ class TrainSpnInstances:
         """Train both networks."""
         frames = ["--root", str(self.davis), "--dataset", "davis2016", "--exclude", *HELD_OUT]
         photographs = ["--images", str(self.images)]
-        self._stage("parent", [*frames, *photographs, "--start", str(self.mobilenet), *shlex.split(SPN_PARENT)])
-        self._stage("spn", [*photographs, *shlex.split(SPN_REFINEMENT)])
+        parent = [*frames, *photographs, "--start", str(self.mobilenet), *shlex.split(SPN_PARENT)]
+        for stage, words in (("parent", parent), ("spn", [*photographs, *shlex.split(SPN_REFINEMENT)])):
+            _train("spn-instances", self.output / stage, stage, *words, f"--workers={self.workers}")
         return 0
-
-    def _stage(self, stage: str, words: list[str]) -> None:
-        folder = self.output / stage
-        resume = ["--resume"] if (folder / "resume.pt").exists() else []
-        common = [f"--workers={self.workers}", "--minutes=3", "--output", str(folder)]
-        _call("spn-instances", "train", stage, *words, *common, *resume)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +213,12 @@ def _call(program: str, *words: str) -> None:
         raise KeyboardInterrupt
     if code:
         raise UserError(f"{program} {words[0]} ended with {code}")
+
+
+def _train(program: str, folder: Path, *words: str) -> None:
+    """Run the ``train`` command of a method; resumes the run in `folder`. Raises as `_call`."""
+    resume = ["--resume"] if (folder / "resume.pt").exists() else []
+    _call(program, "train", *words, "--output", str(folder), "--minutes=3", *resume)
 
 
 def write_synthetic(folder: Path, clips: int = SYNTHETIC_CLIPS) -> Path:
