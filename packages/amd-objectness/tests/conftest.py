@@ -1,4 +1,4 @@
-"""Fixtures of several tests: the folder with the official program's numbers, the weights they were computed with."""
+"""Fixtures of several tests: the folder with the official program's numbers, and the weights behind them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Official checkpoints in and out, strictly; our own files; the backbone for torchvision."""
+"""Reading and writing of official checkpoints and of our own files; the backbone for torchvision."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_every_layout_of_an_official_checkpoint_is_read(small: Weights, tmp_path
             assert weights.metadata.get("steps") == (None if name == "bare" else "400000")
 
 
-def test_the_official_network_is_told_by_its_keys(
+def test_the_backbone_of_an_official_checkpoint_is_recognised_by_its_keys(
     parity: Path, recipe_state: dict[str, Tensor], tmp_path: Path
 ) -> None:
     path = tmp_path / "amd_pretrained.pth"
@@ -84,7 +84,9 @@ def test_unknown_keys_and_missing_counters_are_reported(small: Weights, tmp_path
 @pytest.mark.parametrize(
     "name", ["decode_head2.conv_seg.bias", "backbone2.bn1.running_var", "decode_head.flownet.conv_1x1.4.0.weight"]
 )
-def test_a_missing_key_is_refused_and_named(small: Weights, tmp_path: Path, name: str) -> None:
+def test_an_official_checkpoint_without_a_key_is_refused_and_the_key_named(
+    small: Weights, tmp_path: Path, name: str
+) -> None:
     torch.save({key: value for key, value in small.state.items() if key != name}, tmp_path / "a.pth")
     with pytest.raises(BadWeights, match=name):
         read_official(tmp_path / "a.pth")
@@ -106,7 +108,7 @@ def test_weights_of_other_networks_are_refused(small: Weights, tmp_path: Path) -
         read_official(tmp_path / "d.pth")
 
 
-def test_export_and_import_change_nothing(small: Weights, tmp_path: Path) -> None:
+def test_weights_are_unchanged_by_official_export_and_import(small: Weights, tmp_path: Path) -> None:
     save_weights(tmp_path / "a.safetensors", small)
     ours = load_weights(tmp_path / "a.safetensors")
     assert (ours.architecture, ours.trained, ours.description) == (small.architecture, False, "untrained, seed 0")
@@ -130,7 +132,7 @@ def test_what_the_released_code_cannot_compute_is_not_written_for_it(tmp_path: P
     assert load_weights(tmp_path / "a.safetensors").network().motion.standardise
 
 
-def test_the_backbone_goes_to_torchvision(small: Weights, tmp_path: Path) -> None:
+def test_the_exported_backbone_loads_into_torchvision(small: Weights, tmp_path: Path) -> None:
     save_backbone(tmp_path / "backbone.pth", small)
     state = load_torch(tmp_path / "backbone.pth")
     left = resnet18(weights=None).load_state_dict(state, strict=False)
@@ -140,12 +142,12 @@ def test_the_backbone_goes_to_torchvision(small: Weights, tmp_path: Path) -> Non
     assert_same(safetensors_io.load(tmp_path / "backbone.safetensors")[0], state)
 
 
-def test_untrained_weights_are_the_same_every_time() -> None:
+def test_untrained_weights_depend_on_the_seed_alone() -> None:
     architecture = Architecture("resnet18")
     assert_same(untrained(architecture).state, untrained(architecture).state)
 
 
-def test_the_weights_that_come_with_the_package_are_small_and_trained() -> None:
+def test_the_shipped_weights_are_small_and_trained() -> None:
     weights = load_weights()
     assert weights.trained
     assert weights.architecture.backbone == "resnet18"

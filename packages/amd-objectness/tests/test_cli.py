@@ -1,4 +1,4 @@
-"""The command, on images, folders and videos; and what the user can mend as one line and exit code 2."""
+"""The command on images, folders and videos; bad input is one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_grey_and_transparent_portrait_images_are_segmented(
     assert read_mask(tmp_path / "out" / "a" / "a.png").shape == (60, 40)
 
 
-def test_a_video_is_adapted_to_and_one_network_serves_a_data_set(
+def test_adapt_trains_on_one_video_or_on_a_whole_data_set(
     run_command: RunCommand, clip: Path, small_weights: Path, tmp_path: Path
 ) -> None:
     common = ("--weights", small_weights, "--device", "cpu", "--iterations", 1, "--pairs", 1)
@@ -84,7 +84,7 @@ def test_weights_go_to_the_official_format_and_back(
     assert "layer4.1.bn2.weight" in load_torch(backbone)
 
 
-def test_what_the_user_can_mend_is_one_line(
+def test_bad_input_is_one_line_and_exit_code_2(
     run_command: RunCommand, clip: Path, small_weights: Path, tmp_path: Path
 ) -> None:
     out = ("--output", tmp_path / "out", "--device", "cpu")
@@ -135,7 +135,7 @@ def test_what_the_user_can_mend_is_one_line(
         assert len([line for line in done.stderr.splitlines() if line.startswith(PROGRAM)]) == 1, done.stderr
 
 
-def test_a_host_that_is_gone_is_one_line(
+def test_an_unreachable_download_host_is_one_line(
     run_command: RunCommand, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))

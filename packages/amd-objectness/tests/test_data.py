@@ -1,4 +1,4 @@
-"""Pairs: which frames, which size, what is done to them."""
+"""Training pairs: choice of frames, sizes, crops and augmentations."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_pairs_are_neighbours_and_the_last_frame_stands_still() -> None:
     assert {abs(a - b) for a, b in (draw_pair(50, 3, rng) for _ in range(500))} == {0, 1, 2, 3}
 
 
-def test_both_frames_are_cut_alike() -> None:
+def test_both_frames_have_the_same_crop() -> None:
     frame = noise(48, 64, 3)
     for sampling in (TINY, Sampling(shorter_side=40, crop=32, flip=True, colour=0.5)):
         pair = crop_pair([frame, frame], sampling, np.random.default_rng(1))
@@ -65,7 +65,7 @@ def test_frames_of_any_size_fill_the_crop(size: tuple[int, int]) -> None:
     assert crop_pair([noise(*size, 3)] * 2, TINY, np.random.default_rng(0)).shape == (2, 3, 32, 32)
 
 
-def test_the_second_crop_lies_apart_on_request() -> None:
+def test_the_second_crop_is_shifted_on_request() -> None:
     rows, columns = np.mgrid[:40, :60].astype(np.uint8)
     frame = np.stack([rows, columns, rows], 2)
     sampling = Sampling(shorter_side=40, crop=32, scale=(1.0, 1.0), shift=3)
@@ -101,7 +101,7 @@ def test_grey_stays_grey_when_colours_change() -> None:
     assert not torch.equal(changed, pair)
 
 
-def test_pairs_follow_from_step_and_slot_and_every_pass_visits_every_video() -> None:
+def test_pairs_depend_on_step_and_slot_alone_and_every_pass_visits_every_video() -> None:
     videos = [Video.open(np.full((3, 40, 40, 3), 10 * index, np.uint8), name=str(index)) for index in range(5)]
     pairs = TrainingPairs(videos, TINY, batch=2, seed=0)
     assert torch.equal(pairs[3, 1], TrainingPairs(videos, TINY, batch=2, seed=0)[3, 1])
@@ -109,7 +109,7 @@ def test_pairs_follow_from_step_and_slot_and_every_pass_visits_every_video() -> 
     assert sorted(seen[:5]) == sorted(seen[5:]) == [0, 1, 2, 3, 4]
 
 
-def test_processes_share_the_batch_of_one() -> None:
+def test_the_batches_of_two_processes_are_the_batch_of_one() -> None:
     videos = [Video.open(noise(3, 40, 40, 3, seed=index), name=str(index)) for index in range(3)]
     pairs = TrainingPairs(videos, TINY, batch=4, seed=0)
     both = [torch.stack([pairs[1, slot] for slot in slots]) for slots in ((0, 1), (2, 3))]

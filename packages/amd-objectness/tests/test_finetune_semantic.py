@@ -1,4 +1,4 @@
-"""Fine-tuning on a tiny VOC tree: it learns, resumes to the last bit, and refuses other folders than VOC."""
+"""Fine-tuning on a tiny VOC tree: it learns, resumes bit by bit, and refuses folders that are not VOC."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_it_learns_and_reports_miou(voc: Path, tmp_path: Path, weights: Weights)
     assert after.miou > SemanticResult.of(confusion(network_for(weights), sequences, device)).miou
 
 
-def test_a_resumed_run_is_an_uninterrupted_one(
+def test_a_resumed_run_equals_an_uninterrupted_one(
     voc: Path, tmp_path: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(voc, tmp_path / "whole", weights, TINY)

@@ -52,12 +52,14 @@ def test_every_segment_can_be_an_object(small_weights: Path) -> None:
     np.testing.assert_array_equal(found.mask, found.soft_masks.argmax(0) + 1)
 
 
-def test_the_channel_is_the_weights_own_or_the_released_one(small_weights: Path) -> None:
+def test_the_default_channel_is_that_of_the_weights_or_the_released_one(small_weights: Path) -> None:
     assert load(small_weights).channel == 2
     assert load("untrained", shorter_side=64).channel == 1
 
 
-def test_the_threshold_is_the_users_or_the_weights_or_the_released_one(small_weights: Path, tmp_path: Path) -> None:
+def test_the_threshold_is_the_given_one_or_that_of_the_weights_or_the_released_one(
+    small_weights: Path, tmp_path: Path
+) -> None:
     weights = load_weights(small_weights)
     asking = tmp_path / "asking.safetensors"
     save_weights(asking, replace(weights, metadata={**weights.metadata, "threshold": "0.1"}))
@@ -119,7 +121,9 @@ def test_a_channel_is_chosen_for_its_place_and_motion(capsys: pytest.CaptureFixt
     assert float((centre * border).sum()) == 0
 
 
-def test_auto_sees_the_whole_video_first(small_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_auto_needs_the_whole_video_before_the_first_step(
+    small_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     frames = frames_of(5)
     segmenter = load(small_weights, channel="auto", batch=2)
     with pytest.raises(UserError, match="call prepare"):
@@ -139,7 +143,7 @@ def test_pairs_are_spread_over_a_video() -> None:
     assert list(spread(100, 4)) == [0, 25, 50, 75]
 
 
-def test_adaptation_starts_afresh_for_each_video_and_is_the_same_again(small_weights: Path) -> None:
+def test_adaptation_starts_from_the_same_weights_for_each_video_and_is_deterministic(small_weights: Path) -> None:
     first, second = (Video.open(frames_of(3, seed=seed), name=f"v{seed}") for seed in (0, 1))
     segmenter = load(small_weights, adapt=True, iterations=1, pairs=1)
     assert isinstance(segmenter, AdaptingSegmenter)
@@ -181,7 +185,7 @@ def test_adapted_networks_are_kept_and_reused_while_nothing_changes(
         prepared()
 
 
-def test_a_video_of_one_frame_cannot_be_adapted_to(small_weights: Path) -> None:
+def test_adaptation_to_a_video_of_one_frame_is_refused(small_weights: Path) -> None:
     segmenter = load(small_weights, adapt=True, iterations=1)
     with pytest.raises(UserError, match="video one has one frame"):
         segmenter.prepare(Video.open(frames_of(1), name="one"))

@@ -46,7 +46,7 @@ def test_occlusion_is_the_official_one(ops: dict[str, Tensor]) -> None:
     assert torch.equal(1 - visibility(flow), ops["occluded_from_flow23"])
 
 
-def test_what_leaves_the_frame_falls_on_nothing() -> None:
+def test_pixels_that_leave_the_frame_fall_on_no_pixel() -> None:
     flow = torch.full((1, 2, 4, 6), 3.0)
     counts = splat_counts(flow)
     assert counts.sum() == 3  # One row and three columns are left.
@@ -54,7 +54,7 @@ def test_what_leaves_the_frame_falls_on_nothing() -> None:
     assert splat_counts(torch.full((1, 2, 4, 6), -1e6)).sum() == 0
 
 
-def test_flow_that_is_not_a_number_falls_on_nothing() -> None:
+def test_pixels_whose_flow_is_nan_fall_on_no_pixel() -> None:
     flow = torch.zeros(1, 2, 4, 4)
     flow[0, 0, 1, 1], flow[0, 1, 2, 2] = float("nan"), float("inf")
     seen = visibility(flow)
@@ -72,7 +72,7 @@ def test_photometric_terms_are_the_official_ones(ops: dict[str, Tensor]) -> None
 
 
 def test_the_loss_of_four_scales_and_its_gradients_are_the_official_ones(ops: dict[str, Tensor]) -> None:
-    ops = {name: value.float() for name, value in ops.items()}  # A pixel at the edge of occlusion depends on it.
+    ops = {name: value.float() for name, value in ops.items()}  # As in the official run.
     images = torch.cat(ops["ms_pair"].split(3, 1))
     flows = [ops[f"ms_flow_{level}"].clone().requires_grad_() for level in range(5)]
     loss = loss_of(images, [torch.cat(flow.split(2, 1)) for flow in flows])
@@ -85,7 +85,7 @@ def test_the_loss_of_four_scales_and_its_gradients_are_the_official_ones(ops: di
     assert flows[4].grad is None
 
 
-def test_the_distance_of_boxes_is_that_of_pooled_pixels() -> None:
+def test_the_ssim_distance_equals_that_by_average_pooling() -> None:
     torch.manual_seed(0)
     first, second = torch.rand(2, 2, 3, 7, 9, dtype=torch.float64).requires_grad_()
 
@@ -101,7 +101,7 @@ def test_the_distance_of_boxes_is_that_of_pooled_pixels() -> None:
     torch.autograd.gradcheck(ssim_distance, (first[:1, :1], second[:1, :1]), fast_mode=True)
 
 
-def test_identical_frames_without_motion_cost_nothing() -> None:
+def test_identical_frames_without_motion_have_no_loss() -> None:
     image = torch.rand(1, 3, 32, 48)
     flows = [torch.zeros(2, 2, 32 >> level, 48 >> level) for level in range(5)]
     assert loss_of(torch.cat([image, image]), flows) < 1e-6
@@ -228,7 +228,7 @@ def test_a_segment_that_is_empty_everywhere_keeps_the_loss_finite() -> None:
     assert losses.shares.tolist() == [1, 0, 0, 0, 0]
 
 
-def test_mixed_precision_stays_close() -> None:
+def test_the_loss_in_mixed_precision_is_close_to_that_in_float32() -> None:
     torch.manual_seed(0)
     model = AMD(Architecture("resnet18", motion_size=(64, 128))).eval()
     pairs = F.interpolate(torch.rand(2, 3, 12, 12), (64, 64), mode="bicubic").clamp(0, 1)[None]

@@ -1,4 +1,4 @@
-"""Modules against the official program's numbers, and truths that need none."""
+"""Modules against the official program's numbers, and properties that need no such numbers."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_networks_that_cannot_be_built_are_refused(words: dict[str, Any]) -> Non
         Architecture(**words)
 
 
-def test_segment_flow_is_what_the_vectors_say() -> None:
+def test_segment_flow_is_the_mixture_of_the_vectors() -> None:
     """With hard segments every pixel of a segment moves by its vector; the other frame's masks are used."""
     torch.manual_seed(0)
     halves = torch.zeros(2, 1, 5, 8, 8)

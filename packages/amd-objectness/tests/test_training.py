@@ -1,4 +1,4 @@
-"""The loop on tiny clips: what it writes, how it goes on, what it says of a collapse, and several processes."""
+"""The training run on tiny clips: its files, resuming, the report of a collapse, and several processes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def logged(folder: Path) -> list[dict[str, float]]:
 
 @pytest.fixture(scope="module")
 def whole(videos: list[Video], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing stopped."""
+    """Folder of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("amd_objectness.training.LOG_STEPS", 1)
@@ -70,7 +70,7 @@ def whole(videos: list[Video], tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
-def test_a_run_trains_and_says_so(whole: Path) -> None:
+def test_a_run_writes_weights_log_and_pictures(whole: Path) -> None:
     before, after = untrained(SMALL, TINY.seed), load_weights(whole / "last.safetensors")
     for name in ("backbone2.conv1.weight", "decode_head2.conv_seg.bias", "decode_head.flownet.conv_1x1.0.0.weight"):
         assert not torch.equal(after.state[name], before.state[name]), name
@@ -87,7 +87,7 @@ def test_a_run_trains_and_says_so(whole: Path) -> None:
     assert (events.Images("train")[0].height, events.Images("train")[0].width) == (2 * 32, 6 * 32)
 
 
-def test_a_broken_run_goes_on_as_if_nothing_had_been(
+def test_a_resumed_run_equals_an_uninterrupted_one(
     videos: list[Video], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("amd_objectness.training.LOG_STEPS", 1)
@@ -105,7 +105,7 @@ def test_a_broken_run_goes_on_as_if_nothing_had_been(
         with pytest.raises(UserError, match="stopped here"):
             train(model, videos, TINY, RunOptions(tmp_path, minutes=0, data="noise"), make_fabric("cpu"))
     assert torch.load(tmp_path / "resume.pt")["step"] == 1
-    torch.rand(3)  # Whatever happens in between.
+    torch.rand(3)  # Random numbers that are drawn in between must not matter.
     resumed = run_to_end(videos, tmp_path, resume=True)
     for name, value in load_weights(whole / "last.safetensors").state.items():
         assert torch.equal(resumed[name], value), name
@@ -116,7 +116,7 @@ def test_a_broken_run_goes_on_as_if_nothing_had_been(
         run_to_end(videos[:1], tmp_path, resume=True)
 
 
-def test_frames_that_are_all_equal_train_to_something_finite(tmp_path: Path) -> None:
+def test_training_on_equal_frames_keeps_the_weights_finite(tmp_path: Path) -> None:
     still = [Video.open(np.full((3, 40, 40, 3), 90, np.uint8), name="grey")]
     state = run_to_end(still, tmp_path, replace(TINY, steps=2))
     assert all(bool(value.isfinite().all()) for value in state.values())
@@ -138,7 +138,7 @@ def test_the_motion_network_learns_alone_at_first(videos: list[Video], tmp_path:
         assert ("decode_head2.conv_seg.weight" in moved) == appearance_moves
 
 
-def test_a_collapse_is_said_once() -> None:
+def test_a_collapse_is_reported_once() -> None:
     watch, collapsed, fair = CollapseWatch(), torch.tensor([0.0, 0.0, 0.99, 0.01, 0.0]), torch.full((5,), 0.2)
     for _ in range(STEPS - 1):
         watch.step(collapsed)
@@ -221,8 +221,8 @@ def run_ranks(folder: Path, count: int) -> None:
     assert [process.wait(timeout=300) for process in running] == [0] * count
 
 
-def test_two_processes_compute_what_one_does_with_both_batches(tmp_path: Path) -> None:
-    """Batch statistics and the visible part are those of all processes together."""
+def test_two_processes_equal_one_with_the_double_batch(tmp_path: Path) -> None:
+    """Batch statistics and the mean of the visible pixels are those of all processes together."""
     run_ranks(tmp_path / "one", 1)
     run_ranks(tmp_path / "two", 2)
     for alone, shared in zip(logged(tmp_path / "one"), logged(tmp_path / "two"), strict=True):

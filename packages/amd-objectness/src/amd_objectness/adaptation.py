@@ -1,6 +1,6 @@
 """Test-time adaptation: the unchanged loss on a video's own pairs, before it is segmented (specification, 9.3).
 
-The paper reports it; the released code does not hold it. Steps, rate and pairs are ours.
+The paper reports this step, but the released code does not contain it. Steps, learning rate and pairs are ours.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from vos_shared.segment import SegmentArguments
 from vos_shared.video import Video
 
 SEED: Final = 0
-"""Of pairs, crops and dropout: the same video gives the same network."""
+"""Seed of pairs, crops and dropout, so that the same video gives the same network."""
 
 
 def sampling_for(shorter_side: int) -> Sampling:
-    """How pairs are made for a network that segments frames of this shorter side: as in its training.
+    """How frames become pairs for a network that segments frames with this shorter side: as in its training.
 
-    The release trains with 400, crops of 384, and tests with 392.
+    The release trains with a shorter side of 400 and crops of 384, and tests with a shorter side of 392.
     """
     longer = max(round(shorter_side / 0.98), STRIDE + 1)
     crop = int(longer * Sampling().scale[0]) // STRIDE * STRIDE
@@ -49,12 +49,12 @@ def sampling_for(shorter_side: int) -> Sampling:
 
 
 class PairFrames:
-    """The frames that pairs need, each decoded once, scaled, and kept in a temporary file.
+    """Random pairs of frames; each frame that they need is decoded once, scaled, and kept in a temporary file.
 
     Args:
-        videos: two frames or more each.
-        count: pairs to draw.
-        sampling: how they become input.
+        videos: of two frames or more.
+        count: number of pairs to draw.
+        sampling: how frames become pairs.
 
     Raises:
         UserError: a video of one frame.
@@ -71,7 +71,6 @@ class PairFrames:
         rng = np.random.default_rng((SEED, 2))
         order = [int(rng.integers(len(videos))) for _ in range(count)]
         self.pairs = [(item, *draw_pair(len(videos[item]), sampling.gap, rng)) for item in order]
-        self._folder = tempfile.TemporaryDirectory(prefix="amd-objectness-")
         self._frames = {
             (item, index): frame
             for item, video in enumerate(videos)
@@ -83,8 +82,8 @@ class PairFrames:
         if not wanted:
             return
         size = scaled_size(video.size, shorter)
-        path = Path(self._folder.name, f"{item}.raw")
-        store = np.memmap(path, np.uint8, "w+", shape=(len(wanted), *size, 3))
+        with tempfile.TemporaryFile() as file:  # It has no name, so that a killed process leaves nothing behind.
+            store = np.memmap(file, np.uint8, "w+", shape=(len(wanted), *size, 3))
         places = {index: place for place, index in enumerate(wanted)}
         for index, frame in enumerate(video):
             if index in places:
@@ -100,17 +99,17 @@ class PairFrames:
 def adapt(
     model: AMD, videos: Sequence[Video], settings: AdaptationSettings, sampling: Sampling, device: torch.device
 ) -> AMD:
-    """A copy of both networks that has trained on the videos' own pairs.
+    """Train a copy of both networks on the videos' own pairs.
 
     Args:
-        model: stays as it is.
+        model: the start values; it is not changed.
         videos: that will be segmented.
-        settings: steps, rate, pairs.
+        settings: steps, learning rate and pairs.
         sampling: how frames become pairs.
-        device: where it trains.
+        device: where the copy trains.
 
     Returns:
-        In evaluation mode, on the device.
+        The trained copy in evaluation mode, on the device.
 
     Raises:
         UserError: a video of one frame, or the loss is not finite.
@@ -146,21 +145,21 @@ def _batch(frames: PairFrames, step: int, pairs: int, sampling: Sampling) -> Ten
 def adapted_weights(
     start: Weights, videos: Sequence[Video], name: str, settings: AdaptationSettings, network: SegmentNetwork
 ) -> Path:
-    """A file with the network that was adapted to videos, made if it is not kept yet.
+    """Path of the network that was adapted to videos; it is trained now if its file does not exist yet.
 
     Args:
         start: weights that adaptation starts from.
-        videos: one, or those of a data set.
-        name: of the video or the data set; its folder in `AdaptationSettings.models`.
-        settings: of adaptation; `models` names the folder.
-        network: that holds the start weights.
+        videos: one video, or those of a data set.
+        name: of the video or the data set; also of its folder in `AdaptationSettings.models`.
+        settings: of adaptation; `models` is not None.
+        network: the network with the start weights.
 
     Returns:
         ``models/name/adapted-<origin>.safetensors``.
 
     Raises:
         UserError: as `adapt`.
-        BadWeights: a damaged file, or somebody else's.
+        BadWeights: the file is damaged, or something else wrote it.
     """
     assert settings.models is not None
     sampling = sampling_for(network.shorter_side)
@@ -176,7 +175,7 @@ def adapted_weights(
 
 
 class AdaptingSegmenter(AMDSegmenter):
-    """Trains on each video before it segments it (``amd-objectness+adapt``); `reset` brings the start weights back."""
+    """Trains on each video before segmenting it (``amd-objectness+adapt``); `reset` restores the start weights."""
 
     def __init__(
         self,
@@ -197,7 +196,7 @@ class AdaptingSegmenter(AMDSegmenter):
         self.network, self._prepared = self._start, False
 
     def prepare(self, video: Video) -> None:
-        """Train on the video; and choose the channel, where that is ``auto``.
+        """Train on the video, and choose the channel if it is ``auto``.
 
         Raises:
             UserError: a video of one frame, or the loss is not finite.
@@ -232,7 +231,7 @@ class AdaptingSegmenter(AMDSegmenter):
 def adapt_together(
     arguments: SegmentArguments, videos: Sequence[Video], settings: AdaptationSettings, inference: InferenceSettings
 ) -> Path:
-    """Adapt once to all videos of a data set, or find the network that was; arguments of the command line.
+    """Path of the network that was adapted to all videos of a data set; see `adapted_weights`.
 
     Raises:
         UserError: unusable weights, device or precision; as `adapt`.

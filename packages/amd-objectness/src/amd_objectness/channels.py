@@ -1,5 +1,5 @@
-"""Which segment is the object: told from a whole video without labels. The paper's own rule is not published as code;
-this one is ours.
+"""Choice of the segment that is the object, from a whole video without labels. The paper's own rule is not published
+as code; this rule is ours.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 MOST_PAIRS = 16
-"""Pairs of neighbouring frames, spread over the video, whose motion is looked at."""
+"""Largest number of pairs of neighbouring frames whose motion is computed; they are spread over the video."""
 
 
 @dataclass(frozen=True)
 class ChannelChoice:
-    """The segment that is taken for the object, and why.
+    """The segment that is taken for the object, and the reason.
 
     Attributes:
-        channel: 0 to 4.
-        reason: in words and figures, one line.
+        channel: the segment, 0 to 4.
+        reason: one line of words and figures.
     """
 
     channel: int
@@ -40,7 +40,7 @@ class ChannelVotes:
         self._centre = self._border = self._area = self._apart = torch.zeros(())
 
     def add_frames(self, masks: Tensor) -> None:
-        """Count soft segments, float [B, c, h, w]."""
+        """Add the soft segments of frames, float [B, c, h, w]."""
         centre, border = regions(masks.shape[2], masks.shape[3], masks.device)
         self._centre = self._centre + (masks * centre).sum((0, 2, 3)).cpu() / centre.sum().cpu()
         self._border = self._border + (masks * border).sum((0, 2, 3)).cpu() / border.sum().cpu()
@@ -48,11 +48,11 @@ class ChannelVotes:
         self._frames += len(masks)
 
     def add_motion(self, masks: Tensor, vectors: Tensor) -> None:
-        """Count how far segments move from the border.
+        """Add how differently the segments of frames move from the border of the frame.
 
         Args:
-            masks: soft segments of the frames that move, float [N, c, h, w].
-            vectors: of the segments, in pixels, float [N, c, 2].
+            masks: soft segments of the frames, float [N, c, h, w].
+            vectors: flow of the segments, in pixels, float [N, c, 2].
         """
         _, border = regions(masks.shape[2], masks.shape[3], masks.device)
         weights = (masks * border).sum((2, 3))  # [N, c]
@@ -61,7 +61,7 @@ class ChannelVotes:
         self._pairs += len(masks)
 
     def choose(self) -> ChannelChoice:
-        """The segment of the best score."""
+        """The segment with the best score."""
         centre, border = self._centre / self._frames, self._border / self._frames
         apart = self._apart / max(self._pairs, 1) * torch.ones_like(centre)
         scores = (centre - border) * (1 + apart / apart.max().clamp_min(1e-6))

@@ -1,4 +1,4 @@
-"""Weights in and out: our safetensors files, checkpoints of the released code, and the backbone for torchvision."""
+"""Reading and writing of weights: our safetensors files, official checkpoints, and the backbone for torchvision."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ BACKBONE: Final = "backbone2."
 _COUNTER: Final = "num_batches_tracked"
 _PARTS: Final = (BACKBONE, "decode_head.flownet.", "decode_head2.")
 _META: Final = {"mmseg_version": "0.6.0", "mmcv_version": "1.1.2", "CLASSES": ("background", "foreground")}
-"""What the released code writes into ``meta``, and reads."""
+"""Entries of ``meta`` that the released code writes and reads."""
 _PALETTE: Final = [[0, 0, 0], [128, 0, 0]]
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of an `AMD` and what is known of them.
+    """Weights of an `AMD` with a description.
 
     Attributes:
         state: all entries, float32 (counters int64), on the CPU.
         architecture: of the network.
-        description: what they are, in words.
-        trained: False where the networks are as they were initialised.
-        metadata: what else the file says.
+        description: origin of the weights, in words.
+        trained: False if the networks are as they were initialised.
+        metadata: other entries of the file's metadata.
     """
 
     state: StateDict
@@ -60,9 +60,9 @@ class KeyReport:
     """What became of each key of an official checkpoint.
 
     Attributes:
-        read: keys that were taken, with the shapes of their tensors.
-        unknown: keys of the file that the network does not have; left out.
-        counters: numbers of batches that the file lacks and that nothing depends on; set to zero.
+        read: keys that were read, with the shapes of their tensors.
+        unknown: keys of the file that the network does not have; they are left out.
+        counters: ``num_batches_tracked`` entries that the file lacks; nothing depends on them, they are set to zero.
     """
 
     read: Mapping[str, tuple[int, ...]]
@@ -70,7 +70,7 @@ class KeyReport:
     counters: tuple[str, ...]
 
     def summary(self) -> str:
-        """One line."""
+        """The report as one line."""
         parts = [f"{len(self.read)} keys read"]
         if self.unknown:
             parts.append(f"{len(self.unknown)} unknown keys left out ({', '.join(self.unknown)})")
@@ -79,27 +79,27 @@ class KeyReport:
         return "; ".join(parts)
 
     def lines(self) -> list[str]:
-        """One line a key."""
+        """The report with one line for each key."""
         read = [f"read      {name} {list(shape)}" for name, shape in self.read.items()]
         left = [f"left out  {name}" for name in self.unknown]
         return [*read, *left, *(f"set to 0  {name}" for name in self.counters)]
 
 
 def load_weights(weights: str | Path | None = None) -> Weights:
-    """Load what a user named.
+    """Load the weights that a user named.
 
     Args:
         weights: a file of ours or an official checkpoint; the name of published weights; ``untrained``; or None for
             the weights that come with the package.
 
     Raises:
-        BadWeights: no such file, damaged, unsafe, or of another network.
+        BadWeights: the file does not exist, is damaged or unsafe, or holds another network.
     """
     return untrained() if str(weights) == UNTRAINED else read_weights(WEIGHTS.locate(weights))
 
 
 def untrained(architecture: Architecture | None = None, seed: int = 0) -> Weights:
-    """The networks as they are initialised: random, but the same everywhere."""
+    """The networks with their random start values, which depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AMD(architecture)
@@ -110,7 +110,7 @@ def read_weights(path: Path) -> Weights:
     """Read a file of ours (``.safetensors``) or an official checkpoint (anything else).
 
     Raises:
-        BadWeights: missing, damaged, unsafe, or of another network.
+        BadWeights: the file is missing, damaged or unsafe, or holds another network.
     """
     if path.suffix != OURS:
         return read_official(path)[0]
@@ -126,7 +126,7 @@ def read_weights(path: Path) -> Weights:
 
 
 def save_weights(path: Path, weights: Weights, *, half: bool = False) -> None:
-    """Write weights as safetensors, on request in half precision (batch norm statistics, too).
+    """Write weights as safetensors, on request in half precision (including batch norm statistics).
 
     Raises:
         BadWeights: too large for half precision.
@@ -144,16 +144,16 @@ def save_weights(path: Path, weights: Weights, *, half: bool = False) -> None:
 def read_official(path: Path) -> tuple[Weights, KeyReport]:
     """Read a checkpoint of the released code: ``{meta, state_dict, optimizer}``, or the state alone.
 
-    A ``module.`` before all names is dropped, keys that the network does not have are left out, the optimiser's state
-    is, too. Every parameter and every batch norm statistic must be there.
+    A prefix ``module.`` of all names is dropped; keys that the network does not have and the optimiser's state are left
+    out. Every parameter and every batch norm statistic must be there.
 
     Raises:
-        BadWeights: missing, damaged, with code in it, or of another network.
+        BadWeights: the file is missing or damaged, contains code, or holds another network.
     """
     content = load_torch(path)
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping):
-        raise BadWeights(f"weights {path} are no checkpoint of {NETWORK}: it is a dictionary with 'state_dict'")
+        raise BadWeights(f"weights {path} are not a checkpoint of {NETWORK}, which is a dictionary with 'state_dict'")
     found = {str(name).removeprefix("module."): value for name, value in state.items()}
     if not all(any(name.startswith(part) for name in found) for part in _PARTS):
         raise BadWeights(
@@ -170,7 +170,7 @@ def read_official(path: Path) -> tuple[Weights, KeyReport]:
 
 
 def write_official(path: Path, weights: Weights) -> None:
-    """Write a checkpoint that the released code loads: ``meta`` and ``state_dict``; it starts its optimiser afresh.
+    """Write a checkpoint that the released code loads: ``meta`` and ``state_dict``, without optimiser state.
 
     Raises:
         BadWeights: the released code would compute something else with these weights.
@@ -207,7 +207,7 @@ def _expected(architecture: Architecture) -> StateDict:
 
 
 def _taken(found: Mapping[str, Any], expected: StateDict, path: Path) -> tuple[StateDict, KeyReport]:
-    """The network's entries of a file, and what became of all others."""
+    """The network's entries of a file, and the report about all keys."""
     counters = tuple(name for name in expected if name.endswith(_COUNTER) and name not in found)
     unknown = tuple(name for name in found if name not in expected)
     known = {name: value for name, value in found.items() if name in expected}

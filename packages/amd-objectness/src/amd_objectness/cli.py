@@ -41,7 +41,7 @@ class Segment(SegmentArguments):
 class Adapt(SegmentArguments):
     """Train on a video's own pairs of frames, then segment it, as variant amd-objectness+adapt does.
 
-    Steps, rate and pairs are ours: the paper's are not in the released code.
+    The default steps, learning rate and pairs are ours: the released code does not contain this step.
     """
 
     prompt: Annotated[Path | None, tyro.conf.Suppress] = None
@@ -49,7 +49,7 @@ class Adapt(SegmentArguments):
     settings: Annotated[InferenceSettings, tyro.conf.arg(name="")] = field(default_factory=InferenceSettings)
     adaptation: Annotated[AdaptationSettings, tyro.conf.arg(name="")] = field(default_factory=AdaptationSettings)
     together: bool = False
-    """Train once on all sequences of the data set, not on each by itself; with --models."""
+    """Train one network on all sequences of the data set instead of one for each; needs --models."""
 
     def run(self) -> None:
         """Adapt and segment."""

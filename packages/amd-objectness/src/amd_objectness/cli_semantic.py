@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class FinetuneSemantic(RunArguments):
     """Train a fully convolutional network on PASCAL VOC 2012 from the backbone and report mIoU.
 
-    The recipe is a stand-in: the paper reports such figures, its release holds neither code nor values for them.
+    The recipe is a stand-in: the paper reports such figures, but its release holds neither code nor settings for them.
     """
 
     root: Path
@@ -29,14 +29,14 @@ class FinetuneSemantic(RunArguments):
     split: str = "train"
     """Images to train on: name of a list in ImageSets/Segmentation, or path of one."""
     validate: str = "val"
-    """Images to report mIoU on; the same."""
+    """Images to report mIoU on: name of a list in ImageSets/Segmentation, or path of one."""
     weights: str | None = None
-    """Weights whose backbone it starts from, a file or a name; by default those that come with the package.
+    """Weights whose backbone the run starts from, a file or a name; by default those that come with the package.
     untrained starts from random values."""
     settings: Annotated[SemanticSettings, tyro.conf.arg(name="")] = field(default_factory=SemanticSettings)
 
     def run(self) -> int:
-        """Train, report."""
+        """Train and report."""
         from amd_objectness.checkpoints import load_weights
         from amd_objectness.finetune_semantic import finetune, network_for
         from vos_shared.datasets import voc2012
@@ -46,7 +46,7 @@ class FinetuneSemantic(RunArguments):
         images, judged = voc2012(self.root, self.split), voc2012(self.root, self.validate)
         loaded = load_weights(self.weights)
         fabric = self.launch()
-        seed_everything(self.settings.seed)  # Of the new head.
+        seed_everything(self.settings.seed)  # The head's start values are random.
         model = network_for(loaded)
         data = f"backbone of {loaded.description}, fine-tuned on VOC 2012 {Path(self.split).stem}"
         last = finetune(model, images, self.settings, self.run_options(data), fabric)
@@ -55,7 +55,7 @@ class FinetuneSemantic(RunArguments):
         return self.ended(last, fabric)
 
     def _report(self, model: FCN, judged: list[VideoSequence]) -> None:
-        """Print the table and write it beside the weights."""
+        """Print the table of IoU and write miou.json beside the weights."""
         from amd_objectness.finetune_semantic import SemanticResult, confusion
         from vos_shared.atomic import write_json
 

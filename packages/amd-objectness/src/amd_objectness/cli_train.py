@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainArguments(RunArguments):
-    """What every training run is told."""
+    """Arguments of every training run."""
 
     settings: Annotated[TrainingSettings, tyro.conf.arg(name="")] = field(default_factory=TrainingSettings)
     architecture: Annotated[Architecture, tyro.conf.arg(name="")] = field(default_factory=Architecture)
     weights: str | None = None
-    """Start from these weights, a file or a name, instead of random ones; they bring their backbone along."""
+    """Start from these weights, a file or a name, instead of random ones; --backbone, --width and --head-width are then
+    those of the weights."""
 
     def start(self, find_videos: Callable[[], Sequence[Video]], data: str) -> int:
-        """Train on the videos that `find_videos` finds; `data` says in words what they are.
+        """Train on the videos that `find_videos` finds; `data` describes them in words.
 
         Returns:
             The exit code.
@@ -57,10 +58,10 @@ class TrainArguments(RunArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOnList(TrainArguments):
-    """Train on YouTube-VOS as released, from a split file: a video a line, its folder and then its frames."""
+    """Train on YouTube-VOS as released, from a split file; each line names the folder of a video and its frames."""
 
     root: Path
-    """What the folders in the list are relative to."""
+    """Folder that the folders in the list are relative to."""
     list: Path
     """Split file, such as the authors' ytb_2019.txt, whose lines begin with train_all_frames/JPEGImages/<id>."""
 
@@ -105,10 +106,10 @@ else:
 
 @dataclass(frozen=True)
 class Train:
-    """Train both networks from scratch on unlabelled video."""
+    """Train both networks from scratch on unlabelled videos."""
 
     data: Annotated[TrainingData, tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes]
-    """What to train on."""
+    """Training data."""
 
     def run(self) -> int:
         """Train."""

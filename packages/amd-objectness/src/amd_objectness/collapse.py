@@ -1,4 +1,4 @@
-"""Watches whether one segment swallows the images: no term of the loss prevents it."""
+"""Detection of a collapse: one segment covers nearly all pixels, which no term of the loss prevents."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 SHARE: Final = 0.95
-"""Part of all pixels above which a segment holds too much."""
+"""Largest part of all pixels that one segment may hold."""
 STEPS: Final = 500
-"""Steps in a row after which this is said."""
+"""Number of consecutive steps above `SHARE` after which a collapse is reported."""
 
 
 class CollapseWatch:
-    """Counts for how many steps in a row one segment has held more than `SHARE` of the pixels.
+    """Counts for how many consecutive steps one segment has held more than `SHARE` of the pixels.
 
-    Its numbers stay on the device, which is not waited for; `message` reads them.
+    The counts stay on the device, so that no step waits for it; only `message` reads them.
     """
 
     def __init__(self) -> None:
@@ -25,12 +25,12 @@ class CollapseWatch:
         self._said = False
 
     def step(self, shares: Tensor) -> None:
-        """Take the shares of all segments in a step, float [c]."""
+        """Add the shares of all segments in a step, float [c]."""
         self._streak = torch.where(shares.max() > SHARE, self._streak.to(shares.device) + 1, 0)
         self._shares = shares.detach()
 
     def message(self) -> str | None:
-        """One line when `STEPS` steps are full, once for each collapse; None before, and after it was said."""
+        """One line when a collapse has lasted for `STEPS` steps, once for each collapse; otherwise None."""
         streak = int(self._streak)
         if streak < STEPS:
             self._said = False
@@ -42,9 +42,9 @@ class CollapseWatch:
         return f"collapse: segment {segment} has held more than {SHARE:.0%} of the pixels for {streak} steps"
 
     def state_dict(self) -> dict[str, Any]:
-        """For a run that goes on."""
+        """What a resumed run needs."""
         return {"streak": self._streak.cpu(), "shares": self._shares.cpu(), "said": self._said}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo `state_dict`."""
+        """Restore what `state_dict` returned."""
         self._streak, self._shares, self._said = state["streak"], state["shares"], state["said"]

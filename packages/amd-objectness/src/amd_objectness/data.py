@@ -1,7 +1,7 @@
 """Training pairs: two frames of a video, resized and cropped alike (specification, 7.2).
 
-Every draw follows from (seed, step, slot), so that a run can stop and go on anywhere and more reading processes change
-nothing.
+Every random draw depends on (seed, step, slot) alone, so that a run can stop and resume anywhere, with any number of
+reading processes.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from vos_shared.training.batches import EpochOrder
 from vos_shared.video import Video
 
 LONGEST: Final = 9999
-"""Longer sides are not limited but by this; times the factor of the shorter side."""
+"""Largest length in pixels of a scaled frame's longer side, before it is multiplied by the factor of the shorter
+side."""
 
 
 def scaled_size(size: tuple[int, int], shorter: int, longest: int = LONGEST) -> tuple[int, int]:
-    """Size of a frame whose shorter side is scaled to a length, the aspect kept, as the released code rounds it.
+    """Size of a frame whose shorter side is scaled to a length, with its aspect ratio, as the released code rounds it.
 
     Args:
-        size: height and width.
-        shorter: length that the shorter side gets.
-        longest: most that the longer side gets; it wins.
+        size: height and width of the frame.
+        shorter: length of the shorter side after scaling.
+        longest: largest length of the longer side after scaling; it takes precedence over `shorter`.
     """
     factor = min(shorter / min(size), longest / max(size))
     height, width = (max(int(side * factor + 0.5), 1) for side in size)
@@ -41,7 +42,7 @@ def scaled_size(size: tuple[int, int], shorter: int, longest: int = LONGEST) -> 
 
 
 def pixels_of(frames: Sequence[Frame], size: tuple[int, int]) -> Tensor:
-    """Frames, uint8 RGB [H, W, 3], resized: uint8 [B, 3, *size]; bilinear without antialiasing, as the release's."""
+    """Resize frames, uint8 RGB [H, W, 3], to uint8 [B, 3, *size]: bilinear without antialiasing, as released."""
     stacked = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)  # [B, 3, H, W]
     if stacked.shape[2:] == size:
         return stacked.contiguous()
@@ -57,9 +58,9 @@ def draw_pair(length: int, gap: int, rng: np.random.Generator) -> tuple[int, int
     pair, as released.
 
     Args:
-        length: frames of the video, at least one.
-        gap: most frames between both.
-        rng: draws.
+        length: number of frames of the video, at least one.
+        gap: largest distance between both frames, in frames.
+        rng: draws both frames.
     """
     first = int(rng.integers(length))
     second = first + int(rng.integers(1, gap, endpoint=True))
@@ -78,13 +79,13 @@ def changed_colours(pair: Tensor, strength: float, rng: np.random.Generator) -> 
 
 
 class TrainingPairs(Dataset[Tensor]):
-    """The pairs of a run by (step, slot); each pass visits the videos in an order of its own.
+    """The pairs of a run by (step, slot); each pass visits the videos in a new random order.
 
     Args:
-        videos: whose single frames are cheap to read: image files, not video files.
-        sampling: how a video becomes a pair.
+        videos: image files rather than video files, so that single frames are cheap to read.
+        sampling: how two frames of a video become a pair.
         batch: pairs a step, over all processes.
-        seed: of all draws.
+        seed: of all random draws.
     """
 
     def __init__(self, videos: Sequence[Video], sampling: Sampling, batch: int, seed: int) -> None:
@@ -103,12 +104,12 @@ class TrainingPairs(Dataset[Tensor]):
 
 
 def crop_pair(frames: Sequence[Frame], sampling: Sampling, rng: np.random.Generator) -> Tensor:
-    """Resize two frames and cut squares of one size out of both, of the same place but for `Sampling.shift`.
+    """Resize two frames and crop a square at the same place of both; `Sampling.shift` moves the second one.
 
     Args:
         frames: uint8 RGB [H, W, 3], of one size.
-        sampling: sizes, and what else is done to them.
-        rng: draws factor, place and changes.
+        sampling: sizes and augmentations.
+        rng: draws the factor, the place and the augmentations.
 
     Returns:
         uint8 [2, 3, S, S].
@@ -135,7 +136,10 @@ def crop_pair(frames: Sequence[Frame], sampling: Sampling, rng: np.random.Genera
 
 
 def shifted(places: Sequence[int], most: Sequence[int], shift: int, rng: np.random.Generator) -> list[int]:
-    """Places up to `shift` pixels away, each from 0 to its `most`; draws nothing where nothing is shifted."""
+    """Draw a place at most `shift` pixels from the given one, along each axis from 0 to `most`.
+
+    With a shift of 0 nothing is drawn, so that the released sampling keeps its sequence of random numbers.
+    """
     if not shift:
         return list(places)
     return [
@@ -145,10 +149,10 @@ def shifted(places: Sequence[int], most: Sequence[int], shift: int, rng: np.rand
 
 
 def usable(videos: Iterable[Video]) -> list[Video]:
-    """Leave out videos of a single frame, which make no pair, and say so on one line.
+    """The videos of two frames or more; prints one line about the others, which make no pair.
 
     Raises:
-        BadDataset: nothing remains.
+        BadDataset: no video has two frames.
     """
     found = list(videos)
     kept = [video for video in found if len(video) > 1]

@@ -1,4 +1,4 @@
-"""The appearance network as a file that runs without this package."""
+"""Export of the appearance network as a file that runs without this package."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def export_segments(path: Path, weights: str | None, size: tuple[int, int]) -> N
     """Write the appearance network with `torch.export`.
 
     Args:
-        path: the file, ``.pt2`` by custom.
+        path: the file to write, with suffix ``.pt2``.
         weights: as for `load_weights`.
         size: height and width of the images.
 

@@ -1,7 +1,7 @@
-"""Fine-tuning on PASCAL VOC 2012: the backbone under a fully convolutional classifier of 21 classes, judged by mIoU.
+"""Fine-tuning on PASCAL VOC 2012: a fully convolutional network of 21 classes on the backbone, evaluated by mIoU.
 
-The paper reports this (its Table 2), the release holds neither code nor configuration (specification, 10.4). The recipe
-here is a stand-in: the head is that of the segments with 21 outputs, the values follow what is recalled of MoCo's FCN.
+The paper reports this (its Table 2), but the release holds neither code nor configuration (specification, 10.4). The
+recipe here is a stand-in: the segment head with 21 outputs, and settings that follow what is recalled of MoCo's FCN.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ if TYPE_CHECKING:
 
 LOG_STEPS: Final = 10
 NETWORK: Final = "amd-objectness-fcn"
-"""What a file of the fine-tuned network says that it holds."""
+"""Name of the fine-tuned network in the metadata of its files."""
 
 Sample = dict[str, Tensor]
 
 
 class FCN(nn.Module):
-    """Backbone of output stride 8, two dilated convolutions, a classifier."""
+    """Backbone of output stride 8, followed by two dilated convolutions and a classifier."""
 
     def __init__(self, backbone: BackboneName, classes: int = len(VOC_CLASSES)) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class VocSamples(Dataset[Sample]):
     Args:
         sequences: of `vos_shared.datasets.voc.voc2012`.
         settings: of the run.
-        slots: samples a step of all processes.
+        slots: samples a step, over all processes.
     """
 
     def __init__(self, sequences: Sequence[VideoSequence], settings: SemanticSettings, slots: int) -> None:
@@ -110,7 +110,7 @@ def image_and_label(sequence: VideoSequence) -> tuple[Frame, ObjectMask]:
     """The image of a sequence of one frame, uint8 RGB [H, W, 3], and its class ids, uint8 [H, W].
 
     Raises:
-        BadDataset: it has no label, or one of another size.
+        BadDataset: the image has no label, or a label of another size.
     """
     frame = next(iter(sequence.video))
     label = sequence.annotation(sequence.frame_names[0])
@@ -123,7 +123,7 @@ def image_and_label(sequence: VideoSequence) -> tuple[Frame, ObjectMask]:
 def augmented(
     frame: Frame, label: ObjectMask, settings: SemanticSettings, random: np.random.Generator
 ) -> tuple[Frame, ObjectMask]:
-    """A crop of the image at a random scale; what lies outside the image is black, and void in the label."""
+    """Crop the image and its label at a random scale; padding is black in the image and void in the label."""
     scale, crop = random.uniform(*settings.scale), settings.crop
     height, width = (max(round(side * scale), 1) for side in label.shape)
     frame = np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR))
@@ -193,7 +193,7 @@ def finetune(
 
 
 def _circumstances(model: FCN, sequences: Sequence[VideoSequence], settings: SemanticSettings) -> dict[str, object]:
-    """What must be the same when a run goes on."""
+    """What must be unchanged when a run is resumed."""
     names = fingerprint([sequence.name for sequence in sequences])
     return unchanged(settings) | {
         "channels of the backbone": model.backbone.channels,
@@ -203,7 +203,7 @@ def _circumstances(model: FCN, sequences: Sequence[VideoSequence], settings: Sem
 
 @torch.inference_mode()
 def confusion(model: FCN, sequences: Sequence[VideoSequence], device: torch.device) -> ConfusionMatrix:
-    """Pixels by true and predicted class over whole images, one at a time at their own size."""
+    """Count pixels by true and predicted class over whole images, one image at a time at its own size."""
     model.eval()
     total = ConfusionMatrix(len(VOC_CLASSES))
     for sequence in tqdm(sequences, desc="mIoU", unit="image", disable=None):
@@ -222,10 +222,10 @@ def save_fcn(path: Path, model: FCN, description: str) -> None:
 
 
 def load_fcn(path: Path) -> FCN:
-    """Read what `save_fcn` wrote, in evaluation mode.
+    """Read a file that `save_fcn` wrote; the network is in evaluation mode.
 
     Raises:
-        BadWeights: it cannot be read, or holds another network.
+        BadWeights: the file cannot be read, or holds another network.
     """
     state, metadata = safetensors_io.load_network(path, NETWORK)
     with safetensors_io.other_versions_refused(path, NETWORK):
@@ -236,11 +236,11 @@ def load_fcn(path: Path) -> FCN:
 
 @dataclass(frozen=True)
 class SemanticResult:
-    """What a fine-tuned network achieves.
+    """Accuracy of a fine-tuned network.
 
     Attributes:
-        miou: mean over the classes that are there.
-        classes: IoU of each class; NaN of one that is neither in the truth nor predicted.
+        miou: mean IoU over the classes that occur.
+        classes: IoU of each class; NaN for a class that is neither in the truth nor predicted.
     """
 
     miou: float
@@ -248,7 +248,7 @@ class SemanticResult:
 
     @classmethod
     def of(cls, counts: ConfusionMatrix) -> SemanticResult:
-        """From the pixels of a set."""
+        """Compute both from the counted pixels of a data set."""
         from vos_shared.metrics.segmentation import mean_known
 
         iou = counts.iou()

@@ -33,16 +33,16 @@ from vos_shared.terminal import escaped
 from vos_shared.video import Video
 
 LONGEST = int(9999 * 0.98)
-"""Most pixels that the longer side is scaled to, as released."""
+"""Largest length in pixels that the longer side is scaled to, as released."""
 
 
 class SegmentNetwork:
     """Frames to segment logits.
 
     Args:
-        model: stays as it is.
-        shorter_side: length that the shorter side of frames is scaled to.
-        device: where it runs.
+        model: both networks; they are copied.
+        shorter_side: length in pixels that the shorter side of frames is scaled to.
+        device: where the copy runs.
         dtype: of the convolutions.
     """
 
@@ -68,8 +68,8 @@ class SegmentNetwork:
         """Flow of each segment between two frames, in pixels of the motion network's input: float [2, c, 2].
 
         Args:
-            frames: two.
-            logits: of both, float [2, c, h, w].
+            frames: two frames of one size.
+            logits: segment logits of both frames, float [2, c, h, w].
         """
         images = resize(self.images(frames), self.model.architecture.motion_size)
         with autocast(self.device, self.dtype):
@@ -81,14 +81,14 @@ class AMDSegmenter(Segmenter):
     """Segments each frame by itself; object 1 is the segment that `InferenceSettings.channel` names.
 
     Args:
-        network: of the segments.
-        info: what stands behind it, for reports.
+        network: computes segment logits.
+        info: parameters and origin of the weights, for reports.
         settings: of inference.
         channel: the segment that the weights name as the object.
-        threshold: soft mask above which the weights ask to count a pixel to it.
+        threshold: the threshold that the weights name.
 
     Attributes:
-        choice: of channel ``auto``, after `prepare`.
+        choice: the choice of channel ``auto`` for the prepared video; None without one.
 
     Example:
         segmenter = amd_objectness.inference.load()
@@ -116,7 +116,7 @@ class AMDSegmenter(Segmenter):
 
     @property
     def decisions(self) -> dict[str, object]:
-        """The channel that ``auto`` chose for the video, and why."""
+        """The channel that ``auto`` chose for the video, and the reason."""
         return {} if self.choice is None else asdict(self.choice)
 
     def reset(self) -> None:
@@ -125,7 +125,7 @@ class AMDSegmenter(Segmenter):
         self._size: tuple[int, int] | None = None
 
     def prepare(self, video: Video) -> None:
-        """Choose the channel, where that is ``auto``, from all frames, and print the choice with its reason.
+        """If the channel is ``auto``, choose it from all frames and print the choice with its reason.
 
         Raises:
             BadVideo: a frame cannot be read.
@@ -140,7 +140,7 @@ class AMDSegmenter(Segmenter):
 
     def _choose(self, video: Video) -> ChannelChoice:
         votes, count = ChannelVotes(), len(video)
-        wanted = set(spread(count - 1))  # First frames of the pairs whose motion is looked at.
+        wanted = set(spread(count - 1))  # First frames of the pairs whose motion is computed.
         before: tuple[Frame, Tensor] | None = None
         index = 0
         for frames in _batches(video, self.settings.batch):
@@ -166,7 +166,7 @@ class AMDSegmenter(Segmenter):
         return self.segment([frame], soft_masks=soft_masks)[0]
 
     def segment(self, frames: Sequence[Frame], *, soft_masks: bool = False) -> list[Segmentation]:
-        """Segment frames of one size at once, the same as one by one but for rounding.
+        """Segment frames of one size in one forward pass; the result equals that of single steps up to rounding.
 
         Args:
             frames: uint8 RGB [H, W, 3] each.
@@ -194,7 +194,7 @@ class AMDSegmenter(Segmenter):
         """The segment that is object 1.
 
         Raises:
-            UserError: it is chosen from the whole video, and there was none.
+            UserError: the channel is ``auto``, and `prepare` was not called.
         """
         chosen = self.settings.channel
         if chosen == "auto":
@@ -255,6 +255,6 @@ def load(
 
 
 def _stored(weights: Weights, name: str, default: int) -> int:
-    """A whole number that the weights' metadata hold."""
+    """A whole number from the metadata of the weights."""
     found = weights.metadata.get(name, "")
     return int(found) if found.isdecimal() else default

@@ -1,4 +1,4 @@
-"""What the tools see of the method; importing it does not import torch."""
+"""The method as the tools see it; importing it does not import torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What both networks see, as pictures: segments, flow, frames made from each other, occlusion."""
+"""Pictures of a training step: segments, flow, frames made from each other, occlusion."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from amd_objectness.losses import Synthesis, Views, synthesise
 from amd_objectness.warping import resize
 
 COLOURS: Final = ((230, 60, 60), (60, 180, 75), (70, 100, 240), (245, 190, 40), (160, 70, 200))
-"""Of the five segments."""
+"""Colours of the five segments, RGB."""
 SCALE: Final = 1
-"""Pictures have the size of the second scale of the loss, half of the motion network's input."""
+"""Index of the scale of the loss that is drawn: the second one, half the size of the motion network's input."""
 
 
 def segment_colours(masks: Tensor) -> Tensor:
-    """Colours of the segments mixed by their soft masks: float [N, c, H, W] to uint8 [N, 3, H, W]."""
+    """Mix the colours of the segments by their soft masks: float [N, c, H, W] to uint8 [N, 3, H, W]."""
     colours = torch.tensor(COLOURS, dtype=masks.dtype, device=masks.device)[: masks.shape[1]]
     return torch.einsum("ncij,cd->ndij", masks, colours).round().clamp(0, 255).byte()
 
 
 def training_picture(views: Views, pairs: int = 2) -> npt.NDArray[np.uint8]:
-    """One row a frame, both frames of a pair below each other.
+    """Draw pairs: one row for each frame, both frames of a pair below each other.
 
-    The columns are the frame; its segments, colours mixed by the soft masks; the segment flow on its grid, hue for the
-    direction and saturation for the length; the dense flow, which nothing is trained on; the frame made from the other
-    one; and what the other one shows of it, white, or does not, black.
+    The columns are the frame; its segments, with colours mixed by the soft masks; the segment flow on its grid, with
+    hue for the direction and saturation for the length; the dense flow, which nothing is trained on; the frame made
+    from the other one; and its visible pixels, white, and occluded ones, black.
 
     Args:
         views: of a batch, with the dense flow.
-        pairs: how many of its pairs are drawn.
+        pairs: number of pairs to draw.
 
     Returns:
         uint8 RGB [2 * pairs * h, 6 * w, 3].

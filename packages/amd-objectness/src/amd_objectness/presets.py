@@ -17,21 +17,21 @@ class Sampling:
     """How two frames of a video become a training pair."""
 
     gap: int = 1
-    """Most frames from the first to the second; drawn uniformly from 1 on."""
+    """Largest distance between the two frames of a pair, in frames; drawn uniformly from 1 to this."""
     shorter_side: int = 400
-    """Length in pixels that the shorter side of frames is scaled to, times a factor."""
+    """Length in pixels that the shorter side of frames is scaled to; --scale multiplies it."""
     scale: tuple[float, float] = (0.96, 1.0)
-    """Range of that factor, drawn anew for each pair."""
+    """Range of the factor of the frames' size, drawn for each pair."""
     crop: int = 384
     """Side of the random square that is cut out of both frames."""
     shift: int = 0
-    """Most pixels, in each direction, that the second crop lies apart from the first one, as if the camera had moved
-    so far. It teaches the motion network early that frames move. Not in the release."""
+    """Largest displacement in pixels, along each axis, of the second crop from the first one, as if the camera had
+    moved. It is meant to teach the motion network early that frames move. Not in the release."""
     flip: bool = False
-    """Mirror half of the pairs. Not in the release, although the paper is said to do it."""
+    """Mirror half of the pairs. Not in the release, although the paper is said to mirror them."""
     colour: float = 0.0
-    """Change brightness, contrast and saturation of both frames by factors of up to 1 + this or down to 1 - this. Not
-    in the release."""
+    """Change brightness, contrast and saturation of both frames by factors from 1 - COLOUR to 1 + COLOUR. Not in the
+    release."""
 
     def __post_init__(self) -> None:
         low, high = self.scale
@@ -51,18 +51,18 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Optimisation:
-    """Adam, its weight decay an L2 term, the rate falling as (1 - step / steps) ** power."""
+    """Adam, with weight decay as an L2 term; the learning rate falls as (1 - step / steps) ** power."""
 
     lr: float = 1e-4
     """Learning rate of the first step."""
     min_lr: float = 1e-6
-    """Learning rate that it falls to."""
+    """Learning rate of the last step."""
     power: float = 0.9
-    """Of the fall."""
+    """Exponent with which the learning rate falls."""
     warm_up: int = 0
-    """Steps over which the rate first rises from zero. Not in the release."""
+    """Steps over which the learning rate first rises from zero. Not in the release."""
     weight_decay: float = 1e-6
-    """Of all parameters."""
+    """Weight decay of all parameters."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.min_lr <= self.lr < math.inf and self.lr > 0):
@@ -89,11 +89,11 @@ class TrainingSettings:
     """First steps, in which the motion network learns alone, with the flow of each pixel in place of each segment. Not
     in the release."""
     sync_bn: bool = True
-    """Several processes share their batch statistics."""
+    """Share the batch statistics of the batch norms among all processes."""
     picture_steps: int = 500
-    """Steps between two pictures in TensorBoard."""
+    """Number of steps between two pictures in TensorBoard."""
     seed: int = 0
-    """Of weights, order, pairs and dropout."""
+    """Seed of the start values, the order of the videos, the pairs and dropout."""
     sampling: Sampling = Sampling()
     optimisation: Optimisation = Optimisation()
 
@@ -108,28 +108,28 @@ RELEASED: Final = TrainingSettings()
 
 @dataclass(frozen=True)
 class SemanticSettings:
-    """Fine-tuning on VOC 2012. A stand-in: the release holds no values; these follow what is recalled of MoCo's FCN,
-    with the "poly" schedule of the released training.
+    """Settings of fine-tuning on VOC 2012. They are a stand-in, because the release holds none: they follow what is
+    recalled of MoCo's FCN, with the "poly" schedule of the released training.
     """
 
     batch: int = 16
-    """Images a step and process."""
+    """Images a step, for each process."""
     steps: int = 30000
-    """Of the run."""
+    """Steps of the run."""
     learning_rate: float = 0.003
-    """Of the first step; falls as (1 - step / steps) ** power."""
+    """Learning rate of the first step; it falls as (1 - step / steps) ** power."""
     power: float = 0.9
-    """Of that fall."""
+    """Exponent with which the learning rate falls."""
     momentum: float = 0.9
-    """Of SGD."""
+    """Momentum of SGD."""
     weight_decay: float = 1e-4
-    """An L2 term."""
+    """Weight decay, an L2 term."""
     crop: int = 513
-    """Side of the random square that is cut out of an image; what it lacks is void."""
+    """Side of the random square that is cut out of an image; smaller images are padded, and the padding is void."""
     scale: tuple[float, float] = (0.5, 2.0)
     """Range of the factor by which an image is scaled first."""
     seed: int = 0
-    """Of the head's start values, the order and the crops."""
+    """Seed of the head's start values, the order of the images and the crops."""
 
     def __post_init__(self) -> None:
         low, high = self.scale

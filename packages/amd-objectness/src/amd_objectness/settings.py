@@ -1,4 +1,4 @@
-"""Settings of networks and inference, apart from all code that needs torch so that command lines show them at once."""
+"""Settings of networks and inference; imports no torch, so that command lines show them at once."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ MOTION_STRIDE: Final = 64
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a network is built like; the defaults are those of the released code."""
+    """Architecture of both networks; the defaults are those of the released code."""
 
     backbone: BackboneName = "resnet50"
-    """Trunk of the appearance network: the paper's ResNet-50, or ResNet-18 for small machines (ours)."""
+    """Backbone of the appearance network: the paper's ResNet-50, or ResNet-18 for small machines (ours)."""
     width: int = 64
-    """Channels of the trunk's first stage, times 4 in a ResNet-50; the later stages have 2, 4 and 8 times as many. The
-    paper's has 64."""
+    """Channels of the backbone's first stage, times 4 in a ResNet-50; the later stages have 2, 4 and 8 times as many.
+    64 in the paper."""
     head_width: int = 256
     """Channels of the two convolutions of the segment head; 256 in the paper."""
     motion_size: tuple[int, int] = (384, 640)
@@ -48,18 +48,20 @@ class Architecture:
 
 
 Channel: TypeAlias = Literal["0", "1", "2", "3", "4", "auto", "all"]
-"""Which segment is the object: one of the five, counted as in the released code; chosen; or each one."""
+"""Which segment is the object: one of the five, counted from 0 as in the released code; chosen for each video; or
+each one."""
 RELEASED_CHANNEL: Final = 1
-"""What the released code keeps; its README says 0. Which one is the object differs from training to training."""
+"""Channel that the released code keeps; its README says 0. The channel of the object differs from training to
+training."""
 RELEASED_SIDE: Final = 392
-"""Length of the shorter side at test time, int(400 * 0.98)."""
+"""Length in pixels of the shorter side at test time, int(400 * 0.98)."""
 RELEASED_THRESHOLD: Final = 0.5
-"""Of the released evaluator."""
+"""Threshold of the released evaluator."""
 
 
 @dataclass(frozen=True)
 class InferenceSettings:
-    """How a video is segmented; the defaults are the released code's."""
+    """Settings of segmentation; the defaults are the released code's."""
 
     channel: Channel | None = None
     """Segment that is the object: 0 to 4; auto, chosen for each video from all its frames without labels; all, each
@@ -68,13 +70,13 @@ class InferenceSettings:
     """Length in pixels that the shorter side is scaled to for the network; by default what the weights ask for, else
     392."""
     threshold: float | None = None
-    """Soft mask above which a pixel is object 1; by default what the weights ask for, else 0.5. --channel all gives
-    each pixel to its strongest segment instead."""
+    """Pixels whose soft mask is above this value are object 1; by default what the weights ask for, else 0.5. With
+    --channel all each pixel belongs to its strongest segment instead."""
     logits_first: bool = False
-    """Enlarge the logits and then take the softmax, which gives sharper borders; the release does it the other way
-    round."""
+    """Enlarge the logits and then take the softmax, which gives sharper borders; the released code takes the softmax
+    first."""
     batch: int = 8
-    """Frames that go through the network at once where the whole video is looked at first."""
+    """Frames in one forward pass when --channel auto reads the whole video first."""
 
     def __post_init__(self) -> None:
         if self.shorter_side is not None and not STRIDE <= self.shorter_side <= MAX_SIDE:
@@ -87,19 +89,19 @@ class InferenceSettings:
 
 @dataclass(frozen=True)
 class AdaptationSettings:
-    """Training on a video before it is segmented. The paper does this, the released code does not hold it: all values
-    here are ours, and the optimiser is that of the released training.
+    """Settings of training on a video before it is segmented. The paper reports this step, but the released code does
+    not contain it: all values here are ours, and the optimiser is that of the released training.
     """
 
     iterations: int = 100
-    """Steps on each video, or on the whole data set."""
+    """Steps on each video, or with --together on the whole data set."""
     learning_rate: float = 1e-4
-    """Constant."""
+    """Learning rate, constant."""
     pairs: int = 2
     """Pairs of frames a step."""
     models: Path | None = None
-    """Keep adapted networks as FOLDER/<video>/adapted-<origin>.safetensors; origin stands for weights, settings and
-    frames, and what was made from the same is not made again."""
+    """Keep adapted networks as FOLDER/<video>/adapted-<origin>.safetensors. origin is a hash of weights, settings and
+    frames; a network with the same hash is read and not trained again."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "amd-objectness", "iterations", "pairs", least=1)

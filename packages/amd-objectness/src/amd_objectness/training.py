@@ -43,16 +43,16 @@ def train(
 
     Args:
         model: holds the start values.
-        videos: two frames or more each; single frames must be cheap to read.
+        videos: of two frames or more; image files rather than video files, so that single frames are cheap to read.
         settings: of the run.
         options: the output folder and how often it is written.
         fabric: launched; every process calls this function.
 
     Returns:
-        The last weights, or None where the run was asked to stop early (it can be resumed).
+        The last weights, or None if the run was asked to stop early (it can be resumed).
 
     Raises:
-        UserError: as `TrainingRun`; frames that cannot be read (what was computed is saved).
+        UserError: as `TrainingRun`; frames that cannot be read (the steps before are saved).
     """
     model.train().to(memory_format=torch.channels_last)
     if settings.sync_bn:
@@ -101,7 +101,7 @@ def _named(losses: Losses) -> dict[str, Tensor]:
 def _report(
     run: TrainingRun, objective: Objective, images: Tensor, watch: CollapseWatch, settings: TrainingSettings
 ) -> None:
-    """Say that the segments have collapsed, and draw what the networks see, when it is time to."""
+    """Report a collapse of the segments, and draw a picture every `TrainingSettings.picture_steps` steps."""
     if not run.fabric.is_global_zero:
         return
     if run.step % LOG_STEPS == 0 and (message := watch.message()):
@@ -113,13 +113,13 @@ def _report(
 
 @torch.no_grad()
 def picture_of(objective: Objective, images: Tensor, fabric: Fabric, pairs: int = 2) -> npt.NDArray[np.uint8]:
-    """Draw the first pairs of a batch with the running statistics; changes nothing: see `training_picture`.
+    """Draw the first pairs of a batch with the running statistics of the batch norms; see `training_picture`.
 
     Args:
-        objective: with the networks.
+        objective: holds the networks; they are not changed.
         images: RGB in 0..1, float [B, 2, 3, H, W].
         fabric: gives the precision.
-        pairs: how many.
+        pairs: number of pairs to draw.
     """
     objective.eval()
     with fabric.autocast():
@@ -140,12 +140,12 @@ def _weights(model: AMD, run: TrainingRun, settings: TrainingSettings, options: 
 
 
 def test_side(settings: TrainingSettings) -> int:
-    """Length that frames' shorter side is scaled to at test time: 0.98 of that of training, as released."""
+    """Length in pixels of the shorter side at test time: 0.98 of that in training, as released."""
     return int(settings.sampling.shorter_side * 0.98)
 
 
 def _circumstances(model: AMD, videos: Sequence[Video], settings: TrainingSettings) -> dict[str, object]:
-    """What must be the same when a run goes on."""
+    """What must be unchanged when a run is resumed."""
     return unchanged(settings, {"picture_steps"}) | {
         "network": model.architecture,
         "number of videos": len(videos),

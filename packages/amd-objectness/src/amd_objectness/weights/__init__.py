@@ -1,4 +1,4 @@
-"""Weights of both networks that have a name: the file that comes with the package, and what the authors published."""
+"""Weights that have a name: the file that comes with the package, and the checkpoint that the authors published."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from vos_shared.checkpoints.published import PublishedWeights, WeightsTable
 
 UNTRAINED: Final = "untrained"
-"""The name that asks for the networks of the paper as they are initialised, seed 0."""
+"""Name of the paper's networks with their random start values, seed 0."""
 
 WEIGHTS: Final = WeightsTable(
     published={
@@ -24,4 +24,4 @@ WEIGHTS: Final = WeightsTable(
     shipped_note="a narrow ResNet-18, trained by this package on few clips; the default",
     made={UNTRAINED: "the paper's networks as initialised, seed 0"},
 )
-"""The checkpoint of the paper's authors and our own."""
+"""The authors' checkpoint and our own file."""
