@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,7 +109,11 @@ def test_identical_frames_without_motion_have_no_loss() -> None:
 
 @dataclass(frozen=True)
 class Trained:
-    """The official pair after one step."""
+    """The official pair after one step.
+
+    `estimates` holds input and output of the estimator at each level, `residuals` the flow of its head: at each level
+    first that of the segments, then that of the pixels.
+    """
 
     arrays: Mapping[str, Tensor]
     norms: Mapping[str, float]
@@ -118,6 +122,8 @@ class Trained:
     gradients: Mapping[str, Tensor]
     views: Views
     statistics: Mapping[str, Tensor]
+    estimates: Sequence[tuple[Tensor, Tensor]]
+    residuals: Sequence[Tensor]
 
 
 @pytest.fixture(scope="module")
@@ -137,11 +143,16 @@ def trained() -> Trained:
     statistics = {name: value.clone() for name, value in model.named_buffers()}
     losses.loss.backward()
     gradients = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+    estimates: list[tuple[Tensor, Tensor]] = []
+    residuals: list[Tensor] = []
+    estimator = model.motion.flow_estimators
+    estimator.register_forward_hook(lambda _, given, found: estimates.append((given[0], found)))
+    estimator.predict_flow2.register_forward_hook(lambda _, __, found: residuals.append(found))
     with torch.no_grad():
         views = Objective(model).views(pairs, dense=True)
     optimiser.step()
     norms = json.loads((folder / "gradnorm_synth.json").read_text())
-    return Trained(arrays, norms, model, losses, gradients, views, statistics)
+    return Trained(arrays, norms, model, losses, gradients, views, statistics, estimates, residuals)
 
 
 def test_masks_are_the_official_ones(trained: Trained) -> None:
@@ -166,6 +177,22 @@ def test_vectors_and_dense_flow_are_the_official_ones(trained: Trained) -> None:
             torch.testing.assert_close(motion.dense[level][index], expected, atol=1e-3, rtol=0)
     dense_loss = loss_of(trained.views.images.flatten(0, 1), motion.dense)
     torch.testing.assert_close(dense_loss, trained.arrays["loss_whole"], atol=0, rtol=1e-5)
+
+
+def test_each_level_of_the_motion_network_is_the_official_one(trained: Trained) -> None:
+    segments, pixels = trained.residuals[::2], trained.residuals[1::2]
+    for index, direction in enumerate(("fw", "bw")):
+        for level, ((given, found), own, dense) in enumerate(zip(trained.estimates, segments, pixels, strict=True)):
+            official = {  # Of the first levels alone, but for the residuals of the segments.
+                "corr": given[index, :81],  # No value is negative: the leaky ReLU changes nothing.
+                "estimator_in": given[index],
+                "x5": found[index, 64:],
+                "segflow_residual": own[index, :, :, 0].T,
+                "dense_residual": dense[index],
+            }
+            for name, value in official.items():
+                expected = trained.arrays.get(f"{name}_{direction}_l{level}", value)
+                torch.testing.assert_close(value, expected.reshape(value.shape), atol=1e-3, rtol=1e-3)
 
 
 def test_frames_made_from_each_other_are_the_official_ones(trained: Trained) -> None:

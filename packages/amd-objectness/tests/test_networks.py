@@ -25,6 +25,11 @@ def tensors(path: Path) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.asarray(value)).float() for name, value in np.load(path).items()}
 
 
+def damped(recipe_a: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of recipe B."""
+    return {name: 0.2 * value if name.endswith("bn3.weight") else value for name, value in recipe_a.items()}
+
+
 def plain_correlation(first: Tensor, second: Tensor) -> Tensor:
     """One displacement after the other."""
     height, width = first.shape[2:]
@@ -65,8 +70,7 @@ def test_segments_are_the_official_ones(
 ) -> None:
     found = tensors(parity / "fixture_seg.npz")
     if recipe == "B":
-        damped = {name: 0.2 * value if name.endswith("bn3.weight") else value for name, value in recipe_state.items()}
-        recipe_model.load_state_dict(damped)
+        recipe_model.load_state_dict(damped(recipe_state))
     images = (found[f"{image}_rgb"] / 255).permute(2, 0, 1)[None]
     with torch.inference_mode():
         logits = recipe_model(images)
@@ -79,18 +83,39 @@ def test_segments_are_the_official_ones(
         torch.testing.assert_close(
             stage.mean((0, 2, 3)), found[f"{recipe}_{image}_eval_{name}_mean"], rtol=1e-4, atol=1e-4
         )
+        if image == "small":
+            expected = found[f"{recipe}_{image}_eval_{name}_first8"].view_as(stage[:, :8])
+            assert (stage[:, :8] - expected).abs().max() < 2e-5 * stage.abs().max()
 
 
-def test_a_batch_in_training_mode_shares_its_statistics(parity: Path, recipe_model: AMD) -> None:
+def test_segments_of_a_real_frame_are_the_official_ones(
+    parity: Path, recipe_state: dict[str, Tensor], recipe_model: AMD
+) -> None:
     found = tensors(parity / "fixture_seg.npz")
+    recipe_model.load_state_dict(damped(recipe_state))
+    with torch.inference_mode():
+        logits = recipe_model.decode_head2(recipe_model.backbone2(found["real_x"]))
+    torch.testing.assert_close(logits, found["B_real_eval_logits"], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("recipe", ["A", "B"])
+def test_a_batch_in_training_mode_shares_its_statistics(
+    parity: Path, recipe_state: dict[str, Tensor], recipe_model: AMD, recipe: str
+) -> None:
+    found = tensors(parity / "fixture_seg.npz")
+    if recipe == "B":
+        recipe_model.load_state_dict(damped(recipe_state))
     recipe_model.train().decode_head2.dropout.p = 0
     images = (found["small_rgb"] / 255).permute(2, 0, 1)
     with torch.no_grad():
         logits = recipe_model(torch.stack([images, images.flip(2)]))
-    torch.testing.assert_close(logits, found["A_small_train_logits"], atol=5e-4, rtol=1e-4)
+    torch.testing.assert_close(logits, found[f"{recipe}_small_train_logits"], atol=5e-4, rtol=1e-4)
     for name in ("running_mean", "running_var"):
         torch.testing.assert_close(
-            getattr(recipe_model.backbone2.bn1, name), found[f"A_small_train_bn1_{name}_after"], atol=1e-5, rtol=1e-5
+            getattr(recipe_model.backbone2.bn1, name),
+            found[f"{recipe}_small_train_bn1_{name}_after"],
+            atol=1e-5,
+            rtol=1e-5,
         )
 
 
