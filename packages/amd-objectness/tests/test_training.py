@@ -93,11 +93,11 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     monkeypatch.setattr("amd_objectness.training.LOG_STEPS", 1)
     forward, calls = Objective.forward, []
 
-    def failing(objective: Objective, pairs: Tensor) -> Losses:
+    def failing(objective: Objective, pairs: Tensor, *, pixels: bool) -> Losses:
         calls.append(1)
         if len(calls) == 2:
             raise UserError("stopped here")
-        return forward(objective, pairs)
+        return forward(objective, pairs, pixels=pixels)
 
     with monkeypatch.context() as patch:
         patch.setattr(Objective, "forward", failing)
