@@ -116,13 +116,22 @@ def read_weights(path: Path) -> Weights:
         return read_official(path)[0]
     state, metadata = safetensors_io.load_network(path, NETWORK)
     with safetensors_io.other_versions_refused(path, NETWORK):
-        fields = json.loads(metadata["architecture"])
-        architecture = Architecture(**{**fields, "motion_size": tuple(fields["motion_size"])})
+        architecture = stored_architecture(metadata)
     expected = _expected(architecture)
     require_same_shapes(state, expected, path)
     typed = {name: state[name].to(value.dtype) for name, value in expected.items()}
     trained = metadata.get("trained", "true") == "true"
     return Weights(typed, architecture, metadata.get("description", path.stem), trained, metadata)
+
+
+def stored_architecture(metadata: Mapping[str, str]) -> Architecture:
+    """The architecture that a file of ours names.
+
+    Raises:
+        KeyError, TypeError or ValueError: the entry is missing, or another version wrote it.
+    """
+    fields = json.loads(metadata["architecture"])
+    return Architecture(**{**fields, "motion_size": tuple(fields["motion_size"])})
 
 
 def save_weights(path: Path, weights: Weights, *, half: bool = False) -> None:

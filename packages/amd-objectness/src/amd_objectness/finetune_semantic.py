@@ -6,8 +6,9 @@ recipe here is a stand-in: the segment head with 21 outputs, and settings that f
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,11 +21,11 @@ from torch.optim import SGD
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from amd_objectness.checkpoints import Weights, backbone_state
+from amd_objectness.checkpoints import Weights, backbone_state, stored_architecture
 from amd_objectness.networks.appearance import SegmentHead
 from amd_objectness.networks.backbone import Backbone
 from amd_objectness.presets import SemanticSettings
-from amd_objectness.settings import BackboneName
+from amd_objectness.settings import Architecture
 from vos_shared.checkpoints import safetensors_io
 from vos_shared.datasets.voc import VOC_CLASSES
 from vos_shared.errors import BadDataset
@@ -52,12 +53,18 @@ Sample = dict[str, Tensor]
 
 
 class FCN(nn.Module):
-    """Backbone of output stride 8, followed by two dilated convolutions and a classifier."""
+    """Backbone of output stride 8, followed by two dilated convolutions and a classifier.
 
-    def __init__(self, backbone: BackboneName, classes: int = len(VOC_CLASSES)) -> None:
+    Args:
+        architecture: of the network that the backbone comes from.
+        classes: number of outputs.
+    """
+
+    def __init__(self, architecture: Architecture, classes: int = len(VOC_CLASSES)) -> None:
         super().__init__()
-        self.backbone = Backbone(backbone)
-        self.head = SegmentHead(self.backbone.channels, classes)
+        self.architecture = architecture
+        self.backbone = Backbone(architecture.backbone, architecture.width)
+        self.head = SegmentHead(self.backbone.channels, classes, architecture.head_width)
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images [B, 3, H, W] to class logits [B, 21, H, W]."""
@@ -139,7 +146,7 @@ def augmented(
 
 def network_for(weights: Weights) -> FCN:
     """The network with a trained backbone and a new head."""
-    model = FCN(weights.architecture.backbone)
+    model = FCN(weights.architecture)
     model.backbone.load_state_dict(backbone_state(weights))
     return model
 
@@ -196,7 +203,7 @@ def _circumstances(model: FCN, sequences: Sequence[VideoSequence], settings: Sem
     """What must be unchanged when a run is resumed."""
     names = fingerprint([sequence.name for sequence in sequences])
     return unchanged(settings) | {
-        "channels of the backbone": model.backbone.channels,
+        "network": model.architecture,
         "images (hash of their names)": names,
     }
 
@@ -216,8 +223,7 @@ def confusion(model: FCN, sequences: Sequence[VideoSequence], device: torch.devi
 
 def save_fcn(path: Path, model: FCN, description: str) -> None:
     """Write the fine-tuned network as safetensors."""
-    name = "resnet50" if model.backbone.channels > 512 else "resnet18"
-    facts = {"network": NETWORK, "backbone": name, "description": description}
+    facts = {"network": NETWORK, "architecture": json.dumps(asdict(model.architecture)), "description": description}
     safetensors_io.save(path, model.state_dict(), facts)
 
 
@@ -229,7 +235,7 @@ def load_fcn(path: Path) -> FCN:
     """
     state, metadata = safetensors_io.load_network(path, NETWORK)
     with safetensors_io.other_versions_refused(path, NETWORK):
-        model = FCN("resnet50" if metadata["backbone"] == "resnet50" else "resnet18")
+        model = FCN(stored_architecture(metadata))
         model.load_state_dict(state)
     return model.eval()
 
