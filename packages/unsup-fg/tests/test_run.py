@@ -20,6 +20,7 @@ from unsup_fg.pipeline import Outcome, Pipeline
 from unsup_fg.pipeline_settings import PipelineSettings
 from unsup_fg.selection import read_selection
 from unsup_fg.students import load
+from unsup_fg.time_left import TimeLeft
 from vos_shared.errors import UserError
 from vos_shared.runtime.distributed import fabric
 from vos_shared.testing import RunCommand
@@ -86,6 +87,20 @@ def test_a_run_ends_with_students_and_a_page(finished: Outcome) -> None:
 
 def empties(selected: list[Any], name: str) -> int:
     return sum(item.empty for item in selected if Path(item.soft).name == name)
+
+
+def test_time_left_is_that_of_networks_trained_before() -> None:
+    """The second training of a network takes as long as the first; a wider network costs its multiplications."""
+    time_left = TimeLeft(replace(SETTINGS, width={**SETTINGS.width, "basic-unet": 1 / 16}))
+    assert time_left.seconds() is None
+    time_left.trainings = ["dilate-unet"]
+    time_left.inferences = []
+    time_left.trained("dilate-unet", 90)
+    assert time_left.seconds() == pytest.approx(90)
+    time_left.trainings = ["basic-unet"]
+    assert time_left.seconds() == pytest.approx(90 * 4 * 20.3 / 19.7)
+    time_left.trainings, time_left.inferences, time_left.frames = [], ["dilate-unet"], 4 * 4  # steps x batch
+    assert time_left.seconds() == pytest.approx(30)
 
 
 def test_labels_are_the_agreement_of_students(finished: Outcome) -> None:
@@ -209,6 +224,7 @@ def test_the_command(places: list[Path], finished: Outcome, run_command: RunComm
     assert outcome.code == 1, outcome.stderr
     assert "2 videos skipped, cannot be read:" in outcome.stderr
     assert f"report: {finished.page}\n" in outcome.stdout
+    assert "left for the whole run" not in outcome.stdout  # Nothing was trained, so nothing is known.
     cases = {
         "--top is 2": ("run", *places, "--output", tmp_path / "x", "--top", 2),
         "does not exist": ("run", tmp_path / "nowhere", "--output", tmp_path / "x", "--device", "cpu"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,11 +15,14 @@ from unsup_fg.checkpoints import load_weights, save_weights
 from unsup_fg.method import UNSUP_FG
 from unsup_fg.networks import build
 from unsup_fg.settings import Architecture, NetworkName
-from unsup_fg.students import load, multiplied, official_segmentation
+from unsup_fg.students import Student, load, multiplied, official_segmentation
 from vos_shared.contract_tests import MethodContract
+from vos_shared.datasets import VideoSequence
 from vos_shared.errors import BadWeights, UserError
-from vos_shared.method import Method
+from vos_shared.method import Frame, Method
+from vos_shared.sequence_loop import segment_sequence
 from vos_shared.testing import parity_folder
+from vos_shared.video import Video
 
 FRAME = np.random.default_rng(0).integers(0, 256, (48, 70, 3), np.uint8)
 
@@ -73,6 +76,36 @@ def test_multi_select_takes_one_of_its_students(weights: Path) -> None:
     single = [soft_mask(weights, f"unsup-fg+{name}") for name in ("dense-unet", "lowres")]
     assert min(np.abs(chosen - mask).max() for mask in single) < 0.02  # Resized twice.
     assert soft_mask(weights, "unsup-fg+multi").max() <= 1
+
+
+@pytest.mark.parametrize("variant", ["unsup-fg+dense-unet", "unsup-fg+multi-select"])
+def test_batches_give_the_soft_masks_of_single_frames(
+    weights: Path, variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the block norms of DenseU-Net use statistics at inference: those of each image."""
+    video = Video.open(np.random.default_rng(0).integers(0, 256, (5, 48, 70, 3), np.uint8))
+    batches: list[int] = []
+    maps = Student.maps
+
+    def counted(student: Student, frames: Sequence[Frame]) -> Any:
+        batches.append(len(frames))
+        return maps(student, frames)
+
+    monkeypatch.setattr(Student, "maps", counted)
+
+    def soft_masks(batch: int) -> list[Any]:
+        found: list[Any] = []
+        segment_sequence(
+            UNSUP_FG.load(weights, "cpu", variant=variant, batch=batch),
+            VideoSequence("noise", video, {}),
+            lambda item: found.append(item.segmentation.soft_masks),
+            supervision=UNSUP_FG.supervision,
+            soft_masks=True,
+        )
+        return found
+
+    np.testing.assert_allclose(soft_masks(2), soft_masks(1), atol=1e-5)
+    assert set(batches) == {1, 2}
 
 
 def test_products() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -88,6 +88,15 @@ class Segmenter(ABC):
         """Process the whole video before the first `step`; call it after `reset`.
 
         Does nothing by default. A method that needs it raises `UserError` in `step` if it was not called.
+        """
+
+    batch: int = 1
+    """Frames that `look_ahead` is given at once."""
+
+    def look_ahead(self, frames: Sequence[Frame]) -> None:  # noqa: B027 - only for methods without memory
+        """Compute at once what the next steps, on these frames, need; by default nothing.
+
+        For methods that see each frame by itself: a batch fills a GPU. Masks are those of single steps.
         """
 
     @property

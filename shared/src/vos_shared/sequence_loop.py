@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -136,11 +137,17 @@ def segment_sequence(
             segmenter.prepare(video)
         started = time.perf_counter()
         frames = timed(read_ahead(_prompted_frames(sequence, supervision)), waiting)
-        for index, (name, frame, prompt) in enumerate(frames):
-            with stepping:
-                segmentation = segmenter.step(frame, prompt, soft_masks=soft_masks)
-            background.submit(write, SegmentedFrame(index, name, frame, segmentation))
-            on_frame()
+        numbered = enumerate(frames)
+        while part := list(islice(numbered, segmenter.batch)):
+            ahead = [frame for _, (_, frame, _) in part] if len(part) > 1 else []
+            for index, (name, frame, prompt) in part:
+                with stepping:
+                    if ahead:
+                        segmenter.look_ahead(ahead)
+                        ahead = []
+                    segmentation = segmenter.step(frame, prompt, soft_masks=soft_masks)
+                background.submit(write, SegmentedFrame(index, name, frame, segmentation))
+                on_frame()
     decoding = video.waiting.seconds
     return SequenceTiming(
         seconds=time.perf_counter() - started + decoding,

@@ -7,10 +7,13 @@ interrupted goes on where it was. All processes that torchrun started take part.
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tqdm import tqdm
 
 from unsup_fg.agreement import labels_of, write_evalseg_records
 from unsup_fg.checkpoints import load_weights
@@ -40,6 +43,7 @@ from unsup_fg.selection import (
 from unsup_fg.settings import NetworkName, StudentName
 from unsup_fg.students import Student
 from unsup_fg.teacher import label_videos, select_masks
+from unsup_fg.time_left import TimeLeft
 from unsup_fg.training import train
 from vos_shared.atomic import atomic_path
 from vos_shared.checkpoints import safetensors_io
@@ -98,6 +102,7 @@ class Pipeline:
         self._dtype = choose_precision(precision, fabric.device)
         self._minutes, self._workers = minutes, workers
         self._stage, self._stages = 0, 9 + 3 * len(settings.students) + len(settings.second)
+        self._time_left = TimeLeft(settings)
 
     def run(self, places: Sequence[Path]) -> Outcome:
         """Do what is not done yet.
@@ -114,6 +119,7 @@ class Pipeline:
             found, unreadable = self._found(places)
             left_out = too_short(found)
             sets = self._taught([without(data, left_out) for data in found], unreadable)
+            self._time_left.frames = frame_count(shard(all_sequences(sets)))
             if not sets:
                 why = next(iter((unreadable | left_out).values()), "")
                 raise BadDataset(f"unsup-fg: none of the videos can be used; the first: {why}")
@@ -182,17 +188,22 @@ class Pipeline:
             shutil.rmtree(folder, ignore_errors=True)
             return False
 
+        self._time_left.trainings.remove(network)
         if together(lambda: _steps_done(folder / LAST) == settings.steps, self.fabric):
             return
+        started = time.monotonic()
         resume = together(begun, self.fabric)
         records = Records(self.folder.records_folder(network, generation))
         options = RunOptions(folder, resume, self._minutes, self._workers, f"{len(records)} of this run's videos")
         if train(self.settings.architecture(network), records, settings, options, self.fabric) is None:
             raise KeyboardInterrupt
+        if not resume:
+            self._time_left.trained(network, time.monotonic() - started)
 
     def _write_masks(self, student: StudentName, sets: Sequence[DataSet]) -> None:
         """Let a student of the first generation segment all frames."""
         self._begin(f"masks of {student}")
+        self._time_left.inferences.remove(student)
 
         def write() -> None:
             network = self.loaded(student, 1)
@@ -220,6 +231,7 @@ class Pipeline:
     def _score(self, student: StudentName, sets: Sequence[DataSet]) -> None:
         """Let EvalSeg-Net score the masks of a student."""
         self._begin(f"scores of the masks of {student}")
+        self._time_left.inferences.remove("evalseg")
 
         def score() -> None:
             evalseg = self.loaded("evalseg", 1)
@@ -293,7 +305,9 @@ class Pipeline:
     def _begin(self, what: str) -> None:
         self._stage += 1
         if self.fabric.is_global_zero:
-            print(f"[{self._stage}/{self._stages}] {what}", flush=True)
+            seconds = self._time_left.seconds()
+            left = "" if seconds is None else f"; about {tqdm.format_interval(seconds)} left for the whole run"
+            print(f"[{self._stage}/{self._stages}] {what}{left}", flush=True)
 
 
 def _steps_done(weights: Path) -> int | None:

@@ -70,11 +70,15 @@ class StudentSettings:
         threshold: pixels with at least this soft mask are object 1; by default the threshold of the weights, or 0.5.
         stretch: stretch each map from its smallest to its largest value, as the official program does; then every
             frame has a foreground, and the confidence of the student is lost.
+        batch: frames that the networks see at once, for GPUs; masks stay the same but for rounding.
     """
 
     threshold: float | None = None
     stretch: bool = False
+    batch: int = 1
 
     def __post_init__(self) -> None:
+        if not 1 <= self.batch <= 1024:
+            raise UserError(f"unsup-fg: --batch is {self.batch}; give 1 to 1024 frames")
         if self.threshold is not None and not 0 < self.threshold <= 1:
             raise UserError(f"unsup-fg: threshold {self.threshold}; choose above 0, up to 1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -126,6 +127,7 @@ class StudentSegmenter(Segmenter):
     ) -> None:
         self.students, self.evalseg = students, evalseg
         self.settings, self._info = settings or StudentSettings(), info
+        self.batch = self.settings.batch
         self.reset()
 
     @property
@@ -136,6 +138,12 @@ class StudentSegmenter(Segmenter):
     def reset(self) -> None:
         """Start a new video, which may have another size."""
         self._size: tuple[int, int] | None = None
+        self._ahead: deque[tuple[Frame, dict[StudentName, Array]]] = deque()
+
+    def look_ahead(self, frames: Sequence[Frame]) -> None:
+        """Compute the maps of the next frames as a batch."""
+        maps = {name: student.maps(frames) for name, student in self.students.items()}
+        self._ahead.extend((frame, {name: maps[name][index] for name in maps}) for index, frame in enumerate(frames))
 
     def step(self, frame: Frame, prompt: ObjectMask | None = None, *, soft_masks: bool = False) -> Segmentation:
         """Segment a frame; see `vos_shared.method.Segmenter.step`.
@@ -152,14 +160,20 @@ class StudentSegmenter(Segmenter):
 
     def soft_mask(self, frame: Frame) -> Array:
         """Compute the soft mask of a frame at the size of the network's map, float32 in 0..1."""
-        found = {name: self._of(student, frame) for name, student in self.students.items()}
+        found = {name: self._soft_mask_of(values) for name, values in self._maps(frame).items()}
         if len(found) == 1:
             return next(iter(found.values()))
         joint = {name: _resized(mask, (_JOINT_SIZE, _JOINT_SIZE)) for name, mask in found.items()}
         return multiplied(list(joint.values())) if self.evalseg is None else self._best(frame, joint)
 
-    def _of(self, student: Student, frame: Frame) -> Array:
-        values = np.minimum(student.maps([frame])[0], 255)
+    def _maps(self, frame: Frame) -> dict[StudentName, Array]:
+        """Maps of the students, float32 [s, s] each; those that `look_ahead` computed, if the frame is the next one."""
+        if self._ahead and self._ahead[0][0] is frame:
+            return self._ahead.popleft()[1]
+        return {name: student.maps([frame])[0] for name, student in self.students.items()}
+
+    def _soft_mask_of(self, values: Array) -> Array:
+        values = np.minimum(values, 255)
         return (stretched(values) if self.settings.stretch else values).astype(np.float32) / 255
 
     def _best(self, frame: Frame, masks: Mapping[StudentName, Array]) -> Array:
