@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from spn_instances.images import network_input, soft_to_grey
 from spn_instances.networks import Architecture, Refinement, RefinementNet, ResNetF
-from spn_instances.networks.resnetf import FusionHead
+from spn_instances.networks.head import DenseHead, FusionHead
 from spn_instances.networks.trunks import Features
 from spn_instances.official import layers_of, write_official
 from spn_instances.settings import TrunkName
@@ -123,7 +123,11 @@ def test_the_official_refinement_network(
 def test_projecting_first_equals_the_literal_head(tiny: ResNetF) -> None:
     x = torch.randn(1, 3, 100, 150) * 60
     features = tiny.trunk(x)
-    torch.testing.assert_close(tiny(x), literal_head(tiny.head, features, (100, 150)), atol=1e-4, rtol=1e-4)
+    literal = literal_head(tiny.head, features, (100, 150))
+    torch.testing.assert_close(tiny(x), literal, atol=1e-4, rtol=1e-4)
+    dense = DenseHead(tiny.trunk.channels, 3, tiny.architecture.offsets)
+    assert dense.load_state_dict(tiny.head.state_dict(), strict=False).unexpected_keys == []
+    torch.testing.assert_close(dense(features, (100, 150)), literal, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("trunk", get_args(TrunkName))

@@ -58,7 +58,7 @@ def test_caffe_names_of_the_official_network() -> None:
 
 def rewritten(path: Path, tiny: ResNetF, **changes: np.ndarray | None) -> None:
     """The network with some layers' first blobs changed, or with layers left out."""
-    write_official(path, tiny)
+    write_official(path, tiny, upsamplers=True)
     layers = read_caffemodel(path)
     kept = {name: blobs for name, blobs in layers.items() if changes.get(name, blobs) is not None}
     write_caffemodel(
@@ -81,14 +81,45 @@ def test_layers_that_do_not_fit_are_named(tmp_path: Path, tiny: ResNetF) -> None
         load_weights(path, ResNetF)
 
 
-def test_upsamplers_of_another_kind_are_refused(tmp_path: Path, tiny: ResNetF) -> None:
+@torch.inference_mode()
+def test_upsamplers_that_are_not_bilinear_stay_as_they_are(tmp_path: Path, tiny: ResNetF) -> None:
     path = tmp_path / "net.caffemodel"
     write_official(path, tiny, upsamplers=True)
     layers = read_caffemodel(path)
     changed = layers["upscore"][0].copy()
-    changed[0, 1, 3, 3] = 0.1
-    write_caffemodel(path, [(name, "", [changed] if name == "upscore" else blobs) for name, blobs in layers.items()])
-    with pytest.raises(BadWeights, match="upscore does not upsample bilinearly"):
+    changed[0, 1, 3, 5] = 0.1  # From background to foreground.
+    rewritten(path, tiny, upscore=changed)
+    read = load_weights(path, ResNetF).model
+    x = torch.randn(1, 3, 40, 56)
+    maps: list[torch.Tensor] = []
+    tiny.head.score08.register_forward_hook(lambda _, __, out: maps.append(out))
+    expected = tiny(x)
+    kernel = torch.zeros(1, 1, 16, 16)
+    kernel[..., 3, 5] = 0.1
+    expected[:, 1:] += torch.nn.functional.conv_transpose2d(maps[0][:, :1], kernel, stride=8)[..., 8:48, 8:64]
+    torch.testing.assert_close(read(x), expected)
+    write_official(tmp_path / "again.caffemodel", read)
+    save_weights(tmp_path / "ours.safetensors", read, {})
+    for again in ("again.caffemodel", "ours.safetensors"):
+        torch.testing.assert_close(load_weights(tmp_path / again, ResNetF).model(x), expected)
+
+
+def test_other_upsamplers_of_a_refinement_network_are_refused(tmp_path: Path, tiny_refinement: RefinementNet) -> None:
+    path = tmp_path / "net.caffemodel"
+    write_official(path, tiny_refinement, upsamplers=True)
+    layers = read_caffemodel(path) | {"elt_resize_deconv": [np.ones((3, 1, 4, 4), np.float32)]}
+    write_caffemodel(path, [(name, "", blobs) for name, blobs in layers.items()])
+    with pytest.raises(BadWeights, match="layer elt_resize_deconv does not upsample bilinearly"):
+        load_weights(path, RefinementNet)
+
+
+def test_a_start_with_other_upsamplers_is_refused(tmp_path: Path, tiny: ResNetF) -> None:
+    path = tmp_path / "net.caffemodel"
+    rewritten(path, tiny, upscore=np.ones((2, 2, 16, 16), np.float32))
+    with pytest.raises(BadWeights, match="layer upscore does not upsample bilinearly"):
+        starting_foreground(tiny.architecture, str(path))
+    rewritten(path, tiny, upscore=np.ones((2, 2, 3, 3), np.float32))
+    with pytest.raises(BadWeights, match=re.escape("layer upscore is [2, 2, 3, 3], expected [2, 2, 16, 16]")):
         load_weights(path, ResNetF)
 
 

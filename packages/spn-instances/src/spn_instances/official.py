@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spn_instances.networks import Architecture, Refinement, RefinementNet, ResNetF
+from spn_instances.networks.head import DenseHead, dense_bilinear
 from spn_instances.networks.trunks import Bottleneck, CaffeResNet
 from vos_shared.checkpoints.caffe import Blob, Blobs, read_caffemodel, write_caffemodel
 from vos_shared.errors import BadWeights, UserError
@@ -29,23 +30,26 @@ def read_official(path: Path) -> ResNetF | RefinementNet:
         BadWeights: damaged, or of another network.
     """
     blobs = read_caffemodel(path)
+    architecture = _architecture(blobs, path)
     with torch.device("meta"):
-        model = _unfilled(blobs, path)
+        model = ResNetF(architecture) if isinstance(architecture, Architecture) else RefinementNet(architecture)
     model = model.to_empty(device="cpu")
     _restore_constants(model)
     model.load_state_dict(from_caffe(blobs, model, path))
     return model.eval()
 
 
-def _unfilled(blobs: Blobs, path: Path) -> ResNetF | RefinementNet:
+def _architecture(blobs: Blobs, path: Path) -> Architecture | Refinement:
     if "guide_conv2" in blobs:
         shapes = [blobs[name][0].shape for name in ("deconv0", "conv1_1", "rnn-conv1") if name in blobs]
         if len(shapes) == 3 and all(len(shape) == 4 for shape in shapes):
-            return RefinementNet(Refinement(*(shape[0] for shape in shapes)))
+            return Refinement(*(shape[0] for shape in shapes))
     elif "feat08" in blobs and "conv1" in blobs:
         blocks = tuple(len({name.split("_")[0] for name in blobs if name.startswith(f"res{s}")}) for s in range(2, 6))
         if all(blocks) and len(blocks) == 4:
-            return ResNetF(Architecture("resnet", blocks, blobs["conv1"][0].shape[0], blobs["feat08"][0].shape[0]))
+            bilinear = all(_is_bilinear(blobs[name][0], _UPSAMPLERS[name]) for name in _OF_RESNETF if name in blobs)
+            width, hidden = (blobs[name][0].shape[0] for name in ("conv1", "feat08"))
+            return Architecture("resnet", blocks, width, hidden, "bilinear" if bilinear else "dense")
     raise BadWeights(f"{path}: a caffemodel, but neither of ResNetF nor of the refinement network")
 
 
@@ -55,12 +59,14 @@ def _restore_constants(model: nn.Module) -> None:
         for name, buffer in module.named_buffers(recurse=False):
             if name.startswith("kernel"):
                 buffer.copy_(bilinear_kernel(buffer.shape[-1]))
-            if name == "num_batches_tracked":
+            elif name in _OF_RESNETF:
+                buffer.copy_(dense_bilinear(len(buffer), buffer.shape[-1]))
+            elif name == "num_batches_tracked":
                 buffer.zero_()
 
 
 def layers_of(model: ResNetF | RefinementNet) -> list[Layer]:
-    """All layers with blobs that are no upsamplers.
+    """All layers with blobs, but upsamplers only where the network has its own.
 
     Raises:
         UserError: the network has no Caffe form.
@@ -69,8 +75,10 @@ def layers_of(model: ResNetF | RefinementNet) -> list[Layer]:
         return [_convolution(name, key) for name, key in _refinement_names(model)]
     if not isinstance(model.trunk, CaffeResNet):
         raise UserError(f"spn-instances: trunk {model.architecture.trunk} has no Caffe form")
+    dense = _OF_RESNETF if isinstance(model.head, DenseHead) else ()
     return [
         *_resnet(model.trunk),
+        *((name, "Deconvolution", (f"head.{name}",)) for name in dense),
         *(("scale_" + name, "Scale", (f"head.scale_{name}",)) for name in ("res4", "res3")),
         *(_convolution(name, f"head.{name}") for name in ("feat08", "score08")),
     ]
@@ -116,7 +124,8 @@ _UPSAMPLERS = {
     "edge_resize9_deconv": 4,
     "elt_resize_deconv": 4,
 }
-"""Frozen layers and the sides of their kernels; the networks have these as constants."""
+"""Frozen layers and the sides of their kernels. Where these are bilinear, the networks have them as constants."""
+_OF_RESNETF = ("upsample_res5", "upsample_res4", "upscore")
 
 
 def from_caffe(
@@ -131,11 +140,11 @@ def from_caffe(
         partial: take what is there, as Caffe does; layers that are missing keep the model's values.
 
     Raises:
-        BadWeights: layers are missing, have other shapes, or upsample otherwise than bilinearly.
+        BadWeights: layers are missing or have other shapes, or one upsamples otherwise than the network.
     """
     state = {name: value for name, value in model.state_dict().items() if value.device.type != "meta"}
     layers = layers_of(model)
-    missing = [name for name, _, _ in layers if name not in blobs]
+    missing = [name for name, _, _ in layers if name not in blobs and name not in _UPSAMPLERS]
     if len(missing) == len(layers) or (missing and not partial):
         raise BadWeights(f"{source}: {len(missing)} of {len(layers)} layers are missing, the first is {missing[0]}")
     for name, kind, keys in layers:
@@ -145,9 +154,10 @@ def from_caffe(
                 raise BadWeights(f"{source}: layer {name} has {len(values)} blobs, expected {len(keys)}")
             for key, value in zip(keys, values, strict=True):
                 state[key] = _tensor(value, tuple(state[key].shape), f"{source}: layer {name}")
+    own = {name for name, _, _ in layers}
     for name, side in _UPSAMPLERS.items():
-        if name in blobs:
-            _require_bilinear(blobs[name][0], side, f"{source}: layer {name}")
+        if name in blobs and name not in own and not _is_bilinear(blobs[name][0], side):
+            raise BadWeights(f"{source}: layer {name} does not upsample bilinearly, as this network does")
     return state
 
 
@@ -173,23 +183,22 @@ def _without_ones(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(size for size in shape if size != 1)
 
 
-def _require_bilinear(blob: Blob, side: int, what: str) -> None:
-    """Refuse upsamplers other than the ones the networks have built in.
+def _is_bilinear(blob: Blob, side: int) -> bool:
+    """Whether an upsampler is the one that the networks have built in.
 
     Args:
         blob: grouped, [C, 1, k, k], or dense, [C, C, k, k]; a dense one is looked at row by row, since it has up to
             600 MB.
         side: k.
-        what: the layer, for the message.
     """
     kernel = bilinear_kernel(side).numpy()
-    fits = blob.ndim == 4 and blob.shape[2:] == kernel.shape and blob.shape[1] in (1, blob.shape[0])
-    for channel, row in enumerate(blob if fits else ()):
+    if blob.ndim != 4 or blob.shape[2:] != kernel.shape or blob.shape[1] not in (1, blob.shape[0]):
+        return False
+    for channel, row in enumerate(blob):
         diagonal = row[channel if blob.shape[1] > 1 else 0]
-        fits = fits and np.allclose(diagonal, kernel, atol=1e-5)
-        fits = fits and np.count_nonzero(row) == np.count_nonzero(diagonal)
-    if not fits:
-        raise BadWeights(f"{what} does not upsample bilinearly, as all published networks do; it cannot be used")
+        if not np.allclose(diagonal, kernel, atol=1e-5) or np.count_nonzero(row) != np.count_nonzero(diagonal):
+            return False
+    return True
 
 
 def write_official(path: Path, model: ResNetF | RefinementNet, *, upsamplers: bool = False) -> None:
@@ -198,8 +207,8 @@ def write_official(path: Path, model: ResNetF | RefinementNet, *, upsamplers: bo
     Args:
         path: of the file.
         model: official ResNetF, in any size, or refinement network.
-        upsamplers: write the frozen kernels, too: dense for ResNetF, 872 MB at its official size, as pycaffe's
-            inference scripts want them; the training script fills them in by itself.
+        upsamplers: also write bilinear upsamplers: dense for ResNetF, 872 MB at its official size, as pycaffe's
+            inference scripts want them; the training script fills them in by itself. Others are always written.
 
     Raises:
         UserError: the network has no Caffe form.
@@ -212,7 +221,7 @@ def _caffe_layers(model: ResNetF | RefinementNet, upsamplers: bool) -> Iterator[
     for name, kind, keys in layers_of(model):
         blobs = [state[key].detach().cpu().numpy() for key in keys]
         yield name, kind, [*blobs, np.ones(1, np.float32)] if kind == "BatchNorm" else blobs
-    if upsamplers:
+    if upsamplers and not (isinstance(model, ResNetF) and isinstance(model.head, DenseHead)):
         for name, channels, dense in _upsampled_channels(model):
             yield name, "Deconvolution", [_upsampler(channels, _UPSAMPLERS[name], dense=dense)]
 
@@ -229,12 +238,9 @@ def _upsampled_channels(model: ResNetF | RefinementNet) -> Iterator[tuple[str, i
 
 
 def _upsampler(channels: int, side: int, *, dense: bool) -> Blob:
-    kernel = bilinear_kernel(side).numpy()
     if not dense:
-        return np.broadcast_to(kernel, (channels, 1, side, side)).copy()
-    blob = np.zeros((channels, channels, side, side), np.float32)
-    blob[np.arange(channels), np.arange(channels)] = kernel
-    return blob
+        return np.broadcast_to(bilinear_kernel(side).numpy(), (channels, 1, side, side)).copy()
+    return dense_bilinear(channels, side).numpy()
 
 
 _TORCHVISION = re.compile(r"layer(\d)\.(\d+)\.(conv|bn|downsample)\.?(\d)(?:\.|$)(.*)")
