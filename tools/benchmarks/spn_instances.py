@@ -1,4 +1,4 @@
-"""spn-instances: scans of the propagation beside a loop over columns, and the head beside its literal form.
+"""spn-instances: scans of the propagation beside a loop over columns, the head beside its literal form, fine-tuning.
 
 The literal head is what the official definition says: dense transposed convolutions over up to 3072 channels.
 """
@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks._measure import Clock, Row
+from spn_instances.checkpoints import load_weights
+from spn_instances.images import network_input
+from spn_instances.learners import OnlineLearner
 from spn_instances.networks import Architecture, ResNetF
-from spn_instances.networks.resnetf import FusionHead
-from spn_instances.networks.trunks import Features
+from spn_instances.settings import OnlineSettings
 from spn_instances.spn import normalise_gates, propagate
-from vos_shared.layers.upsampling import bilinear_kernel
+from spn_instances.stages import foreground_maps
+from spn_instances.weights import WEIGHTS
 
 
 def plain_scans(x: Tensor, gates: Tensor) -> Tensor:
@@ -39,61 +43,76 @@ def _plain_scan(x: Tensor, gates: Tensor) -> Tensor:
     return torch.stack(columns, 3)
 
 
-def literal_head(head: FusionHead, features: Features, size: tuple[int, int]) -> Tensor:
-    """The head as the official definition has it."""
-    res3, res4, res5 = features
-    cropped5 = _dense(res5, 4)[..., 2 : 2 + res4.shape[2], 2 : 2 + res4.shape[3]]
-    upsampled4 = _dense(torch.cat([res4 * head.scale_res4[:, None, None], cropped5], 1), 4)
-    cropped4 = upsampled4[..., : res3.shape[2], : res3.shape[3]]
-    x = head.score08(head.feat08(torch.cat([cropped4, res3 * head.scale_res3[:, None, None]], 1)))
-    return _dense(x, 16)[..., 8 : 8 + size[0], 8 : 8 + size[1]]
-
-
-def _dense(x: Tensor, side: int) -> Tensor:
-    channels = range(x.shape[1])
-    weight = x.new_zeros(len(channels), len(channels), side, side)
-    weight[channels, channels] = bilinear_kernel(side).to(x)
-    return F.conv_transpose2d(x, weight, stride=side // 2)
-
-
-@torch.inference_mode()
 def run(
     height: int = 480,
     width: int = 854,
     channels: int = 1,
     repeats: int = 5,
     literal: bool = False,
+    tuning: bool = False,
     device: str = "cpu",
 ) -> list[Row]:
-    """Measure the scans and, with --literal, a frame through ResNetF; the fastest call counts.
+    """Measure the scans and, with options, a frame through ResNetF and fine-tuning; the fastest call counts.
 
     Args:
         height: of the map and the frame.
         width: of the map and the frame.
         channels: of the map, or objects times channels.
         repeats: of the scans.
-        literal: also the network, with our head and with the literal one, once each: minutes on a CPU, and 4 GB.
+        literal: also the foreground map of a frame, with our head and with the literal one, once each: 20 s of a core
+            and 4 GB.
+        tuning: also fine-tuning of one, two and three objects with the weights that come with the package: two minutes.
         device: cpu or cuda.
     """
     where = torch.device(device)
-    x = torch.rand(1, channels, height, width, device=where)
-    gates = normalise_gates(torch.randn(1, 4, 3, channels, height, width, device=where))
-    clocks = {"scans: loop over columns": Clock(where), "scans: ours": Clock(where)}
-    for _ in range(repeats):
-        expected = clocks["scans: loop over columns"].time(partial(plain_scans, x, gates))
-        found = clocks["scans: ours"].time(partial(propagate, x, gates))
-    difference = [None, float((found - expected).abs().max())]
-    rows = [clock.row(what) for what, clock in clocks.items()]
+    rows = _scans(torch.rand(1, channels, height, width, device=where), repeats)
     if literal:
-        network = ResNetF(Architecture()).eval().to(where)
-        image = torch.randn(1, 3, height, width, device=where) * 60
-        clocks = {"frame: literal head": Clock(where), "frame: ours": Clock(where)}
-        ours: Tensor = clocks["frame: ours"].time(partial(network, image))
-        theirs = clocks["frame: literal head"].time(partial(_literal_frame, network, image))
-        difference += [None, float((ours - theirs).abs().max())]
-        rows += [clock.row(what) for what, clock in clocks.items()]
-    return [{**row, "largest difference": value} for row, value in zip(rows, difference, strict=True)]
+        rows += _foreground(height, width, where)
+    if tuning:
+        rows += _tuning(where)
+    return rows
 
 
-def _literal_frame(network: ResNetF, image: Tensor) -> Tensor:
-    return literal_head(network.head, network.features(image), (image.shape[2], image.shape[3]))
+@torch.inference_mode()
+def _scans(x: Tensor, repeats: int) -> list[Row]:
+    number, channels, height, width = x.shape
+    gates = normalise_gates(torch.randn(number, 4, 3, channels, height, width, device=x.device))
+    loop, ours = Clock(x.device), Clock(x.device)
+    for _ in range(repeats):
+        expected = loop.time(partial(plain_scans, x, gates))
+        found = ours.time(partial(propagate, x, gates))
+    return [loop.row("scans: loop over columns"), _compared(ours.row("scans: ours"), found, expected)]
+
+
+@torch.inference_mode()
+def _foreground(height: int, width: int, device: torch.device) -> list[Row]:
+    """The foreground map of a frame, from its pixels on, and the parts that the maps have in common and not."""
+    network = ResNetF().eval().to(device)
+    literal = ResNetF(Architecture(upsamplers="dense")).eval().to(device)
+    literal.load_state_dict(network.state_dict(), strict=False)
+    frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    clocks = {what: Clock(device) for what in ("trunk", "map: ours", "map: literal head")}
+    image = network_input(frame)[None].to(device)
+    clocks["trunk"].time(partial(network.features, image))
+    ours = clocks["map: ours"].time(partial(foreground_maps, [network], frame, device))
+    expected = clocks["map: literal head"].time(partial(foreground_maps, [literal], frame, device))
+    trunk, found, theirs = (clock.row(what) for what, clock in clocks.items())
+    return [trunk, theirs, _compared(found, torch.from_numpy(ours[0]), torch.from_numpy(expected[0]))]
+
+
+def _compared(row: Row, found: Tensor, expected: Tensor) -> Row:
+    return {**row, "largest difference": float((found - expected).abs().max())}
+
+
+def _tuning(device: torch.device) -> list[Row]:
+    """Fine-tuning on a frame of 240x432, without and with a network of each object; noise costs what a video does."""
+    parent = load_weights(WEIGHTS.locate(None), ResNetF).model.to(device)
+    frame = np.random.default_rng(0).integers(0, 256, (240, 432, 3), np.uint8)
+    ids = np.zeros((240, 432), np.uint8)
+    rows = []
+    for count in (1, 2, 3):
+        ids[60 * count : 60 * count + 40, 50:350] = count
+        clock, learner = Clock(device), OnlineLearner(parent, OnlineSettings())
+        clock.time(partial(learner.learn, frame, ids, range(1, count + 1)))
+        rows.append(clock.row(f"fine-tuning of the foreground and {count} object{'s' * (count > 1)}"))
+    return rows

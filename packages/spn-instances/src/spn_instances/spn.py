@@ -11,6 +11,8 @@ pixel. The element-wise maximum over the directions is the result, which may be 
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any, Literal
 
 import torch
@@ -65,9 +67,8 @@ class _Scans(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gates: Tensor) -> Tensor:
-        h = x.new_empty(4, *x.shape)
-        _scan(x, gates[:2], h[:2])
-        _scan(x.mT, gates[2:].mT, h[2:].mT)
+        kernels = _kernels(x)
+        h: Tensor = _scans(x, gates) if kernels is None else kernels.scans(x, gates)
         ctx.save_for_backward(x, gates, h)
         return h
 
@@ -75,10 +76,29 @@ class _Scans(torch.autograd.Function):
     @once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         x, gates, h = ctx.saved_tensors
+        if (kernels := _kernels(x)) is not None:
+            gradients: tuple[Tensor, Tensor] = kernels.scan_gradients(x, gates, h, grad)
+            return gradients
         to_x, to_gates = torch.zeros_like(h), torch.empty_like(gates)
         _scan_gradients(x, gates[:2], h[:2], grad[:2], to_x[:2], to_gates[:2])
         _scan_gradients(*(part.mT for part in (x, gates[2:], h[2:], grad[2:], to_x[2:], to_gates[2:])))
         return to_x.sum(0), to_gates
+
+
+def _kernels(x: Tensor) -> ModuleType | None:
+    """The Triton kernels where they run: on a GPU, and with Triton installed; elsewhere a loop over columns scans."""
+    if not x.is_cuda or find_spec("triton") is None:
+        return None
+    from spn_instances import spn_triton
+
+    return spn_triton
+
+
+def _scans(x: Tensor, gates: Tensor) -> Tensor:
+    h = x.new_empty(4, *x.shape)
+    _scan(x, gates[:2], h[:2])
+    _scan(x.mT, gates[2:].mT, h[2:].mT)
+    return h
 
 
 def _scan(x: Tensor, gates: Tensor, h: Tensor) -> None:
