@@ -17,7 +17,7 @@ PACKAGES = ("vos_shared", "unsup_fg", "dense_ulearn", "amd_objectness", "spn_ins
 INSTALLED = [name for name in PACKAGES if find_spec(name)]
 
 EXTRAS = {"hypothesis", "jinja2", "lightning_fabric", "pycocotools", "pydensecrf", "pytest"}
-EXTRAS |= {"tensorboard", "tensorflow"}
+EXTRAS |= {"tensorboard", "tensorflow", "triton"}
 
 
 def modules(package: str) -> Iterator[str]:

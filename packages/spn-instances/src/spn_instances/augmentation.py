@@ -1,4 +1,4 @@
-"""Random changes of frames and labels (specification, section 4). What is drawn and what it does are separate."""
+"""Random changes of frames and labels (specification, section 4): random values are drawn first, then applied."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NEAREST, BILINEAR = Image.Resampling.NEAREST, Image.Resampling.BILINEAR
 
 @dataclass(frozen=True)
 class Draw:
-    """What chance decided for one sample.
+    """The random values of one sample.
 
     Attributes:
         scale: the sample is scaled by 1 + this.
@@ -46,7 +46,7 @@ def augment(image: Frame, draw: Draw, size: tuple[int, int], *, smooth: bool = T
 
     Args:
         image: uint8 [H, W, 3].
-        draw: what chance decided.
+        draw: the random values.
         size: height and width of the result.
         smooth: resample bilinearly; the released code does not.
     """
@@ -59,7 +59,7 @@ def augment_label(label: ObjectMask, draw: Draw, size: tuple[int, int], *, align
 
     Args:
         label: uint8 [H, W].
-        draw: what chance decided.
+        draw: the random values.
         size: height and width of the result.
         aligned: crop where the frame is cropped; the released code crops a larger label anywhere.
     """

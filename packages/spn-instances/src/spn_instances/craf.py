@@ -35,7 +35,7 @@ class Regions:
 
     @classmethod
     def of(cls, mask: BoolMask) -> Regions:
-        """Find them."""
+        """Find the regions."""
         # scipy numbers regions row after row, so that of the transposed mask it goes by columns.
         transposed, count = ndimage.label(np.ascontiguousarray(mask.T), _EIGHT_NEIGHBOURS)
         return cls(transposed.T, np.bincount(transposed.ravel(), minlength=count + 1)[1:])

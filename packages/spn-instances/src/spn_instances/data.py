@@ -29,18 +29,18 @@ Example = tuple[Frame, ObjectMask]
 Sample = dict[str, Tensor]
 """image [3, H, W], BGR minus mean; label bool [H, W]."""
 LEAST_SHARE = 0.04
-"""Part of a photograph that its object covers at least."""
+"""Least share of a photograph's area that its object must cover."""
 
 
 class Source(Protocol):
-    """Where examples come from."""
+    """A source of examples: frames with labels."""
 
     def __len__(self) -> int:
         """Number of different examples."""
         ...
 
     def __getitem__(self, index: int) -> Example:
-        """One of them."""
+        """An example."""
         ...
 
 
@@ -168,14 +168,14 @@ class Mixture:
         return len(self.sources) * max(len(source) for source in self.sources)
 
     def __getitem__(self, index: int) -> Example:
-        """One of them."""
+        """An example."""
         source = self.sources[index % len(self.sources)]
         return source[index // len(self.sources) % len(source)]
 
 
 @dataclass(frozen=True)
 class FirstFrame:
-    """The one example there is of a video: its first frame.
+    """The only example of a video: its first frame.
 
     Attributes:
         frame: uint8 RGB [H, W, 3].
@@ -186,7 +186,7 @@ class FirstFrame:
     mask: ObjectMask
 
     def __len__(self) -> int:
-        """One."""
+        """The number of examples, 1."""
         return 1
 
     def __getitem__(self, index: int) -> Example:
@@ -195,7 +195,7 @@ class FirstFrame:
 
 
 class TrainingSamples(Dataset[Sample]):
-    """Samples by (step, slot) that depend on the seed alone: an example with replacement, and what is done to it.
+    """Samples by (step, slot) that depend on the seed alone: an example, drawn with replacement, and its augmentation.
 
     Args:
         source: of the examples.

@@ -43,21 +43,21 @@ class Learner:
         self.objects: dict[int, ResNetF] = {}
 
     def reset(self, video: str | None) -> None:
-        """Begin a video; None where its name is not known."""
+        """Start a new video; `video` is its name, or None if the name is not known."""
         self.video, self.objects, self.foreground = video, {}, self.parent
         if self.trained is not None and video is not None:
             self.foreground = self._trained(FOREGROUND) or self.parent
 
     def networks(self, ids: Sequence[int]) -> list[ResNetF]:
-        """The networks of all these objects, or none where they have none."""
+        """The networks of these objects; an empty list if objects have no networks of their own."""
         return [self.objects[object_id] for object_id in ids] if self.objects else []
 
     def learn(self, frame: Frame, ids: ObjectMask, new: Sequence[int]) -> None:
-        """Get to know objects.
+        """Learn new objects.
 
         Args:
-            frame: in which they are new.
-            ids: of all objects in it.
+            frame: the one in which they are new.
+            ids: object ids of that frame, uint8 [H, W].
             new: ids of the new ones.
 
         Raises:
@@ -96,7 +96,7 @@ class OnlineLearner(Learner):
             self._start = fingerprint(parent, replace(settings, models=None, tune_foreground=True, tune_objects=True))
 
     def reset(self, video: str | None) -> None:
-        """Begin a video; None where its name is not known."""
+        """Start a new video; `video` is its name, or None if the name is not known."""
         super().reset(video)
         self._prompted = []
 

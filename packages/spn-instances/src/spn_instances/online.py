@@ -42,18 +42,18 @@ class Examples:
 
 
 def fine_tune(model: ResNetF, examples: Examples, settings: OnlineSettings) -> ResNetF:
-    """A copy of the network that has learned a label.
+    """Fine-tune a copy of the network on a label.
 
     Args:
-        model: stays as it is.
-        examples: to learn from.
+        model: is not changed.
+        examples: prompted frames and their labels.
         settings: steps and rate.
 
     Returns:
         In evaluation mode, on the model's device.
 
     Raises:
-        UserError: it diverged.
+        UserError: the training diverged.
     """
     device = next(model.parameters()).device
     solver = settings.solver
@@ -76,22 +76,22 @@ def _batch(samples: TrainingSamples, step: int, size: int) -> Sample:
 def fine_tune_late(
     model: ResNetF, frame: Frame, labels: Mapping[str, ObjectMask], settings: OnlineSettings
 ) -> Iterator[tuple[str, ResNetF]]:
-    """Networks that have learned labels of one frame in their late layers and heads; they share the early layers.
+    """Fine-tune late layers and heads on labels of one frame; the networks share the early layers.
 
     The early layers, up to stride 8, see each augmented frame once, for all labels and all steps.
 
     Args:
-        model: stays as it is.
+        model: is not changed.
         frame: uint8 RGB [H, W, 3].
         labels: uint8 [H, W] by name.
         settings: steps, rate and number of augmented frames.
 
     Yields:
-        Name and network, one after the other. Equal labels have one network, as those of the foreground and a video's
-        only object.
+        Name and network, one after the other. Equal labels get the same network, for example the foreground and a
+        video's only object.
 
     Raises:
-        UserError: one diverged.
+        UserError: the training of a network diverged.
     """
     device = next(model.parameters()).device
     solver = settings.solver

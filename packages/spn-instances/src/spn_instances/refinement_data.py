@@ -31,7 +31,7 @@ _SCALES = (0.6, 1.2)
 
 
 class Photographs(Protocol):
-    """Where examples come from."""
+    """A source of photographs with object ids."""
 
     def __len__(self) -> int:
         """Number of photographs."""
@@ -91,11 +91,11 @@ class ImageMasks:
 
 
 def degrade(mask: npt.NDArray[np.bool_], rng: np.random.Generator) -> FloatMask:
-    """A coarse mask as a network with a stride might give it: blurred, moved, with parts missing and parts too many.
+    """A coarse mask as a network with a stride might give it: blurred, moved, with missing and additional parts.
 
     Args:
         mask: bool [H, W].
-        rng: decides.
+        rng: random generator.
 
     Returns:
         Probabilities, float32 [H, W].
@@ -151,7 +151,7 @@ def _scaled(frame: Frame, ids: ObjectMask, crop: int, rng: np.random.Generator) 
 
 
 def _corner(label: npt.NDArray[np.bool_], crop: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Where to cut; up to ten tries to have object and background in the crop, as in the original."""
+    """Corner of the crop; up to ten tries to have object and background in the crop, as in the original."""
     for _ in range(10):
         top, left = (int(rng.integers(length - crop + 1)) for length in label.shape)
         inside = label[top : top + crop, left : left + crop]

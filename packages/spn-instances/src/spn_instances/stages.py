@@ -20,7 +20,7 @@ Grey = npt.NDArray[np.uint8]
 """Probabilities of objects, 0..255, [K, H, W]; what the stages hand to each other, in files too."""
 Soft = npt.NDArray[np.float32]
 THRESHOLD = 0.5
-"""Foreground is what is more likely foreground than background."""
+"""A pixel is foreground where that is more likely than background."""
 
 
 def network_size(size: tuple[int, int], shorter_side: int | None) -> tuple[int, int]:
