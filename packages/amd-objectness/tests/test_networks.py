@@ -15,9 +15,11 @@ from torchvision.models import resnet18, resnet50
 
 from amd_objectness.losses import view_synthesis_loss
 from amd_objectness.networks import AMD, Backbone, SegmentHead, correlation
+from amd_objectness.networks.frozen import FrozenAppearance
 from amd_objectness.networks.motion import FlowEstimator, MotionNetwork, pool_segments, standardised
 from amd_objectness.settings import Architecture, BackboneName
 from vos_shared.errors import UserError
+from vos_shared.layers.winograd import WinogradConvolution
 from vos_shared.testing import recipe_tensor
 
 
@@ -73,12 +75,13 @@ def test_segments_are_the_official_ones(
         recipe_model.load_state_dict(damped(recipe_state))
     images = (found[f"{image}_rgb"] / 255).permute(2, 0, 1)[None]
     with torch.inference_mode():
-        logits = recipe_model(images)
+        computed = [recipe_model(images), FrozenAppearance(recipe_model)(images)]
         stages = recipe_model.backbone2.stages(found[f"{image}_x"])
     expected = found[f"{recipe}_{image}_eval_logits"]
-    assert (logits - expected).abs().max() < (1e-5 * expected.abs().max() if recipe == "A" else 1e-4)
-    if recipe == "B":
-        torch.testing.assert_close(logits.softmax(1), found[f"B_{image}_eval_softmax"], atol=5e-5, rtol=0)
+    for logits in computed:
+        assert (logits - expected).abs().max() < (1e-5 * expected.abs().max() if recipe == "A" else 1e-4)
+        if recipe == "B":
+            torch.testing.assert_close(logits.softmax(1), found[f"B_{image}_eval_softmax"], atol=5e-5, rtol=0)
     for stage, name in zip(stages, ("c2", "c3", "c4", "c5"), strict=True):
         torch.testing.assert_close(
             stage.mean((0, 2, 3)), found[f"{recipe}_{image}_eval_{name}_mean"], rtol=1e-4, atol=1e-4
@@ -272,3 +275,28 @@ def test_motion_sizes_that_no_pyramid_fits_are_refused() -> None:
     for size in ((0, 64), (64, 100), (-64, 64)):
         with pytest.raises(UserError, match="multiples of 64"):
             Architecture(motion_size=size)
+
+
+@pytest.mark.parametrize(("backbone", "width", "wide"), [("resnet50", 32, 11), ("resnet18", 64, 13)])
+def test_the_frozen_appearance_network_gives_the_same_logits(backbone: BackboneName, width: int, wide: int) -> None:
+    torch.manual_seed(0)
+    model = AMD(Architecture(backbone, width=width, head_width=128))
+    images = torch.rand(2, 3, 90, 131)
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.uniform_(layer.bias, -0.5, 0.5)
+            layer.momentum = 1.0
+    with torch.no_grad():
+        model.train()(images)  # Running statistics are those of these images.
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        frozen = FrozenAppearance(model)
+        expected = model.eval()(images)
+        found = frozen(images)
+        again = frozen(images)
+    assert float((found - expected).abs().max() / expected.abs().max()) < 1e-4
+    assert torch.equal(found, again)
+    assert sum(isinstance(layer, WinogradConvolution) for layer in frozen.modules()) == wide
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in frozen.modules())
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name

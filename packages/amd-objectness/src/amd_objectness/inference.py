@@ -16,6 +16,7 @@ from amd_objectness.channels import ChannelChoice, ChannelVotes, spread
 from amd_objectness.checkpoints import Weights, load_weights
 from amd_objectness.data import pixels_of, scaled_size
 from amd_objectness.networks import AMD, SegmentFlow
+from amd_objectness.networks.frozen import FrozenAppearance
 from amd_objectness.settings import (
     RELEASED_CHANNEL,
     RELEASED_SIDE,
@@ -49,6 +50,8 @@ class SegmentNetwork:
     def __init__(self, model: AMD, shorter_side: int, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         self.model = deepcopy(model).eval().to(device).to(memory_format=torch.channels_last)
         self.shorter_side, self.device, self.dtype = shorter_side, device, dtype
+        exact_on_cpu = device.type == "cpu" and dtype == torch.float32
+        self._appearance = FrozenAppearance(self.model) if exact_on_cpu else self.model
 
     def images(self, frames: Sequence[Frame]) -> Tensor:
         """Frames, uint8 RGB [H, W, 3] of one size, as the network sees them: RGB in 0..1, float [B, 3, H', W']."""
@@ -60,7 +63,7 @@ class SegmentNetwork:
     def logits(self, frames: Sequence[Frame]) -> Tensor:
         """Segment logits of frames of one size, float32 [B, 5, h, w] at an eighth of the scaled frames."""
         with autocast(self.device, self.dtype):
-            logits: Tensor = self.model(self.images(frames))
+            logits: Tensor = self._appearance(self.images(frames))
         return logits.float().contiguous()
 
     @torch.inference_mode()

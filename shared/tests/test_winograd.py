@@ -1,0 +1,90 @@
+"""Winograd's algorithm beside PyTorch's convolution."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from vos_shared.layers.winograd import LEAST_CHANNELS, WinogradConvolution, convolve, transformed_kernels, use_winograd
+
+SIZES = st.integers(1, 20)
+
+
+def plain(maps: Tensor, weight: Tensor, dilation: int = 1) -> Tensor:
+    return F.conv2d(maps, weight, padding=dilation, dilation=dilation)
+
+
+@settings(max_examples=150, deadline=None)
+@given(SIZES, SIZES, st.integers(1, 7), st.integers(1, 3), st.booleans())
+def test_every_size_and_dilation_is_the_plain_convolution(
+    height: int, width: int, dilation: int, batch: int, last: bool
+) -> None:
+    torch.manual_seed(0)
+    maps = torch.randn(batch, 3, height, width, dtype=torch.float64)
+    weight = torch.randn(2, 3, 3, 3, dtype=torch.float64)
+    maps = maps.contiguous(memory_format=torch.channels_last) if last else maps
+    found = convolve(maps, transformed_kernels(weight), dilation)
+    torch.testing.assert_close(found, plain(maps, weight, dilation), rtol=0, atol=1e-11)
+
+
+def test_channels_and_batches_of_several_rounds_are_the_plain_convolution() -> None:
+    torch.manual_seed(1)
+    maps, weight = torch.randn(3, 300, 64, 60), torch.randn(3, 300, 3, 3)
+    expected = plain(maps.double(), weight.double(), 2)
+    found = convolve(maps, transformed_kernels(weight), 2)
+    assert float((found - expected).abs().max() / expected.abs().max()) < 3e-5
+
+
+def test_a_kernel_of_one_tap_moves_the_map() -> None:
+    maps, weight = torch.rand(1, 1, 9, 14, dtype=torch.float64), torch.zeros(1, 1, 3, 3, dtype=torch.float64)
+    weight[0, 0, 0, 2] = 1  # The cell above and to the right, six cells away.
+    found = convolve(maps, transformed_kernels(weight), 6)
+    torch.testing.assert_close(found, F.pad(maps, (0, 6, 6, 0))[..., :9, 6:], rtol=0, atol=1e-13)
+
+
+def test_a_network_gives_the_same_and_only_its_wide_plain_convolutions_are_replaced() -> None:
+    torch.manual_seed(2)
+    wide = LEAST_CHANNELS
+    replaced = [nn.Conv2d(wide, wide, 3, padding=1), nn.Conv2d(wide, wide, 3, padding=2, dilation=2, bias=False)]
+    kept = [
+        nn.Conv2d(wide, wide, 3, 2, padding=1),
+        nn.Conv2d(wide, wide, 3),
+        nn.Conv2d(wide, wide, 3, padding=2),
+        nn.Conv2d(wide, wide, 3, padding=1, groups=wide),
+        nn.Conv2d(wide, wide, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(wide, wide, 1),
+        nn.Conv2d(wide, wide, (3, 1), padding=(1, 0)),
+        nn.Conv2d(wide, wide - 1, 3, padding=1),
+    ]
+    inner = nn.Sequential(*replaced)
+    network = nn.Sequential(inner, *kept).double().eval()
+    maps = torch.randn(1, wide, 13, 21, dtype=torch.float64)
+    with torch.no_grad():
+        expected = network(maps)
+        use_winograd(network)
+        torch.testing.assert_close(network(maps), expected, rtol=1e-9, atol=1e-11)
+    assert [type(layer) for layer in inner] == [WinogradConvolution] * 2
+    assert list(network)[1:] == kept
+
+
+def test_the_weights_of_the_replaced_convolution_stay_its_own() -> None:
+    layer = nn.Conv2d(3, 4, 3, padding=1)
+    frozen = WinogradConvolution(layer)
+    maps = torch.rand(1, 3, 8, 8)
+    before = frozen(maps)
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.zero_()  # type: ignore[union-attr]
+    assert torch.equal(frozen(maps), before)
+    assert not list(frozen.parameters())
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (4, 4), (5, 3)])
+def test_a_map_of_zeros_gives_the_bias(sizes: tuple[int, int]) -> None:
+    layer = nn.Conv2d(3, 2, 3, padding=1)
+    expected = layer.bias.detach()[:, None, None].expand(2, *sizes)  # type: ignore[union-attr]
+    torch.testing.assert_close(WinogradConvolution(layer)(torch.zeros(1, 3, *sizes))[0], expected)
