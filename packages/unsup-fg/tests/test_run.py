@@ -103,20 +103,29 @@ def test_time_left_is_that_of_networks_trained_before() -> None:
     assert time_left.seconds() == pytest.approx(30)
 
 
-def test_labels_are_the_agreement_of_students(finished: Outcome) -> None:
-    """Of a student whose mask is the mean of all it is 100."""
-    from unsup_fg.agreement import agreement
+def test_labels_are_the_agreement_with_the_other_students(finished: Outcome) -> None:
+    """Soft intersection over union; a mask is not compared with itself, but where there is no other one."""
+    from unsup_fg.agreement import agreement, labelled
     from unsup_fg.records import Records
 
     half = np.zeros((32, 32), np.uint8)
     half[:, :16] = 200
-    assert agreement(half, [half, half]) == pytest.approx(100)
-    assert agreement(255 - half.clip(254), [half, 0 * half]) < 100
-    assert agreement(np.zeros_like(half), [half]) == 0
     other = np.roll(half, 16, axis=1)
-    assert agreement(half, [half, other]) == pytest.approx(100 / np.sqrt(2), abs=3)
-    records = Records(finished.page.parent / "generation-1" / "labels")
-    labels = [records.evalseg(index).label for index in range(len(records))]
+    assert agreement(half, [half, half]) == pytest.approx(100)
+    assert agreement(half, [half // 2]) == pytest.approx(50, abs=0.1)
+    assert agreement(half, [half, other]) == pytest.approx(100 / 3, abs=2)
+    assert agreement(half, [other]) < 2
+    assert agreement(np.zeros_like(half), [np.zeros_like(half)]) == 0
+    frame = np.zeros((32, 32, 3), np.uint8)
+    found = {
+        record.name: record.label for record in labelled("f", frame, {"a": half, "b": half, "c": other}, half // 2)
+    }
+    assert found["a/f"] == found["b/f"] == pytest.approx(100 / 3, abs=2)
+    assert found["c/f"] < 2
+    assert found["videopca/f"] == pytest.approx(50, abs=0.1)
+    assert [record.label for record in labelled("f", frame, {"a": half})] == [pytest.approx(100)]
+    written = Records(finished.page.parent / "generation-1" / "labels")
+    labels = [written.evalseg(index).label for index in range(len(written))]
     assert 0 <= min(labels) < max(labels) <= 100
 
 

@@ -1,4 +1,4 @@
-"""Labels for EvalSeg-Net: how far a soft mask agrees with those of all students (specification, section 8)."""
+"""Labels for EvalSeg-Net: how far a soft mask agrees with those of the students (specification, section 8)."""
 
 from __future__ import annotations
 
@@ -24,22 +24,23 @@ LABELLED_FRAMES: Final = 10_000
 """Frames, evenly spread, from whose masks EvalSeg-Net learns. Ours."""
 
 
-def agreement(mask: Grey, students: Iterable[Grey]) -> float:
-    """Compute 100 times the cosine between a soft mask and the mean soft mask of all students of the image.
+def agreement(mask: Grey, others: Iterable[Grey]) -> float:
+    """Compute 100 times the soft intersection over union of a soft mask and the mean of others of the image.
 
-    The published code only shows that labels are 0 to 100; the cosine is our choice.
+    The published code only shows that labels are 0 to 100; the measure is our choice. Cosines would all be close to 100
+    where masks are large and blurred, and a network would learn little from them.
 
     Args:
         mask: soft mask to be labelled, uint8 [h, w].
-        students: soft masks of the students, uint8, of any sizes.
+        others: soft masks of other students, uint8, of any sizes.
 
     Returns:
-        0 to 100; 0 if the mask or the mean is empty.
+        0 to 100; 0 if all masks are empty.
     """
-    mean = np.mean([_compared(student) for student in students], axis=0).ravel()
-    mine = _compared(mask).ravel()
-    norm = np.linalg.norm(mine) * np.linalg.norm(mean)
-    return float(100 * (mine @ mean) / norm) if norm else 0.0
+    mean = np.mean([_compared(other) for other in others], axis=0)
+    mine = _compared(mask)
+    union = np.maximum(mine, mean).sum()
+    return float(100 * np.minimum(mine, mean).sum() / union) if union else 0.0
 
 
 def _compared(mask: Grey) -> npt.NDArray[Any]:
@@ -64,8 +65,8 @@ def labelled(
         return
     masks = {**students, **({} if teacher is None else {"videopca": teacher})}
     for origin, mask in masks.items():
-        label = agreement(mask, students.values())
-        yield EvalSegRecord(f"{origin}/{name}", resized(frame), mask, label)
+        others = [student for by, student in students.items() if by != origin] or [mask]
+        yield EvalSegRecord(f"{origin}/{name}", resized(frame), mask, agreement(mask, others))
 
 
 def labels_of(sets: Sequence[DataSet], folder: RunFolder, students: Sequence[StudentName]) -> Iterator[EvalSegRecord]:
