@@ -78,3 +78,18 @@ def test_bad_input_is_one_line(score: Any, pictures: dict[str, tuple[Any, Any]],
         assert message in outcome.stderr
         assert outcome.stderr.count("\n") == 1
     assert not (tmp_path / "good.txt").exists()
+
+
+@pytest.mark.parametrize(("metadata", "shown", "listed"), [({}, "80", 0), ({"score_threshold": "-1e9"}, "-1e+09", 18)])
+def test_weights_say_from_which_score_on_a_mask_is_good(
+    score: Any,
+    pictures: dict[str, tuple[Any, Any]],
+    tmp_path: Path,
+    metadata: dict[str, str],
+    shown: str,
+    listed: int,
+) -> None:
+    torch.manual_seed(0)
+    save_weights(tmp_path / "w.safetensors", build(EVALSEG).eval(), EVALSEG, metadata)
+    outcome = score("--weights", tmp_path / "w.safetensors")
+    assert f"{listed} of {len(pictures)} masks reach {shown}:" in outcome.stdout

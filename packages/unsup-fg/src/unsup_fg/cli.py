@@ -261,8 +261,8 @@ class Score:
     """Of EvalSeg-Net: a file of ours, an official checkpoint or a name; by default those that come with the package."""
     output: Path
     """Text file to write: <folder>/<frame>.png;<score>, a line for each mask that reaches the threshold."""
-    threshold: float = 80.0
-    """Smallest score of listed masks; the paper's is 80."""
+    threshold: float | None = None
+    """Smallest score of listed masks; by default what the weights ask for, else the paper's 80."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     precision: str = "fp32"
@@ -272,15 +272,16 @@ class Score:
         """Score."""
         from tqdm import tqdm
 
-        from unsup_fg.scoring import pairs, scores, write_scores
+        from unsup_fg.scoring import pairs, scores, threshold_of, write_scores
         from unsup_fg.students import loaded
         from vos_shared.processing import bar_hidden
 
         found = pairs(self.images, self.masks)
         evalseg = loaded(self.weights or EVALSEG, ["evalseg"], self.device, self.precision)
         scored = list(tqdm(scores(evalseg, found), total=len(found), unit="mask", disable=bar_hidden()))
-        count = write_scores(self.output, scored, self.threshold)
-        print(f"{count} of {len(found)} masks reach {self.threshold:g}: {self.output}")
+        threshold = threshold_of(self.weights or EVALSEG) if self.threshold is None else self.threshold
+        count = write_scores(self.output, scored, threshold)
+        print(f"{count} of {len(found)} masks reach {threshold:g}: {self.output}")
 
 
 def main() -> None:

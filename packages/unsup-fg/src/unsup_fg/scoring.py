@@ -11,7 +11,9 @@ import torch
 from unsup_fg.frame_file import SoftMask
 from unsup_fg.selection import Scored, read_soft_mask
 from unsup_fg.students import Student, batched, image_tensor
+from unsup_fg.weights import WEIGHTS
 from vos_shared.atomic import write_text
+from vos_shared.checkpoints.safetensors_io import read_metadata
 from vos_shared.errors import BadDataset
 from vos_shared.method import Frame
 from vos_shared.video_sources import read_frame
@@ -19,6 +21,7 @@ from vos_shared.video_sources import read_frame
 if TYPE_CHECKING:
     from vos_shared.datasets import VideoSequence
 
+PAPER_THRESHOLD: Final = 80.0
 _IMAGES: Final = (".jpg", ".jpeg", ".png")
 
 
@@ -48,7 +51,7 @@ def pairs(images: Path, masks: Path) -> list[tuple[str, Path, Path]]:
 
 
 def scores(evalseg: Student, found: Sequence[tuple[str, Path, Path]]) -> Iterator[tuple[str, float]]:
-    """Compute the scores of masks; scores are about 0 to 100, and 80 is the paper's threshold.
+    """Compute the scores of masks; scores are about 0 to 100.
 
     Raises:
         BadVideo: an image cannot be read, or has more than 8 bits a channel.
@@ -57,6 +60,17 @@ def scores(evalseg: Student, found: Sequence[tuple[str, Path, Path]]) -> Iterato
     for part in batched(found):
         pictures = [(read_frame(image), read_soft_mask(mask)) for _, image, mask in part]
         yield from zip((name for name, _, _ in part), judged(evalseg, pictures), strict=True)
+
+
+def threshold_of(weights: str | Path) -> float:
+    """Score from which on a mask is good, by the weights of an EvalSeg-Net; the paper's 80 unless they say another.
+
+    Raises:
+        BadWeights: no such weights.
+    """
+    path = WEIGHTS.locate(weights)
+    said = read_metadata(path).get("score_threshold") if path.suffix == ".safetensors" else None
+    return float(said) if said else PAPER_THRESHOLD
 
 
 def write_scores(path: Path, found: Sequence[tuple[str, float]], threshold: float) -> int:
