@@ -85,6 +85,8 @@ class RunArguments:
                 f"training: the processes cannot meet at {where} ({str(error).splitlines()[0]}); if another program "
                 "has that port, set MASTER_PORT, or torchrun's --master-port, to another"
             ) from error
+        if launched.world_size > 1:  # What `shard` reads; torchrun sets both, and Fabric's own launcher not the rank.
+            os.environ.update(RANK=str(launched.global_rank), WORLD_SIZE=str(launched.world_size))
         return launched
 
     def check(self) -> None:
