@@ -110,6 +110,24 @@ def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_processes_of_devices_take_different_shares(tmp_path: Path) -> None:
+    """Also under Fabric's own launcher, which starts the script once more."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from vos_shared.runtime.distributed import shard\n"
+        "from vos_shared.training.arguments import RunArguments\n"
+        f"folder = Path({str(tmp_path)!r})\n"
+        "fabric = RunArguments(output=folder, device='cpu', devices=2).launch()\n"
+        "(folder / f'share-{fabric.global_rank}').write_text(''.join(shard(list('abcd'))))\n"
+        "fabric.barrier()\n"
+    )
+    subprocess.run([sys.executable, script], check=True, capture_output=True, timeout=120)
+    shares = [(tmp_path / f"share-{rank}").read_text() for rank in (0, 1)]
+    assert all(shares)
+    assert sorted("".join(shares)) == list("abcd")
+
+
 def test_two_processes_compute_what_one_does_with_both_batches(tmp_path: Path) -> None:
     assert [code for code, _ in run_ranks(tmp_path / "one", "none", 1)] == [0]
     assert [code for code, _ in run_ranks(tmp_path / "two", "none", 2)] == [0, 0]
