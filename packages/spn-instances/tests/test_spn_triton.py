@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -40,6 +41,20 @@ def test_scans_and_gradients_equal_the_loop(
     found = propagate(x, gates)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(torch.autograd.grad(found, (x, gates), grad), expected_gradients, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["_scan", "_scan_gradients"])
+def test_the_kernels_compile_for_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    triton = pytest.importorskip("triton", minversion="3.3")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    compiler, backends = (importlib.import_module(f"triton.{part}.compiler") for part in ("compiler", "backends"))
+    kernel = getattr(importlib.import_module("spn_instances.spn_triton"), name)
+    kinds = dict.fromkeys(("x", "gates", "h", "grad", "errors", "to_x", "to_gates"), "*fp32")
+    kinds |= {"WAYS": "constexpr", "BLOCK": "constexpr"}
+    signature = {argument: kinds.get(argument, "i32") for argument in kernel.arg_names}
+    source = compiler.ASTSource(kernel, signature, {"WAYS": 3, "BLOCK": 16})
+    compiled = triton.compile(source, target=backends.GPUTarget("cuda", 80, 32))
+    assert f".entry {name}" in compiled.asm["ptx"]
 
 
 def test_one_set_of_gates_serves_all_maps(kernels: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

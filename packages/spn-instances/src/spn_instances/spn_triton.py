@@ -6,8 +6,6 @@ before from memory, shifted by one pixel for the neighbours, once all of its thr
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -55,27 +53,34 @@ def _geometry(x: Tensor, gates: Tensor) -> tuple[int, ...]:
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
+def _path(direction: tl.tensor, height: tl.tensor, width: tl.tensor) -> tuple[tl.tensor, ...]:
+    """Pixels of a column, number of columns, strides from pixel to pixel and from column to column, and the start."""
+    lines, steps = tl.where(direction < 2, height, width), tl.where(direction < 2, width, height)
+    line_stride, step_stride = tl.where(direction < 2, width, 1), tl.where(direction < 2, 1, width)
+    ahead = tl.where(direction % 2 == 0, step_stride, -step_stride)
+    start = tl.where(direction % 2 == 0, 0, (steps - 1) * step_stride)
+    return lines, steps, line_stride, ahead, start
+
+
+@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
 def _scan(
-    x: Any,
-    gates: Any,
-    h: Any,
-    number: Any,
-    channels: Any,
-    height: Any,
-    width: Any,
-    direction_stride: Any,
-    way_stride: Any,
-    number_stride: Any,
-    channel_stride: Any,
+    x: tl.tensor,
+    gates: tl.tensor,
+    h: tl.tensor,
+    number: tl.tensor,
+    channels: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    direction_stride: tl.tensor,
+    way_stride: tl.tensor,
+    number_stride: tl.tensor,
+    channel_stride: tl.tensor,
     WAYS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     """Column t of the scan is x plus, for each neighbour in the column before, gate * (h there - x)."""
     plane, direction = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
-    lines, steps = tl.where(direction < 2, height, width), tl.where(direction < 2, width, height)
-    line_stride, step_stride = tl.where(direction < 2, width, 1), tl.where(direction < 2, 1, width)
-    ahead = tl.where(direction % 2 == 0, step_stride, -step_stride)
-    start = tl.where(direction % 2 == 0, 0, (steps - 1) * step_stride)
+    lines, steps, line_stride, ahead, start = _path(direction, height, width)
     gates += direction * direction_stride + plane // channels * number_stride + plane % channels * channel_stride
     x += plane * height * width
     h += (direction * number * channels + plane) * height * width
@@ -96,30 +101,27 @@ def _scan(
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
 def _scan_gradients(
-    x: Any,
-    gates: Any,
-    h: Any,
-    grad: Any,
-    errors: Any,
-    to_x: Any,
-    to_gates: Any,
-    number: Any,
-    channels: Any,
-    height: Any,
-    width: Any,
-    direction_stride: Any,
-    way_stride: Any,
-    number_stride: Any,
-    channel_stride: Any,
+    x: tl.tensor,
+    gates: tl.tensor,
+    h: tl.tensor,
+    grad: tl.tensor,
+    errors: tl.tensor,
+    to_x: tl.tensor,
+    to_gates: tl.tensor,
+    number: tl.tensor,
+    channels: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    direction_stride: tl.tensor,
+    way_stride: tl.tensor,
+    number_stride: tl.tensor,
+    channel_stride: tl.tensor,
     WAYS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     """From the last column to the first: errors flow back along the gates of the pixels that read a pixel."""
     plane, direction = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
-    lines, steps = tl.where(direction < 2, height, width), tl.where(direction < 2, width, height)
-    line_stride, step_stride = tl.where(direction < 2, width, 1), tl.where(direction < 2, 1, width)
-    ahead = tl.where(direction % 2 == 0, step_stride, -step_stride)
-    start = tl.where(direction % 2 == 0, 0, (steps - 1) * step_stride)
+    lines, steps, line_stride, ahead, start = _path(direction, height, width)
     gates += direction * direction_stride + plane // channels * number_stride + plane % channels * channel_stride
     planes = number * channels
     x += plane * height * width
