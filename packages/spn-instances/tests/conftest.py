@@ -1,10 +1,10 @@
-"""Networks that several tests use."""
+"""Networks, weights and data that several tests use."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +14,14 @@ import torch
 from spn_instances.checkpoints import save_weights
 from spn_instances.networks import Architecture, Refinement, RefinementNet, ResNetF
 from spn_instances.official import from_caffe, layers_of
+from vos_shared.datasets.synthetic import write_new_davis_tree
 from vos_shared.testing import recipe_noise
 
+Model = TypeVar("Model", bound=torch.nn.Module)
 
-def filled(model: torch.nn.Module) -> torch.nn.Module:
-    """Values that differ everywhere, in tame ranges."""
+
+def filled(model: Model) -> Model:
+    """Fill a network with random values of a size that keeps its output small."""
     generator = torch.Generator().manual_seed(0)
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
         if name.endswith("running_var"):
@@ -32,22 +35,18 @@ def filled(model: torch.nn.Module) -> torch.nn.Module:
 
 @pytest.fixture
 def tiny() -> ResNetF:
-    """The official form of the network, as small as it gets."""
-    model = filled(ResNetF(Architecture("resnet", (1, 1, 4, 1), width=2, hidden=3)))
-    assert isinstance(model, ResNetF)
-    return model
+    """The official network with few blocks and channels."""
+    return filled(ResNetF(Architecture("resnet", (1, 1, 4, 1), width=2, hidden=3)))
 
 
 @pytest.fixture
 def tiny_refinement() -> RefinementNet:
-    model = filled(RefinementNet(Refinement(2, width=2, channels=3)))
-    assert isinstance(model, RefinementNet)
-    return model
+    return filled(RefinementNet(Refinement(2, width=2, channels=3)))
 
 
 @pytest.fixture
 def foreground_weights(tmp_path: Path, tiny: ResNetF) -> Path:
-    """A file with the parent net."""
+    """Weights file of `tiny`, as a parent net."""
     path = tmp_path / "weights" / "foreground.safetensors"
     save_weights(path, tiny, {"description": "a tiny parent"})
     return path
@@ -55,17 +54,25 @@ def foreground_weights(tmp_path: Path, tiny: ResNetF) -> Path:
 
 @pytest.fixture
 def refinement_weights(tmp_path: Path, tiny_refinement: RefinementNet) -> Path:
-    """A file with the refinement network."""
+    """Weights file of `tiny_refinement`."""
     path = tmp_path / "weights" / "refinement.safetensors"
     save_weights(path, tiny_refinement, {"description": "a tiny refinement"})
     return path
+
+
+@pytest.fixture(scope="session")
+def davis(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a data set with one clip of four small frames and two objects, in the split val."""
+    root = tmp_path_factory.mktemp("data") / "davis"
+    write_new_davis_tree(root, clips=1, frames=4, size=(48, 64), objects=2, seed=1)
+    return root
 
 
 Blobs = dict[str, list[npt.NDArray[np.float32]]]
 
 
 def resnetf_blobs(model: ResNetF) -> Blobs:
-    """Variant B of the recipe, without upsamplers."""
+    """Blobs of the official numbers' recipe, variant B, without upsamplers."""
     state = model.state_dict()
     return {
         name: [np.asarray(_value(name, kind, index, shape), np.float32) for index, shape in enumerate(shapes)]
@@ -107,7 +114,7 @@ def official_network(official_blobs: Blobs) -> ResNetF:
 
 @pytest.fixture(scope="session")
 def official_refinement() -> Callable[[int], RefinementNet]:
-    """The refinement network for a number of classes."""
+    """Builds the refinement network with the weights of the recipe, for a number of classes."""
 
     def build(classes: int) -> RefinementNet:
         model = RefinementNet(Refinement(classes))

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 as a trunk: its ImageNet weights compute what they should, and training starts from them."""
+"""EfficientNet-Lite0 as a trunk: its ImageNet weights give the known features, and training starts from them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from spn_instances.networks import Architecture, ResNetF
 from spn_instances.networks.efficientnet import EfficientNetLite0
 from spn_instances.starts import IMAGENET, RANDOM, from_efficientnet_lite0, starting_foreground
 from vos_shared.checkpoints.torch_pickle import load_torch
-from vos_shared.datasets.synthetic import write_new_davis_tree
 from vos_shared.errors import BadWeights, UserError
 from vos_shared.testing import RunCommand
 
@@ -36,7 +35,7 @@ def donor() -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def trunk(donor: dict[str, Tensor]) -> EfficientNetLite0:
-    """For the original input, (RGB - 127) / 128."""
+    """The trunk with its ImageNet weights, for the original input, (RGB - 127) / 128."""
     model = EfficientNetLite0()
     model.load_state_dict(from_efficientnet_lite0(donor))
     return model.eval()
@@ -76,21 +75,22 @@ def test_animals_and_vehicles_are_recognised(
 
 
 @torch.inference_mode()
-def test_the_start_computes_from_our_input_what_the_original_does_from_its_own(trunk: EfficientNetLite0) -> None:
+def test_the_stem_gives_the_same_features_for_our_input_as_the_original_for_its_own(trunk: EfficientNetLite0) -> None:
     model = starting_foreground(LITE0, IMAGENET).eval()
     assert isinstance(model.trunk, EfficientNetLite0)
     frame = np.random.default_rng(0).integers(0, 256, (32, 40, 3), np.uint8)
     theirs = trunk.stem((torch.from_numpy(frame).permute(2, 0, 1)[None].float() - 127) / 128)
     ours = model.trunk.stem(network_input(frame)[None])
-    # At the border both see zeros, which stand for different colours.
+    # Both pad zeros at the border, which stand for different colours.
     torch.testing.assert_close(ours[..., :-1, :-1], theirs[..., :-1, :-1], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(model.trunk.blocks.state_dict(), trunk.blocks.state_dict())
 
 
-def test_training_starts_from_it(run_command: RunCommand, tmp_path: Path, donor: dict[str, Tensor]) -> None:
-    write_new_davis_tree(tmp_path / "davis", clips=1, frames=2, size=(48, 64), objects=1, seed=1)
+def test_training_starts_from_the_imagenet_weights(
+    run_command: RunCommand, tmp_path: Path, davis: Path, donor: dict[str, Tensor]
+) -> None:
     outcome = run_command(
-        main, "spn-instances", "train", "parent", "--root", tmp_path / "davis", "--split", "val",
+        main, "spn-instances", "train", "parent", "--root", davis, "--split", "val",
         "--trunk", "efficientnet-lite0", "--preset", "small", "--steps", 2, "--batch-size", 1, "--size", 48, 64,
         "--output", tmp_path / "run", "--device", "cpu", "--workers", 0,
     )  # fmt: skip

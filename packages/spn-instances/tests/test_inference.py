@@ -1,4 +1,4 @@
-"""The pipeline: its stages, late objects and odd ids, networks that are kept, files in official layouts."""
+"""The pipeline: its stages, late objects, ids with gaps, kept networks, files in the official layouts."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ import torch
 from PIL import Image
 
 from spn_instances import learners
+from spn_instances.checkpoints import load_weights, save_weights
 from spn_instances.cli import main
+from spn_instances.images import network_input
 from spn_instances.inference import load
 from spn_instances.learners import OnlineLearner
-from spn_instances.networks import ResNetF
+from spn_instances.losses import balanced_loss
+from spn_instances.networks import Refinement, RefinementNet, ResNetF
 from spn_instances.online import Examples, fine_tune, fine_tune_late
 from spn_instances.settings import CODE, SMALL_INSTANCE, OnlineSettings
 from spn_instances.stages import resized_ids
 from spn_instances.territory import object_maps
-from vos_shared.datasets.synthetic import write_new_davis_tree
 from vos_shared.errors import UserError
 from vos_shared.masks import read_mask
 from vos_shared.testing import RunCommand
@@ -34,7 +36,7 @@ STAGES: list[dict[str, Any]] = [{}, {"spn": False}, {"craf": False}, {"foregroun
 
 
 def clip(frames: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """A bright and a grey square on noise, and their ids 3 and 9 in the first frame."""
+    """Frames with a bright and a grey square on dark noise, and the first frame's object ids, 3 and 9."""
     video = np.random.default_rng(0).integers(0, 60, (frames, 48, 64, 3), dtype=np.uint8)
     ids = np.zeros((48, 64), np.uint8)
     for number, (value, object_id) in enumerate(((250, 3), (150, 9))):
@@ -68,15 +70,20 @@ def test_without_fine_tuning_objects_share_the_foreground_around_them() -> None:
     assert not object_maps(foreground, np.zeros_like(ids), [3]).any()
 
 
-def test_objects_may_come_late(foreground_weights: Path, refinement_weights: Path) -> None:
+def test_objects_may_appear_late(foreground_weights: Path, refinement_weights: Path) -> None:
     frames, ids = clip()
     segmenter = load(foreground_weights, "cpu", spn_weights=refinement_weights, online=True, steps=1)
-    segmenter.step(frames[0], np.where(ids == 9, ids, 0).astype(np.uint8))
-    assert set(np.unique(segmenter.step(frames[1], ids).mask)) >= {3}
-    assert set(np.unique(segmenter.step(frames[2]).mask)) <= {0, 3, 9}
+    first = np.where(ids == 9, ids, 0).astype(np.uint8)
+    np.testing.assert_array_equal(segmenter.step(frames[0], first).mask, first)
+    np.testing.assert_array_equal(segmenter.step(frames[1], ids).mask == 3, ids == 3)
+    last = segmenter.step(frames[2], soft_masks=True)
+    assert set(np.unique(last.mask)) <= {0, 3, 9}
+    assert last.soft_masks is not None
+    assert last.soft_masks.shape == (9, 48, 64)
 
 
 def bright_object() -> tuple[np.ndarray, np.ndarray]:
+    """The first frame of the clip and the label of its bright square."""
     frames, ids = clip(1)
     return frames[0], (ids == 3).astype(np.uint8)
 
@@ -87,6 +94,9 @@ def test_fine_tuning_learns_the_object_and_leaves_the_parent_alone(tiny: ResNetF
     settings = OnlineSettings(steps=30, learning_rate=2e-6)
     tuned = fine_tune(tiny, Examples([(frame, label)]), settings)
     torch.testing.assert_close(dict(tiny.state_dict()), before)
+    image, truth = network_input(frame)[None], torch.from_numpy(label > 0)[None]
+    losses = [balanced_loss(network(image), truth)[0].item() for network in (tiny, tuned)]
+    assert losses[1] < losses[0]
     again = fine_tune(tiny, Examples([(frame, label)]), settings)
     torch.testing.assert_close(tuned.state_dict(), again.state_dict(), rtol=0, atol=0)
     with pytest.raises(UserError, match="lower --learning-rate"):
@@ -175,6 +185,11 @@ def test_maps_are_written_in_the_official_layouts(
         }
         with Image.open(tmp_path / "maps" / stage / "lions" / "00002_9.png") as soft:
             assert (soft.mode, soft.size) == ("L", (64, 48))
+    without = load(foreground_weights, "cpu", spn=False, intermediate=tmp_path / "without")
+    without.prepare(video)
+    for number, frame in enumerate(frames):
+        without.step(frame, ids if number == 0 else None)
+    assert {path.name for path in (tmp_path / "without").iterdir()} == {"fgbg", "perobj"}, "no stage, no map of it"
 
 
 def test_foreground_masks_take_the_place_of_the_net(foreground_weights: Path, tmp_path: Path) -> None:
@@ -206,11 +221,16 @@ def test_options_of_fine_tuning_need_the_variant(foreground_weights: Path) -> No
         load(foreground_weights, "cpu", steps=3)
 
 
-@pytest.fixture(scope="module")
-def davis(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data") / "davis"
-    write_new_davis_tree(root, clips=1, frames=4, size=(48, 64), objects=2, seed=1)
-    return root
+def test_trained_networks_and_fine_tuning_exclude_each_other(foreground_weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="leave one out"):
+        load(foreground_weights, "cpu", online=True, networks=tmp_path)
+
+
+def test_a_refinement_network_of_many_classes_is_refused(foreground_weights: Path, tmp_path: Path) -> None:
+    path = tmp_path / "voc.safetensors"
+    save_weights(path, RefinementNet(Refinement(21, width=2, channels=2)), {})
+    with pytest.raises(UserError, match=r"voc\.safetensors refines 21 classes"):
+        load(foreground_weights, "cpu", spn_weights=path)
 
 
 def test_trained_networks_are_found_by_the_videos_name(
@@ -257,6 +277,14 @@ def test_the_ablation_prints_the_papers_table(
     assert (tmp_path / "out" / "without-CRAF-SPN").is_dir()
 
 
+def test_the_rows_of_the_ablation_decide_about_its_stages(run_command: RunCommand, davis: Path, tmp_path: Path) -> None:
+    words = ["ablation", davis, "--device", "cpu", "--output", tmp_path / "out"]
+    for option, message in (("--no-craf", "leave out --no-craf"), ("--fast", "--fast needs --variant")):
+        refused = run_command(main, "spn-instances", *words, option)
+        assert refused.code == 2
+        assert message in refused.stderr
+
+
 def test_a_real_video_goes_through_all_stages(run_command: RunCommand, tmp_path: Path) -> None:
     if "VOS_DATA" not in os.environ:
         pytest.skip("VOS_DATA names no folder of real data")
@@ -292,16 +320,21 @@ def test_weights_go_to_caffe_and_back(run_command: RunCommand, tmp_path: Path, f
     for source, target in ((foreground_weights, caffe), (caffe, ours)):
         outcome = run_command(main, "spn-instances", "import-weights", source, target)
         assert outcome.code == 0, outcome.stderr
+    before, after = (load_weights(path, ResNetF).model.state_dict() for path in (foreground_weights, ours))
+    torch.testing.assert_close(after, before)
     wrong = run_command(main, "spn-instances", "import-weights", caffe, ours, "--upsamplers")
     assert wrong.code == 2
+    assert "--upsamplers is for .caffemodel files" in wrong.stderr
     refused = run_command(main, "spn-instances", "import-weights", caffe, ours, "--network", "refinement")
     assert refused.code == 2
     assert "not of spn-instances refinement" in refused.stderr
 
 
-def test_frames_may_be_smaller_for_the_networks(foreground_weights: Path, refinement_weights: Path) -> None:
+def test_networks_may_see_smaller_frames_and_keep_tiny_objects(
+    foreground_weights: Path, refinement_weights: Path
+) -> None:
     frames, ids = clip()
-    ids[40, 60] = 5  # One pixel, which is lost at half the size unless it is kept.
+    ids[40, 60] = 5  # One pixel, which plain resizing to half the size loses.
     options: dict[str, Any] = {"spn_weights": refinement_weights, "shorter_side": 24, "online": True, "steps": 1}
     segmenter = load(foreground_weights, "cpu", **options)
     np.testing.assert_array_equal(segmenter.step(frames[0], ids).mask, ids)
@@ -329,4 +362,4 @@ def test_networks_that_are_finished_are_kept_when_a_later_one_fails(
         learner.reset("clip")
         with pytest.raises(KeyboardInterrupt) if killed else nullcontext():
             learner.learn(frames[0], ids, [3, 9])
-    assert len(calls) == 4, "only the last one is made again"
+    assert len(calls) == 4, "only the last network is trained again"

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from spn_instances.cli import main
-from vos_shared.datasets.synthetic import write_new_davis_tree
 from vos_shared.masks import read_mask
 from vos_shared.testing import RunCommand
 
@@ -28,32 +27,31 @@ def arguments(davis: Path, folder: Path, foreground: Path, refinement: Path) -> 
 
 
 def kill_at(command: list[str], trigger: str, folder: Path) -> None:
-    """Start a command and kill it when a file that fits the pattern is there."""
+    """Start a command and kill it as soon as a file that matches the pattern exists."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None and not any(folder.glob(trigger)):
             time.sleep(0.002)
         process.kill()
-    assert process.returncode in (-signal.SIGKILL, 0), "killed, unless it was faster"
+    assert process.returncode in (-signal.SIGKILL, 0), "killed, or finished before"
 
 
 def test_a_run_killed_in_each_stage_ends_with_the_same_masks(
-    run_command: RunCommand, tmp_path: Path, foreground_weights: Path, refinement_weights: Path
+    run_command: RunCommand, tmp_path: Path, davis: Path, foreground_weights: Path, refinement_weights: Path
 ) -> None:
-    davis, whole, killed = (tmp_path / name for name in ("davis", "whole", "killed"))
-    write_new_davis_tree(davis, clips=1, frames=4, size=(48, 64), objects=2, seed=1)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
     weights = foreground_weights, refinement_weights
     uninterrupted = run_command(main, "spn-instances", *arguments(davis, whole, *weights))
     assert uninterrupted.code == 0, uninterrupted.stderr
 
     kept: dict[Path, int] = {}
-    # The first file of a sequence is there while the foreground net is fine-tuned, before any network is kept.
+    # The first file of a sequence exists while the foreground net is fine-tuned, before any network is kept.
     for trigger in (
         "masks/.partial/*", "networks/*/foreground-*", "networks/*/object-1-*", "maps/spn/*/00001_1.png",
     ):  # fmt: skip
         kill_at([*COMMAND, *arguments(davis, killed, *weights)], trigger, killed)
         found = {path: path.stat().st_mtime_ns for path in killed.glob("networks/*/*.safetensors")}
-        assert found.items() >= kept.items(), "finished networks are not made again"
+        assert found.items() >= kept.items(), "finished networks are not trained again"
         kept = found
 
     resumed = run_command(main, "spn-instances", *arguments(davis, killed, *weights))

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from spn_instances.augmentation import Draw, augment, augment_label
-from spn_instances.data import FirstFrame, Mixture, Pairs, Photographs, TrainingSamples
+from spn_instances.data import Mixture, Pairs, Photographs, TrainingSamples
 from spn_instances.images import byte_scaled_input, network_input
 from spn_instances.refinement_data import ImageMasks, RefinementSamples, degrade
 from spn_instances.settings import SampleSettings
@@ -56,7 +56,7 @@ def test_images_and_labels_stay_aligned_by_default() -> None:
 
 
 def test_samples_depend_on_seed_step_and_slot_alone() -> None:
-    samples = TrainingSamples(FirstFrame(*checkerboard()), SampleSettings(size=None), seed=3)
+    samples = TrainingSamples([checkerboard()], SampleSettings(size=None), seed=3)
     for key in ((0, 0), (5, 1)):
         torch.testing.assert_close(samples[key], samples[key])
     assert not torch.equal(samples[0, 0]["image"], samples[0, 1]["image"])
@@ -64,10 +64,10 @@ def test_samples_depend_on_seed_step_and_slot_alone() -> None:
 
 def test_rare_samples_are_not_augmented() -> None:
     frame, mask = checkerboard()
-    plain = TrainingSamples(FirstFrame(frame, mask), SampleSettings(size=None, rare=0), seed=0)[0, 0]
+    plain = TrainingSamples([(frame, mask)], SampleSettings(size=None, rare=0), seed=0)[0, 0]
     torch.testing.assert_close(plain["image"], network_input(frame))
     assert torch.equal(plain["label"], torch.from_numpy(mask > 0))
-    compat = TrainingSamples(FirstFrame(frame, mask), SampleSettings(size=None, rare=0, compat=True), seed=0)[0, 0]
+    compat = TrainingSamples([(frame, mask)], SampleSettings(size=None, rare=0, compat=True), seed=0)[0, 0]
     assert compat["image"].min() == 0
     assert compat["image"].max() == 255
 

@@ -1,7 +1,8 @@
-"""Training: it learns, it goes on where it stopped, and its rates are Caffe's."""
+"""Training: the loss falls, a resumed run equals an uninterrupted one, and the solvers are Caffe's."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,22 +13,21 @@ from PIL import Image
 
 from spn_instances.checkpoints import load_weights, save_weights
 from spn_instances.cli import main
-from spn_instances.data import FirstFrame, TrainingSamples
-from spn_instances.networks import RefinementNet, ResNetF
+from spn_instances.data import Example, TrainingSamples
+from spn_instances.networks import Refinement, RefinementNet, ResNetF
 from spn_instances.settings import CODE, SMALL, RefinementSettings, SampleSettings, SolverSettings
 from spn_instances.training import optimiser_of, rate_for, train
 from spn_instances.training_refinement import optimiser_of as refinement_optimiser
-from vos_shared.datasets.synthetic import write_new_davis_tree
 from vos_shared.testing import RunCommand
 from vos_shared.training.arguments import RunOptions
 from vos_shared.training.optimisers import set_rate
 
 
-def bright_square() -> FirstFrame:
-    """An object that its brightness alone tells."""
-    frame, mask = np.full((48, 64, 3), 60, np.uint8), np.zeros((48, 64), np.uint8)
-    frame[8:32, 16:48], mask[8:32, 16:48] = 220, 1
-    return FirstFrame(frame, mask)
+def bright_square() -> Example:
+    """A frame whose object differs from the background by its brightness, and its label."""
+    frame, label = np.full((48, 64, 3), 60, np.uint8), np.zeros((48, 64), np.uint8)
+    frame[8:32, 16:48], label[8:32, 16:48] = 220, 1
+    return frame, label
 
 
 @pytest.fixture
@@ -38,12 +38,12 @@ def fabric() -> Fabric:
 
 
 def test_the_loss_falls(tiny: ResNetF, tmp_path: Path, fabric: Fabric) -> None:
-    samples = TrainingSamples(bright_square(), SampleSettings(size=None), 0)
+    samples = TrainingSamples([bright_square()], SampleSettings(size=None), 0)
     solver = SolverSettings(steps=40, learning_rate=2e-6, momentum=0.9)
     last = train(tiny, samples, solver, RunOptions(tmp_path / "run"), fabric)
     assert last is not None
     lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
-    first, second = (float(line.split('"train/balanced": ')[1].split(",")[0]) for line in lines[:2])
+    first, second = (json.loads(line)["train/balanced"] for line in lines)
     assert second < first
     assert load_weights(last, ResNetF).metadata["steps"] == "40"
 
@@ -59,7 +59,7 @@ def test_the_solver_is_caffes(tiny: ResNetF) -> None:
     assert SolverSettings(learning_rate=1e-8, halve_every=10_000).rate(20_000) == 0.25e-8
 
 
-def test_our_solver_falls_to_zero_and_spares_the_trunk(tiny: ResNetF) -> None:
+def test_the_rate_of_our_solver_falls_to_zero_and_is_lower_for_the_trunk(tiny: ResNetF) -> None:
     optimiser = optimiser_of(tiny, SMALL)
     assert isinstance(optimiser, torch.optim.AdamW)
     for size in ((480, 854), (24, 32)):
@@ -85,23 +85,10 @@ def test_the_refinement_networks_solver_is_caffes(tiny_refinement: RefinementNet
     assert [group["multiplier"] for group in ours.param_groups] == [1]
 
 
-@pytest.fixture(scope="module")
-def davis(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data") / "davis"
-    write_new_davis_tree(root, clips=1, frames=3, size=(48, 64), objects=2, seed=1)
-    return root
-
-
-def started(tmp_path: Path, model: ResNetF) -> Path:
-    path = tmp_path / "start.safetensors"
-    save_weights(path, model, {})
-    return path
-
-
-def test_parent_training_resumed_equals_uninterrupted(
-    run_command: RunCommand, tmp_path: Path, davis: Path, tiny: ResNetF
+def test_a_resumed_run_of_the_parent_equals_an_uninterrupted_one(
+    run_command: RunCommand, tmp_path: Path, davis: Path, foreground_weights: Path
 ) -> None:
-    common = ["train", "parent", "--root", davis, "--split", "val", "--start", started(tmp_path, tiny),
+    common = ["train", "parent", "--root", davis, "--split", "val", "--start", foreground_weights,
               "--device", "cpu", "--workers", 0, "--size", 48, 64, "--learning-rate", 1e-7]  # fmt: skip
     whole = run_command(main, "spn-instances", *common, "--output", tmp_path / "whole", "--steps", 4)
     assert whole.code == 0, whole.stderr
@@ -116,9 +103,9 @@ def test_parent_training_resumed_equals_uninterrupted(
 
 
 def test_all_objects_of_a_video_are_learned_in_one_run(
-    run_command: RunCommand, tmp_path: Path, davis: Path, tiny: ResNetF
+    run_command: RunCommand, tmp_path: Path, davis: Path, foreground_weights: Path
 ) -> None:
-    arguments = ["--weights", started(tmp_path, tiny), "--output", tmp_path / "runs", "--steps", 1, "--device", "cpu",
+    arguments = ["--weights", foreground_weights, "--output", tmp_path / "runs", "--steps", 1, "--device", "cpu",
                  "--workers", 0]  # fmt: skip
     for stage in ("object", "foreground"):
         extra = ["--resume"] if stage == "foreground" else []
@@ -133,8 +120,7 @@ def test_all_objects_of_a_video_are_learned_in_one_run(
 
 
 def test_the_refinement_network_is_trained_on_a_folder(run_command: RunCommand, tmp_path: Path) -> None:
-    example = bright_square()
-    for folder, content in (("images", example.frame), ("masks", example.mask)):
+    for folder, content in zip(("images", "masks"), bright_square(), strict=True):
         (tmp_path / folder).mkdir()
         Image.fromarray(content).save(tmp_path / folder / "a.png")
     outcome = run_command(
@@ -143,3 +129,21 @@ def test_the_refinement_network_is_trained_on_a_folder(run_command: RunCommand, 
     )  # fmt: skip
     assert outcome.code == 0, outcome.stderr
     assert load_weights(tmp_path / "run" / "last.safetensors", RefinementNet).model.architecture.width == 2
+
+
+def test_options_that_do_not_fit_each_other_are_refused(run_command: RunCommand, tmp_path: Path, davis: Path) -> None:
+    three_classes = tmp_path / "three.safetensors"
+    save_weights(three_classes, RefinementNet(Refinement(3, width=2, channels=2)), {})
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    for folder in ("images", "masks"):
+        Image.fromarray(np.ones((40, 40), np.uint8)).save(tmp_path / folder / "a.png")
+    for words, message in (
+        (("parent", "--root", davis, "--pairs", tmp_path / "list.txt", "--exclude", "a"), "leave out --sequences"),
+        (("spn", "--images", tmp_path, "--start", three_classes), "is for 3 classes"),
+    ):
+        refused = run_command(
+            main, "spn-instances", "train", *words, "--output", tmp_path / "run", "--device", "cpu", "--workers", 0
+        )
+        assert refused.code == 2
+        assert message in refused.stderr

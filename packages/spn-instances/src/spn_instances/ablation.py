@@ -16,11 +16,11 @@ COLUMNS = {"Global": "J&F-Mean", "J mean": "J-Mean", "J recall": "J-Recall", "F 
 
 
 def rows(*, online: bool) -> dict[str, dict[str, Any]]:
-    """Options of each row, by what the paper calls it.
+    """Options of each row, by its name in the paper.
 
     Args:
-        online: with fine-tuned networks; without them there are no rows that leave out their fine-tuning. The last of
-            these rows is not in the paper: objects share what the fine-tuned foreground net finds around them.
+        online: with fine-tuned networks, and with rows that leave out fine-tuning. The last row is not in the paper:
+            objects have no networks, and share what the fine-tuned foreground net finds around them.
     """
     table: dict[str, dict[str, Any]] = {
         "full": {},
@@ -35,14 +35,14 @@ def rows(*, online: bool) -> dict[str, dict[str, Any]]:
 
 
 def ablation(run: Callable[[str, Mapping[str, Any]], Scores], *, online: bool) -> str:
-    """Run all rows and print them as the paper does.
+    """Run all rows and make the paper's table of them.
 
     Args:
-        run: segments and scores with these options, under the name of the row.
+        run: takes the name and the options of a row, segments and scores.
         online: see `rows`.
 
     Returns:
-        The table.
+        The table as text.
     """
     found = {name: run(name, options).summary for name, options in rows(online=online).items()}
     cells = [(name, *(f"{summary[measure]:.3f}" for measure in COLUMNS.values())) for name, summary in found.items()]
@@ -50,11 +50,11 @@ def ablation(run: Callable[[str, Mapping[str, Any]], Scores], *, online: bool) -
 
 
 def tuning_time(folder: Path, videos: Iterable[str]) -> str:
-    """How long the fine-tuning of kept networks took, in a line.
+    """One line about the time that the fine-tuning of kept networks took.
 
     Args:
-        folder: of all kept networks.
-        videos: names of those that count.
+        folder: holds a folder of networks for each video.
+        videos: names of the videos that count.
     """
     files = [file for video in videos for file in sorted((folder / video).rglob("*.safetensors"))]
     seconds = [float(read_metadata(file).get(SECONDS, "nan")) for file in files]

@@ -1,4 +1,4 @@
-"""Random changes of frames and labels (specification, section 4): random values are drawn first, then applied."""
+"""Augmentation of frames and labels (specification, section 4): random values are drawn first, then applied."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Draw:
 
     Attributes:
         scale: the sample is scaled by 1 + this.
-        rotation: degrees, counter-clockwise.
-        shift: pixels that it moves left and up.
+        rotation: in degrees, counter-clockwise.
+        shift: displacement to the left and upwards, in pixels.
         flip: mirror left and right.
-        crop: 0..1 on each axis; where `SampleSettings.compat` crops labels.
+        crop: position of the crop of labels with `SampleSettings.compat`, 0..1 along x and y.
     """
 
     scale: float
@@ -33,7 +33,7 @@ class Draw:
 
     @classmethod
     def sample(cls, rng: np.random.Generator, settings: SampleSettings, size: tuple[int, int]) -> Draw:
-        """Draw in the official order, for samples of (height, width)."""
+        """Draw the values, in the official order, for samples of a height and width."""
         scale, rotation, across, down = rng.uniform(-1, 1, 4).tolist()
         flip = bool(rng.random() < 0.5)
         crop_x, crop_y = rng.random(2).tolist()
@@ -42,26 +42,26 @@ class Draw:
 
 
 def augment(image: Frame, draw: Draw, size: tuple[int, int], *, smooth: bool = True) -> Frame:
-    """A frame, warped; outside it is black.
+    """Warp a frame; pixels from outside it are black.
 
     Args:
         image: uint8 [H, W, 3].
         draw: the random values.
         size: height and width of the result.
-        smooth: resample bilinearly; the released code does not.
+        smooth: resample bilinearly; the released code takes the nearest pixel.
     """
     warped = _warp(Image.fromarray(image), draw, size, BILINEAR if smooth else NEAREST)
     return _fitted(warped, size, _centre(warped, size), BILINEAR if smooth else NEAREST)
 
 
 def augment_label(label: ObjectMask, draw: Draw, size: tuple[int, int], *, aligned: bool = True) -> ObjectMask:
-    """A label map, warped as its frame; outside it is background.
+    """Warp a label map like its frame; pixels from outside it are background.
 
     Args:
         label: uint8 [H, W].
         draw: the random values.
         size: height and width of the result.
-        aligned: crop where the frame is cropped; the released code crops a larger label anywhere.
+        aligned: crop the label where the frame is cropped; the released code crops it at a random place.
     """
     warped = _warp(Image.fromarray(label), draw, size, NEAREST)
     spare = warped.width - size[1], warped.height - size[0]
@@ -81,7 +81,7 @@ def _centre(image: Image.Image, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _fitted(image: Image.Image, size: tuple[int, int], corner: tuple[int, int], how: Image.Resampling) -> Frame:
-    """Crop a larger image at a corner (x, y), stretch a smaller one."""
+    """Crop a larger image at a corner (x, y); stretch a smaller one."""
     height, width = size
     if image.width >= width and image.height >= height:
         image = image.crop((*corner, corner[0] + width, corner[1] + height))

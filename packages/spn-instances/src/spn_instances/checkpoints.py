@@ -1,4 +1,4 @@
-"""Weights: our safetensors, which know their architecture, and official ``.caffemodel`` files."""
+"""Reading and writing of weights: our safetensors files, and official ``.caffemodel`` files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Snapshot(safetensors_io.Described, Generic[Network]):
 
     Attributes:
         model: in evaluation mode.
-        metadata: what the file says of itself.
+        metadata: of the file, by name.
     """
 
     model: Network
@@ -39,24 +39,27 @@ def save_weights(
     """Write a model.
 
     Args:
-        path: of the file.
-        model: its state and architecture go in.
-        notes: more metadata, for example data and steps.
-        half: store floating-point values with 16 bits.
+        path: the file to write.
+        model: its state and its architecture are stored.
+        notes: further metadata, for example data and steps.
+        half: store floating-point values in half precision.
+
+    Raises:
+        BadWeights: values are too large for half precision.
     """
     metadata = {**notes, "network": _NAMES[type(model)], "architecture": json.dumps(asdict(model.architecture))}
     safetensors_io.save(path, model.state_dict(), metadata, half=half)
 
 
 def load_weights(path: str | Path, kind: type[Network]) -> Snapshot[Network]:
-    """Read a file of ours or a ``.caffemodel``.
+    """Read a file of ours (``.safetensors``) or a ``.caffemodel`` (anything else).
 
     Args:
-        path: of the file.
+        path: the file to read.
         kind: `ResNetF` or `RefinementNet`.
 
     Raises:
-        BadWeights: missing, damaged or of another network.
+        BadWeights: the file is missing or damaged, or holds another network.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
@@ -83,5 +86,5 @@ def _built(description: dict[str, Any], kind: type[Network]) -> Network:
 
 
 def parameter_count(*models: nn.Module) -> int:
-    """Number of learned values of some networks."""
+    """Number of parameters of some networks."""
     return sum(parameter.numel() for model in models for parameter in model.parameters())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
@@ -29,7 +30,7 @@ NETWORKS = "networks"
 
 @dataclass(frozen=True, kw_only=True)
 class Segment(SegmentArguments):
-    """Segment videos: follow the objects of the first mask; a palette PNG for each frame, in OUTPUT/<sequence>/."""
+    """Segment videos: follow the objects of the first frame's mask; writes palette PNGs to OUTPUT/<sequence>/."""
 
     settings: Annotated[InferenceSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=InferenceSettings)
 
@@ -53,22 +54,30 @@ class FineTune(SegmentArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class Ablation(SegmentArguments):
-    """Segment a data set with one stage less from row to row, and print the paper's table: OUTPUT/<row>/<sequence>/."""
+    """Print the paper's table of stages: segment and score a data set once for each row, in OUTPUT/<row>/."""
 
+    prompt: Annotated[Path | None, tyro.conf.Suppress] = None
+    soft_masks: Annotated[Path | None, tyro.conf.Suppress] = None
+    timing: Annotated[Path | None, tyro.conf.Suppress] = None
     variant: Literal["spn-instances", "spn-instances+online"] = "spn-instances"
-    """Without fine-tuned networks, or with them; these are kept in OUTPUT/networks and serve all rows."""
+    """Without fine-tuned networks, or with them; all rows share them, in OUTPUT/networks or the folder --models."""
     settings: Annotated[InferenceSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=InferenceSettings)
     online: Annotated[OnlineSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=OnlineSettings)
 
     def run(self) -> None:
         """Segment, score, print."""
-        from spn_instances.ablation import ablation, tuning_time
+        from spn_instances.ablation import ablation, rows, tuning_time
 
         if not self.is_dataset:
-            raise UserError(f"{self.source} is not a data set; the table needs true masks")
+            raise UserError(f"{self.source} is not a data set; the table needs one, with masks of its frames")
         tuned = self.variant == ONLINE
+        changed = changed_settings(self.settings) | changed_settings(self.online)
+        if fixed := [name for options in rows(online=True).values() for name in options if name in changed]:
+            raise UserError(
+                f"spn-instances: the rows turn stages off by themselves; leave out {_flag(f'no_{fixed[0]}')}"
+            )
         if not tuned and changed_settings(self.online):
-            raise UserError(f"spn-instances: {', '.join(changed_settings(self.online))} need --variant {ONLINE}")
+            raise UserError(f"spn-instances: {_flag(min(changed_settings(self.online)))} needs --variant {ONLINE}")
         print(ablation(self._scored, online=tuned))
         if tuned:
             names = [sequence.name for sequence in self.load()]
@@ -81,6 +90,8 @@ class Ablation(SegmentArguments):
         if self.variant == ONLINE:
             given |= {"models": self.output / NETWORKS} | changed_settings(self.online)
         folder = self.output / row.replace(", ", "-").replace(" ", "-")
+        if self.settings.intermediate is not None:
+            given["intermediate"] = self.settings.intermediate / folder.name
         run_segment(SPN_INSTANCES, replace(self, output=folder), **{**given, **options})
         return evaluate(self.dataset, self.load(), folder)
 
@@ -90,9 +101,9 @@ class ImportWeights(ConvertArguments):
     """Turn an official .caffemodel into a safetensors file, or a file of ours into a .caffemodel."""
 
     network: Literal["foreground", "refinement"] = "foreground"
-    """Which network it is."""
+    """The network in the file: a foreground or object net, or the refinement network."""
     upsamplers: bool = False
-    """Caffe's only: also write the frozen upsamplers (872 MB for ResNet-101), which pycaffe's inference needs."""
+    """For .caffemodel: also write the frozen upsamplers, which pycaffe needs for inference (ResNet-101: 872 MB)."""
 
     def run(self) -> None:
         """Convert."""
@@ -102,7 +113,7 @@ class ImportWeights(ConvertArguments):
 
         to_ours = self.to_ours(".caffemodel")
         if self.upsamplers and to_ours:
-            raise UserError("--upsamplers is for a .caffemodel only")
+            raise UserError("--upsamplers is for .caffemodel files; leave it out")
         path = WEIGHTS.locate(self.source)
         snapshot: Snapshot[Any] = load_weights(path, ResNetF if self.network == "foreground" else RefinementNet)
         if to_ours:
@@ -110,6 +121,10 @@ class ImportWeights(ConvertArguments):
         else:
             write_official(self.output, snapshot.model, upsamplers=self.upsamplers)
         print(f"{snapshot.description}: {self.output}")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def main() -> None:

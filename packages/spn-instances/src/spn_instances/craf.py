@@ -26,8 +26,8 @@ class Regions:
     """The 8-connected regions of a mask, ordered by their first pixel, column after column as in Matlab.
 
     Attributes:
-        labels: int32 [H, W]; 0 outside, region j has j + 1.
-        areas: pixels of each, [R].
+        labels: int32 [H, W]; 0 outside, j + 1 in region j.
+        areas: number of pixels of each region, [R].
     """
 
     labels: npt.NDArray[np.int32]
@@ -35,7 +35,7 @@ class Regions:
 
     @classmethod
     def of(cls, mask: BoolMask) -> Regions:
-        """Find the regions."""
+        """Find the regions of a mask, bool [H, W]."""
         # scipy numbers regions row after row, so that of the transposed mask it goes by columns.
         transposed, count = ndimage.label(np.ascontiguousarray(mask.T), _EIGHT_NEIGHBOURS)
         return cls(transposed.T, np.bincount(transposed.ravel(), minlength=count + 1)[1:])
@@ -54,7 +54,7 @@ class Regions:
         return np.asarray(shared / (self.areas + np.count_nonzero(other) - shared))
 
     def first_values(self, image: Maps) -> npt.NDArray[np.uint8]:
-        """The image's value at each region's first pixel, [R]."""
+        """Value of an image, uint8 [H, W], at the first pixel of each region, [R]."""
         values = np.zeros(len(self), np.uint8)
         for index, (rows, columns) in enumerate(ndimage.find_objects(self.labels)):
             row = rows.start + int(np.argmax(self.labels[rows, columns.start] == index + 1))
@@ -72,25 +72,28 @@ class DemoFilter:
     region_value: int = 30
     """Regions are connected pixels of the soft map above this value."""
     least_jaccard: float = 0.01
-    """An object whose best region agrees less than this with the previous frame is cleared."""
+    """An object is cleared if no region has a Jaccard index above this with its previous mask."""
     area_share: float = 0.2
-    """The chosen region covers more than this part of the object's largest one."""
+    """The chosen region is larger than this part of the object's largest region."""
     label_value: int = 100
     """Pixels whose best soft map is below this value are background."""
     recovery_area: int = 100
-    """Objects with at least so many pixels in the previous frame .."""
+    """Recovery (step C): only objects that had at least this many pixels in the previous frame take part."""
     recovery_share: float = 0.3
-    """.. and less than this part of them now take over unlabelled regions .."""
+    """Recovery: objects take part that keep less than this part of their previous area."""
     recovery_jaccard: float = 0.2
-    """.. that agree more than this with the previous frame."""
+    """Recovery: an object takes over unlabelled regions whose Jaccard index with its previous mask is above this."""
 
     def __call__(self, maps: Maps, previous: ObjectMask, foreground: BoolMask | None = None) -> ObjectMask:
         """Labels of a frame.
 
         Args:
             maps: soft maps, uint8 [K, H, W].
-            previous: labels of the frame before, uint8 [H, W], 0..K.
-            foreground: bool [H, W]; pixels outside are background. None is everywhere.
+            previous: labels of the previous frame, uint8 [H, W], 0..K.
+            foreground: bool [H, W]; pixels outside it are background. None is everywhere.
+
+        Returns:
+            uint8 [H, W], 0..K.
         """
         edited = np.stack([self._selected(soft, previous == row + 1) for row, soft in enumerate(maps)])
         labels = _strongest(edited, self.label_value)
@@ -101,7 +104,7 @@ class DemoFilter:
         return labels
 
     def _selected(self, soft: Maps, before: BoolMask) -> Maps:
-        """The soft map with one region kept, and those that were promoted on the way to it (step A)."""
+        """The soft map with the chosen region and those that were promoted before it, all others cleared (step A)."""
         regions = Regions.of(soft > self.region_value)
         if not len(regions):
             return soft
@@ -119,7 +122,7 @@ class DemoFilter:
         return np.zeros_like(soft)
 
     def _recover(self, labels: ObjectMask, maps: Maps, previous: ObjectMask) -> None:
-        """Give unlabelled regions, of any object's map, to objects that shrank much (step C); changes `labels`."""
+        """Give unlabelled regions of all maps to objects that shrank much (step C); changes `labels`."""
         for label in range(1, len(maps) + 1):
             before = previous == label
             area = np.count_nonzero(before)
@@ -132,13 +135,13 @@ class DemoFilter:
 
 
 def _next_equal(values: npt.NDArray[np.float64], wanted: float, start: int) -> int:
-    """The first index from `start` on, going round, that holds a value."""
+    """The first index from `start` on, cyclically, at which the value is `wanted`."""
     found = np.flatnonzero(values == wanted)
     return int(found[np.searchsorted(found, start) % len(found)])
 
 
 def _strongest(maps: Maps, least: int) -> ObjectMask:
-    """Label of the strongest map, the first of equals; 0 where all are below `least`."""
+    """Label of the strongest map, of equal maps the first; 0 where all are below `least`."""
     labels = (np.argmax(maps, axis=0) + 1).astype(np.uint8)
     labels[maps.max(axis=0) < least] = 0
     return np.asarray(labels)
@@ -146,27 +149,27 @@ def _strongest(maps: Maps, least: int) -> ObjectMask:
 
 @dataclass(frozen=True)
 class PaperFilter:
-    """The algorithm of the paper, which the demo does not follow; the defaults are its four constants.
+    """The algorithm of the paper, which differs from the demo's; the defaults are its four constants.
 
-    What the paper leaves open is as in the demo: what a region is, the least value of a label, the foreground.
-    The gamma of the paper is read as a part of the object's previous area.
+    Where the paper leaves a choice open, the demo decides: threshold of regions, least value of a label, use of the
+    foreground. gamma is taken as a part of the object's previous area, which the paper does not say.
     """
 
     area_share: float = 0.2
-    """alpha: the selected region covers more than this part of the object's largest one."""
+    """alpha: the selected region is larger than this part of the object's largest region."""
     coverage: float = 0.9
     """beta: a region that covers more than this part of another object's region leaves those pixels to it."""
     small_share: float = 0.1
-    """gamma: an object that keeps less than this part of its previous area looks at the unselected regions .."""
+    """gamma: an object whose region is smaller than this part of its previous area searches the unselected regions."""
     recovery_jaccard: float = 0.4
-    """delta: .. and takes the best one that agrees more than this with the previous frame."""
+    """delta: it takes the one with the best Jaccard index with its previous mask, if that is above this."""
     region_value: int = 30
     """Regions are connected pixels of the soft map above this value (demo)."""
     label_value: int = 100
     """Pixels whose best soft map is below this value are background (demo)."""
 
     def __call__(self, maps: Maps, previous: ObjectMask, foreground: BoolMask | None = None) -> ObjectMask:
-        """Labels of a frame; arguments as of `DemoFilter`."""
+        """Labels of a frame; arguments and result as `DemoFilter`."""
         found = [Regions.of(soft > self.region_value) for soft in maps]
         before = [np.asarray(previous == row + 1) for row in range(len(maps))]
         chosen = [self._select(regions, old) for regions, old in zip(found, before, strict=True)]
@@ -191,7 +194,7 @@ class PaperFilter:
         return labels
 
     def _select(self, regions: Regions, before: BoolMask) -> int | None:
-        """The object's region (step 1): best Jaccard index, of equals the largest."""
+        """The object's region (step 1): that with the best Jaccard index, of equal ones the largest."""
         if not len(regions):
             return None
         large = regions.areas / regions.areas.max() > self.area_share
@@ -199,7 +202,7 @@ class PaperFilter:
         return int(np.lexsort((regions.areas, jaccard))[-1])
 
     def _uncover(self, selected: list[BoolMask]) -> None:
-        """Where a region covers another object's, take those pixels out of it (step 2); changes the list."""
+        """Remove the pixels of covered regions from the regions that cover them (step 2); changes the list."""
         for i, region in enumerate(selected):
             for j, other in enumerate(selected):
                 area = other.sum()
@@ -209,7 +212,7 @@ class PaperFilter:
     def _unselected(
         self, found: list[Regions], chosen: list[int | None], before: BoolMask
     ) -> Iterator[tuple[float, int, int]]:
-        """(Jaccard index, row of the map, index) of regions that no object has selected and that agree (step 3)."""
+        """(Jaccard index, row of the map, index) of unselected regions with an index above delta (step 3)."""
         for row, (regions, taken) in enumerate(zip(found, chosen, strict=True)):
             for index, value in enumerate(regions.jaccard(before)):
                 if value > self.recovery_jaccard and index != taken:

@@ -25,18 +25,18 @@ from vos_shared.method import Frame, ObjectMask
 from vos_shared.video import Video
 
 Example = tuple[Frame, ObjectMask]
-"""A frame and its label, 1 where the foreground or the object is."""
+"""A frame, uint8 RGB [H, W, 3], and its label, uint8 [H, W], 1 on the foreground or the object."""
 Sample = dict[str, Tensor]
-"""image [3, H, W], BGR minus mean; label bool [H, W]."""
+"""``image``, BGR minus mean, float32 [3, H, W], and ``label``, bool [H, W]."""
 LEAST_SHARE = 0.04
-"""Least share of a photograph's area that its object must cover."""
+"""Smallest part of a photograph's area that its object must cover."""
 
 
 class Source(Protocol):
     """A source of examples: frames with labels."""
 
     def __len__(self) -> int:
-        """Number of different examples."""
+        """Number of examples."""
         ...
 
     def __getitem__(self, index: int) -> Example:
@@ -49,24 +49,28 @@ class Pairs:
     """The frames and masks of an official list; all objects are foreground.
 
     Attributes:
-        files: frame and mask.
+        files: path of each frame and of its mask.
     """
 
     files: Sequence[tuple[Path, Path]]
 
     @classmethod
     def of_list(cls, path: Path, root: Path) -> Pairs:
-        """Read an official list: a frame and its mask a line, from the data set's folder on.
+        """Read an official list: each line names a frame and its mask.
+
+        Args:
+            path: of the list.
+            root: folder that the names in the list are relative to.
 
         Raises:
-            BadDataset: no such list, a line of another form, or files that are not there.
+            BadDataset: the list cannot be read, a line has another form, or files are missing.
         """
         try:
             rows = [line.split() for line in read_text(path).splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as reason:
             raise BadDataset(f"list {path} cannot be read: {reason}") from reason
         if not rows or any(len(row) != 2 for row in rows):
-            raise BadDataset(f"list {path} is empty or has lines other than 'frame mask'")
+            raise BadDataset(f"list {path} is empty or has lines other than 'FRAME MASK'")
         files = [(root / frame.lstrip("/"), root / mask.lstrip("/")) for frame, mask in rows]
         if missing := [file for pair in files for file in pair if not file.is_file()]:
             raise BadDataset(f"list {path}: {len(missing)} files are not there, the first is {missing[0]}")
@@ -77,7 +81,7 @@ class Pairs:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Example:
-        """A frame and 1 where any object is."""
+        """A frame and its label, 1 on all objects."""
         frame_file, mask_file = self.files[index]
         frame, mask = Video.open(frame_file)[0], read_mask(mask_file, binary=True)
         if frame.shape[:2] != mask.shape:
@@ -113,7 +117,7 @@ class AnnotatedFrames:
         return len(self.frames)
 
     def __getitem__(self, index: int) -> Example:
-        """A frame and 1 where any object is."""
+        """A frame and its label, 1 on all objects."""
         sequence, place = self.frames[index]
         mask = sequence.annotation(sequence.frame_names[place])
         assert mask is not None
@@ -121,15 +125,15 @@ class AnnotatedFrames:
 
 
 class Photographs:
-    """Photographs with the mask of one object each, cut around it to the shape of video frames.
+    """Photographs with the mask of one object each, cropped around it to the shape of video frames.
 
-    Photographs whose object is small are left out: they mostly show other objects, which have no mask.
+    Photographs with a small object are left out: they mostly show other objects, which have no mask.
 
     Args:
-        folders: with images/NAME.jpg and masks/NAME.png, or PASCAL VOC folders.
+        folders: as for `ImageMasks.from_folder`.
 
     Raises:
-        BadDataset: no photographs, or photographs without a mask.
+        BadDataset: a folder has no photographs or lacks masks, or all objects are small.
     """
 
     def __init__(self, folders: Iterable[Path]) -> None:
@@ -143,7 +147,7 @@ class Photographs:
         return len(self.photographs)
 
     def __getitem__(self, index: int) -> Example:
-        """A cut of a photograph and 1 where the object is."""
+        """A crop of a photograph and its label, 1 on the object."""
         frame, ids = self.photographs[index]
         label = ((ids > 0) & (ids != VOID)).astype(np.uint8)
         height, width = label.shape
@@ -164,7 +168,7 @@ class Mixture:
     sources: Sequence[Source]
 
     def __len__(self) -> int:
-        """Number of examples, those of shorter sources counted more than once."""
+        """Number of examples; those of shorter sources count more than once."""
         return len(self.sources) * max(len(source) for source in self.sources)
 
     def __getitem__(self, index: int) -> Example:
@@ -173,34 +177,13 @@ class Mixture:
         return source[index // len(self.sources) % len(source)]
 
 
-@dataclass(frozen=True)
-class FirstFrame:
-    """The only example of a video: its first frame.
-
-    Attributes:
-        frame: uint8 RGB [H, W, 3].
-        mask: 1 where the object, or any of them, is.
-    """
-
-    frame: Frame
-    mask: ObjectMask
-
-    def __len__(self) -> int:
-        """The number of examples, 1."""
-        return 1
-
-    def __getitem__(self, index: int) -> Example:
-        """The frame and its label."""
-        return self.frame, self.mask
-
-
 class TrainingSamples(Dataset[Sample]):
-    """Samples by (step, slot) that depend on the seed alone: an example, drawn with replacement, and its augmentation.
+    """Samples by (step, slot): augmented examples, drawn with replacement; they depend on the seed alone.
 
     Args:
-        source: of the examples.
+        source: the examples.
         settings: of the samples.
-        seed: of everything random.
+        seed: of all random draws.
     """
 
     def __init__(self, source: Source, settings: SampleSettings, seed: int) -> None:
@@ -216,7 +199,14 @@ class TrainingSamples(Dataset[Sample]):
 
 
 def make_sample(frame: Frame, label: ObjectMask, settings: SampleSettings, rng: np.random.Generator) -> Sample:
-    """Augment and normalise one example."""
+    """Augment one example and turn it into network input.
+
+    Args:
+        frame: uint8 RGB [H, W, 3].
+        label: uint8 [H, W].
+        settings: of the samples.
+        rng: draws the augmentation.
+    """
     size = settings.size or frame.shape[:2]
     draw = Draw.sample(rng, settings, (size[0], size[1]))
     if rng.integers(settings.rare + 1) == 0:
@@ -227,7 +217,7 @@ def make_sample(frame: Frame, label: ObjectMask, settings: SampleSettings, rng: 
 
 
 def _plain_sample(frame: Frame, label: ObjectMask, settings: SampleSettings, size: tuple[int, int]) -> Sample:
-    """A sample that is only resized."""
+    """A sample without augmentation, resized only."""
     shape = size[1], size[0]
     mask = np.asarray(Image.fromarray(label).resize(shape, Image.Resampling.NEAREST))
     if settings.compat:

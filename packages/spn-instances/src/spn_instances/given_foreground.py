@@ -16,7 +16,7 @@ class GivenForeground:
     """Reads ``<video>/<frame>.png``, 0 or 255, as `IntermediateMaps` writes them to ``fgbg/``.
 
     Args:
-        root: the folder.
+        root: folder of the masks.
 
     Raises:
         UserError: it is not a folder.
@@ -28,10 +28,10 @@ class GivenForeground:
         self.root = root
 
     def check(self, video: Video) -> None:
-        """Refuse, before any work, a video whose frames do not all have a mask.
+        """Check, before any work, that each frame of a video has a mask.
 
         Raises:
-            UserError: naming the first frame without one.
+            UserError: masks are missing; it names the first one.
         """
         missing = [name for name in video.frame_names if not self._path(video, name).is_file()]
         if missing:
@@ -41,7 +41,7 @@ class GivenForeground:
             )
 
     def read(self, video: Video | None, index: int, size: tuple[int, int]) -> npt.NDArray[np.float32]:
-        """The mask of a frame as probabilities 0 and 1, [H, W].
+        """The mask of a frame as probabilities, float32 [H, W] of 0 and 1.
 
         Raises:
             UserError: the video has no name, since `Segmenter.prepare` was not called; or the mask has another size.

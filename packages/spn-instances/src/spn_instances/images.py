@@ -13,7 +13,7 @@ from torch import Tensor
 from vos_shared.method import Frame
 
 MEAN_BGR: Final = (104.00698793, 116.66876762, 122.67891434)
-"""Of inference; training has the same, rounded to five decimals, which our training does not copy."""
+"""Mean of inference, in the order BGR. The released training rounds it to five decimals; ours does not."""
 
 
 def network_input(frame: Frame) -> Tensor:
@@ -23,14 +23,14 @@ def network_input(frame: Frame) -> Tensor:
 
 
 def soft_to_grey(soft: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Probabilities 0..1 as grey levels 0..255, truncated as the original does."""
+    """Probabilities in 0..1 to grey levels 0..255, truncated as in the original."""
     return (soft * np.float32(255)).astype(np.uint8)
 
 
 def byte_scaled_input(frame: Frame, size: tuple[int, int]) -> Tensor:
-    """What the released code makes of frames that it resizes: they are stretched to the full range of a byte.
+    """Resize a frame as the released code does, which stretches its values to the full range of a byte.
 
-    It resizes after the mean was subtracted, with a function that maps the smallest value to 0 and the largest to 255.
+    That code subtracts the mean and then resizes with a function that maps the smallest value to 0, the largest to 255.
 
     Args:
         frame: uint8 RGB [H, W, 3].

@@ -47,13 +47,21 @@ from vos_shared.video import Video
 class _Video:
     size: tuple[int, int]
     frames: int = 0  # seen so far, the current one included
-    ids: list[int] = field(default_factory=list)  # of the objects, ascending
-    previous: ObjectMask | None = None  # ids of the frame before
-    last: ObjectMask | None = None  # where each object was last, for objects that vanish
+    ids: list[int] = field(default_factory=list)  # object ids, ascending
+    previous: ObjectMask | None = None  # ids of the previous frame
+    last: ObjectMask | None = None  # the latest place of each object, for objects that vanish
 
 
 class SPNSegmenter(Segmenter):
-    """Runs the stages frame by frame; the networks come from a `Learner`."""
+    """Runs the stages frame by frame.
+
+    Args:
+        learner: holds the networks of the foreground and of the objects.
+        refinement: for spatial propagation; None leaves this stage out.
+        info: parameters and origin of the weights, for reports.
+        settings: of inference; None in a field that weights decide stands for the released value.
+        dtype: of the convolutions.
+    """
 
     def __init__(
         self,
@@ -86,7 +94,11 @@ class SPNSegmenter(Segmenter):
         self.learner.reset(None)
 
     def prepare(self, video: Video) -> None:
-        """Learn the names of the video and its frames; networks and intermediate maps are stored by name."""
+        """Take the names of the video and of its frames, by which networks, foreground masks and maps are stored.
+
+        Raises:
+            UserError: a frame has no mask in `InferenceSettings.foreground_masks`.
+        """
         self._source = video
         if self._given is not None:
             self._given.check(video)
@@ -94,11 +106,13 @@ class SPNSegmenter(Segmenter):
 
     @torch.inference_mode()
     def step(self, frame: Frame, prompt: ObjectMask | None = None, *, soft_masks: bool = False) -> Segmentation:
-        """Segment the next frame; objects are known from the frame where they are prompted.
+        """Segment the next frame; an object is followed from the frame on that prompts it.
 
         Raises:
-            BadVideo: the frame is no uint8 RGB, or its size differs from the first frame's.
+            BadVideo: the frame is not uint8 RGB, or its size differs from the first frame's.
             BadMask: the prompt's size differs from the frame's.
+            UserError: fine-tuning diverged; a trained network or a foreground mask is missing; files are found by name
+                and `prepare` was not called.
         """
         size = check_step(frame, prompt, None if self._video is None else self._video.size)
         video = self._video = self._video or _Video(size)
@@ -110,14 +124,14 @@ class SPNSegmenter(Segmenter):
                 ids, maps = self._propagate(frame, video)
             soft = {at: row.astype(np.float32) / 255 for at, row in zip(video.ids, maps, strict=True)}
         if prompt is not None:
-            self._meet(frame, prompt, ids, soft, video)
+            self._add_objects(frame, prompt, ids, soft, video)
         self._remember(ids, video)
         if not soft_masks:
             return Segmentation(ids)
         return Segmentation(ids, stack_soft_masks(soft, size))
 
     def _propagate(self, frame: Frame, video: _Video) -> tuple[ObjectMask, Grey]:
-        """Ids of the known objects in the next frame, and their maps."""
+        """Ids of the objects in the next frame, and their soft maps."""
         assert video.previous is not None
         assert video.last is not None
         foreground, *soft = self._network_maps(frame, video)
@@ -128,7 +142,8 @@ class SPNSegmenter(Segmenter):
         maps = coarse
         if self.refinement is not None:
             maps = refined(self.refinement, frame, coarse, self.device, self.settings.spn_shorter_side)
-        self._maps.write(self._source, video.frames - 1, foreground > THRESHOLD, video.ids, coarse, maps)
+        propagated = None if self.refinement is None else maps
+        self._maps.write(self._source, video.frames - 1, foreground > THRESHOLD, video.ids, coarse, propagated)
         rows = np.zeros(256, np.uint8)
         rows[video.ids] = np.arange(1, len(video.ids) + 1)
         labels = labelled(maps, rows[video.previous], inside, self._filter)
@@ -142,7 +157,7 @@ class SPNSegmenter(Segmenter):
         maps = foreground_maps(networks, frame, self.device, self.settings.shorter_side)
         return maps if self._given is None else [self._given.read(self._source, video.frames - 1, video.size), *maps]
 
-    def _meet(
+    def _add_objects(
         self, frame: Frame, prompt: ObjectMask, ids: ObjectMask, soft: dict[int, Soft], video: _Video
     ) -> None:  # fmt: skip
         """Add the prompt's new objects, whose pixels win over propagated ones; changes `ids` and `soft`."""
@@ -177,7 +192,7 @@ def load(
         weights: of the parent net: a file of ours, a ``.caffemodel``, or the name of a published one; None for those
             that come with the package.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-        precision: ``fp32``, ``bf16`` or ``fp16``; fine-tuning is always fp32.
+        precision: ``fp32``, ``bf16`` or ``fp16``, of inference; fine-tuning is always in fp32.
         online: fine-tune networks for the foreground and for each object on first frames.
         options: fields of `InferenceSettings`, with `online` also of `OnlineSettings`.
 
@@ -192,6 +207,10 @@ def load(
         raise UserError(f"spn-instances: {', '.join(tuning)} belong to fine-tuning; take variant spn-instances+online")
     if settings.networks is not None and not settings.networks.is_dir():
         raise UserError(f"spn-instances: --networks {settings.networks} is not a folder")
+    if settings.networks is not None and online:
+        raise UserError(
+            "spn-instances: --networks takes trained networks, and fine-tuning makes its own; leave one out"
+        )
     parent = load_weights(WEIGHTS.locate(weights), ResNetF)
     spn = _refinement(settings)
     if settings.shorter_side is None:
@@ -209,13 +228,21 @@ def load(
 
 
 def _refinement(settings: InferenceSettings) -> Snapshot[RefinementNet] | None:
-    return load_weights(REFINEMENT.locate(settings.spn_weights), RefinementNet) if settings.spn else None
+    if not settings.spn:
+        return None
+    path = REFINEMENT.locate(settings.spn_weights)
+    found = load_weights(path, RefinementNet)
+    if (classes := found.model.architecture.classes) != 2:
+        raise UserError(
+            f"spn-instances: {path} refines {classes} classes; give a network of two, object and background"
+        )
+    return found
 
 
 def _described(
     parent: Snapshot[ResNetF], spn: Snapshot[RefinementNet] | None, settings: InferenceSettings
 ) -> list[str]:  # fmt: skip
-    """The weights in words; files whose names the options hold are told by their content or state."""
+    """Descriptions of the weights, and for files that options name a hash of their content or state."""
     words = [parent.description]
     if spn is not None:
         content = weights_digest(str(settings.spn_weights)) if settings.spn_weights else ""

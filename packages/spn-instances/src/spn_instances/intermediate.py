@@ -20,6 +20,9 @@ class IntermediateMaps:
 
     Args:
         root: the folder; None writes nothing.
+
+    Raises:
+        UserError: it is a file.
     """
 
     def __init__(self, root: Path | None) -> None:
@@ -34,17 +37,17 @@ class IntermediateMaps:
         foreground: npt.NDArray[np.bool_],
         ids: Sequence[int],
         coarse: Grey,
-        refined: Grey,
+        refined: Grey | None,
     ) -> None:
         """Write the maps of a frame.
 
         Args:
-            video: knows its name and that of the frame.
-            index: of the frame.
+            video: gives its name and those of its frames.
+            index: of the frame in the video.
             foreground: bool [H, W].
-            ids: of the objects.
-            coarse: their maps before, uint8 [K, H, W] ..
-            refined: .. and after spatial propagation.
+            ids: object ids, in the order of the maps.
+            coarse: soft maps before spatial propagation, uint8 [K, H, W].
+            refined: the same after it; None without this stage.
 
         Raises:
             UserError: the video has no name, since `Segmenter.prepare` was not called.
@@ -52,12 +55,13 @@ class IntermediateMaps:
         if self.root is None:
             return
         if video is None or index >= len(video.frame_names):
-            raise UserError("spn-instances: maps are named like the video's frames; call prepare first")
+            raise UserError("spn-instances: maps are stored under the frames' names; call prepare first")
         frame = video.frame_names[index]
         _write(self.root / "fgbg" / video.name / f"{frame}.png", foreground.astype(np.uint8) * np.uint8(255))
         for row, object_id in enumerate(ids):
             _write(self.root / "perobj" / video.name / f"{frame}_{object_id}.png", coarse[row])
-            _write(self.root / "spn" / video.name / f"{frame}_{object_id}.png", refined[row])
+            if refined is not None:
+                _write(self.root / "spn" / video.name / f"{frame}_{object_id}.png", refined[row])
 
 
 def _write(path: Path, image: npt.NDArray[np.uint8]) -> None:

@@ -1,4 +1,4 @@
-"""The class-balanced loss of foreground and object networks (specification, section 3.1)."""
+"""The class-balanced loss of foreground and object nets (specification, section 3.1)."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def class_weights(labels: Tensor) -> Tensor:
 
 
 def balanced_loss(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss whose gradient is Caffe's, and the one that Caffe prints, without weights.
+    """The weighted loss, whose gradient is Caffe's, and the loss without weights, which Caffe prints.
 
     Args:
-        scores: of background and foreground, [B, 2, H, W].
+        scores: logits of background and foreground, float [B, 2, H, W].
         labels: bool [B, H, W].
 
     Returns:
-        Two scalars: summed over pixels, averaged over images.
+        Two scalars, each summed over pixels and averaged over images.
     """
     entropy = F.cross_entropy(scores, labels.long(), reduction="none")
     weighted = (entropy * class_weights(labels)).sum() / len(labels)

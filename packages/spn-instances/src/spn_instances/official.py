@@ -1,4 +1,4 @@
-"""Official ``.caffemodel`` files: their layers and ours (specification, sections 2.4 and 7.6)."""
+"""Conversion of official ``.caffemodel`` files and of torchvision's ResNet (specification, sections 2.4 and 7.6)."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _LETTERS = "abc"
 
 
 def read_official(path: Path) -> ResNetF | RefinementNet:
-    """The network in a ``.caffemodel``, with or without its upsamplers.
+    """Read the network in a ``.caffemodel``, with or without its upsamplers.
 
     Raises:
-        BadWeights: damaged, or of another network.
+        BadWeights: the file is missing or damaged, or holds another network.
     """
     blobs = read_caffemodel(path)
     architecture = _architecture(blobs, path)
@@ -50,11 +50,11 @@ def _architecture(blobs: Blobs, path: Path) -> Architecture | Refinement:
             bilinear = all(_is_bilinear(blobs[name][0], _UPSAMPLERS[name]) for name in _OF_RESNETF if name in blobs)
             width, hidden = (blobs[name][0].shape[0] for name in ("conv1", "feat08"))
             return Architecture("resnet", blocks, width, hidden, "bilinear" if bilinear else "dense")
-    raise BadWeights(f"{path}: a caffemodel, but neither of ResNetF nor of the refinement network")
+    raise BadWeights(f"{path} is a caffemodel of another network, neither of ResNetF nor of the refinement network")
 
 
 def _restore_constants(model: nn.Module) -> None:
-    """The kernels that are not stored, which an empty network lacks."""
+    """Fill the constants that are not stored; the network was built on the meta device."""
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
             if name.startswith("kernel"):
@@ -66,15 +66,15 @@ def _restore_constants(model: nn.Module) -> None:
 
 
 def layers_of(model: ResNetF | RefinementNet) -> list[Layer]:
-    """All layers with blobs, but upsamplers only where the network has its own.
+    """All layers with blobs; upsamplers only if the network stores them (`DenseHead`).
 
     Raises:
-        UserError: the network has no Caffe form.
+        UserError: the trunk has no Caffe form.
     """
     if isinstance(model, RefinementNet):
         return [_convolution(name, key) for name, key in _refinement_names(model)]
     if not isinstance(model.trunk, CaffeResNet):
-        raise UserError(f"spn-instances: trunk {model.architecture.trunk} has no Caffe form")
+        raise UserError(f"spn-instances: trunk {model.architecture.trunk} has no Caffe form; write a .safetensors file")
     dense = _OF_RESNETF if isinstance(model.head, DenseHead) else ()
     return [
         *_resnet(model.trunk),
@@ -124,23 +124,23 @@ _UPSAMPLERS = {
     "edge_resize9_deconv": 4,
     "elt_resize_deconv": 4,
 }
-"""Frozen layers and the sides of their kernels. Where these are bilinear, the networks have them as constants."""
+"""Frozen upsamplers and the sides of their kernels. Bilinear ones are constants of our networks."""
 _OF_RESNETF = ("upsample_res5", "upsample_res4", "upscore")
 
 
 def from_caffe(
     blobs: Blobs, model: ResNetF | RefinementNet, source: str | Path, *, partial: bool = False
 ) -> dict[str, Tensor]:
-    """A state dict for the model.
+    """Make a state dict for the model from blobs.
 
     Args:
-        blobs: as read.
-        model: what it fits is copied; the rest of its state stays.
+        blobs: of the file, by layer.
+        model: gives names and shapes; entries that are not in the file keep its values.
         source: the file, for messages.
-        partial: take what is there, as Caffe does; layers that are missing keep the model's values.
+        partial: accept a file that lacks layers, as Caffe does.
 
     Raises:
-        BadWeights: layers are missing or have other shapes, or one upsamples otherwise than the network.
+        BadWeights: layers are missing or have other shapes, or an upsampler is not bilinear and the network's is.
     """
     state = {name: value for name, value in model.state_dict().items() if value.device.type != "meta"}
     layers = layers_of(model)
@@ -162,16 +162,16 @@ def from_caffe(
 
 
 def _statistics(blobs: Sequence[Blob], name: str, source: str | Path) -> list[Blob]:
-    """Mean and variance: Caffe stores sums, and what to divide them by."""
+    """Mean and variance; Caffe stores both times a factor, and the factor."""
     if len(blobs) != 3 or blobs[2].size != 1:
-        raise BadWeights(f"{source}: layer {name} should have mean, variance and a factor")
+        raise BadWeights(f"{source}: layer {name} has {len(blobs)} blobs, expected mean, variance and a factor")
     factor = float(blobs[2].reshape(-1)[0])
     scale = np.float32(0 if factor == 0 else 1 / factor)
     return [blobs[0] * scale, blobs[1] * scale]
 
 
 def _tensor(blob: Blob, shape: tuple[int, ...], what: str) -> Tensor:
-    """A copy in our shape; legacy files store vectors as 1x1x1xN."""
+    """A copy in our shape; legacy files store vectors as [1, 1, 1, N]."""
     if _without_ones(blob.shape) != _without_ones(shape) or blob.size != int(np.prod(shape)):
         raise BadWeights(f"{what} is {list(blob.shape)}, expected {list(shape)}")
     if not np.isfinite(blob).all():
@@ -184,10 +184,10 @@ def _without_ones(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def _is_bilinear(blob: Blob, side: int) -> bool:
-    """Whether an upsampler is the one that the networks have built in.
+    """Whether an upsampler is the bilinear one that is a constant of our networks.
 
     Args:
-        blob: grouped, [C, 1, k, k], or dense, [C, C, k, k]; a dense one is looked at row by row, since it has up to
+        blob: grouped, [C, 1, k, k], or dense, [C, C, k, k]; a dense one is compared row by row, since it can have
             600 MB.
         side: k.
     """
@@ -205,13 +205,13 @@ def write_official(path: Path, model: ResNetF | RefinementNet, *, upsamplers: bo
     """Write a ``.caffemodel``.
 
     Args:
-        path: of the file.
-        model: official ResNetF, in any size, or refinement network.
-        upsamplers: also write bilinear upsamplers: dense for ResNetF, 872 MB at its official size, as pycaffe's
-            inference scripts want them; the training script fills them in by itself. Others are always written.
+        path: the file to write.
+        model: a ResNetF with trunk ``resnet`` of any size, or a refinement network.
+        upsamplers: also write bilinear upsamplers, which pycaffe's inference scripts need and its training script fills
+            in by itself. For ResNetF they are dense: 872 MB at the official size. Others are always written.
 
     Raises:
-        UserError: the network has no Caffe form.
+        UserError: the trunk has no Caffe form.
     """
     write_caffemodel(path, _caffe_layers(model, upsamplers))
 
@@ -247,13 +247,13 @@ _TORCHVISION = re.compile(r"layer(\d)\.(\d+)\.(conv|bn|downsample)\.?(\d)(?:\.|$
 
 
 def from_torchvision_resnet(donor: Mapping[str, Tensor], model: ResNetF) -> dict[str, Tensor]:
-    """torchvision's ResNet with bottlenecks as the trunk; its stride moves to the 1x1 convolutions.
+    """Put torchvision's ResNet with bottlenecks into the trunk; the stride moves to the 1x1 convolutions.
 
-    torchvision strides in the 3x3 convolutions and pads its first pooling, so this is a start for training and not the
-    same network. The head keeps the model's values.
+    torchvision has the stride in the 3x3 convolutions and pads its first pooling, so the result is a start for training
+    and computes something else. The head keeps the model's values.
 
     Raises:
-        BadWeights: it does not fit.
+        BadWeights: a layer does not fit the trunk.
     """
     state = model.state_dict()
     for name, value in donor.items():

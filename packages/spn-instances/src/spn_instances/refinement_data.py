@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,40 +23,29 @@ from vos_shared.video import Video
 
 FloatMask = npt.NDArray[np.float32]
 Sample = dict[str, Tensor]
-"""image [3, h, w], BGR minus mean; coarse [2, h, w], probabilities of background and object; label int64 [h, w]."""
+"""``image``, BGR minus mean, float32 [3, h, w]; ``coarse``, probabilities of background and object, float32 [2, h, w];
+``label``, int64 [h, w] of 0, 1 and 255 (void)."""
 
 _SCALES = (0.6, 1.2)
-"""Of the photograph, relative to the scale at which its shorter side is 1.2 times the crop."""
-
-
-class Photographs(Protocol):
-    """A source of photographs with object ids."""
-
-    def __len__(self) -> int:
-        """Number of photographs."""
-        ...
-
-    def __getitem__(self, index: int) -> tuple[Frame, ObjectMask]:
-        """A photograph and the ids of what is in it; 255 is void."""
-        ...
+"""Range of a photograph's scale, relative to that at which its shorter side is 1.2 times the crop."""
 
 
 @dataclass(frozen=True)
 class ImageMasks:
-    """Photographs and their masks as files.
+    """Files of photographs and of their masks, which hold object ids; 255 is void.
 
     Attributes:
-        files: of each photograph, and of its mask.
+        files: path of each photograph and of its mask.
     """
 
     files: Sequence[tuple[Path, Path]]
 
     @classmethod
     def from_folder(cls, root: Path) -> ImageMasks:
-        """Pair ``images/NAME.*`` with ``masks/NAME.png``, or read PASCAL VOC's train list.
+        """Pair ``images/NAME.jpg`` or ``.png`` with ``masks/NAME.png``, or read PASCAL VOC's train list.
 
         Raises:
-            BadDataset: no photographs, or photographs without a mask.
+            BadDataset: there are no photographs, or files are missing.
         """
         listed = root / "ImageSets" / "Segmentation" / "train.txt"
         if listed.is_file():
@@ -79,7 +67,7 @@ class ImageMasks:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Frame, ObjectMask]:
-        """A photograph and its ids."""
+        """A photograph, uint8 RGB [H, W, 3], and its object ids, uint8 [H, W]."""
         image_file, mask_file = self.files[index]
         frame, mask = Video.open(image_file)[0], read_mask(mask_file)
         if frame.shape[:2] != mask.shape:
@@ -91,14 +79,15 @@ class ImageMasks:
 
 
 def degrade(mask: npt.NDArray[np.bool_], rng: np.random.Generator) -> FloatMask:
-    """A coarse mask as a network with a stride might give it: blurred, moved, with missing and additional parts.
+    """Turn a true mask into a coarse one, like that of a network with a stride: blurred, moved, with missing and
+    additional parts.
 
     Args:
         mask: bool [H, W].
-        rng: random generator.
+        rng: draws the changes.
 
     Returns:
-        Probabilities, float32 [H, W].
+        Probabilities, float32 [H, W] in 0..1.
     """
     height, width = mask.shape
     cell = int(rng.integers(8, 33))
@@ -114,12 +103,12 @@ class RefinementSamples(Dataset[Sample]):
     """Samples by (step, slot) that depend on the seed alone.
 
     Args:
-        source: of the photographs.
-        crop: side of the crops.
-        seed: of everything random.
+        source: the photographs.
+        crop: side of the square crops, in pixels.
+        seed: of all random draws.
     """
 
-    def __init__(self, source: Photographs, crop: int, seed: int) -> None:
+    def __init__(self, source: ImageMasks, crop: int, seed: int) -> None:
         self.source, self.crop, self.seed = source, crop, seed
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
@@ -151,7 +140,7 @@ def _scaled(frame: Frame, ids: ObjectMask, crop: int, rng: np.random.Generator) 
 
 
 def _corner(label: npt.NDArray[np.bool_], crop: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Corner of the crop; up to ten tries to have object and background in the crop, as in the original."""
+    """Draw the corner of the crop, as in the original up to ten times until it shows object and background."""
     for _ in range(10):
         top, left = (int(rng.integers(length - crop + 1)) for length in label.shape)
         inside = label[top : top + crop, left : left + crop]

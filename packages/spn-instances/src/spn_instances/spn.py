@@ -1,4 +1,4 @@
-"""The spatial propagation network's own part (Liu et al., NeurIPS 2017): linear recurrences over rows and columns.
+"""The propagation module of Liu et al. (NeurIPS 2017): linear recurrences over rows and columns.
 
 A map x is scanned in four directions. In a left-to-right scan column t of the result is::
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 DIRECTIONS = ("left to right", "right to left", "top to bottom", "bottom to top")
-"""The order of the gates."""
+"""The scans, in the order of their gates."""
 
 Normalisation = Literal["always", "clip"]
 """How gates become stable, with s = sum_k |g_k|: g / s everywhere, as in caffe-spn; or only where s is above 1."""
@@ -35,6 +35,9 @@ def normalise_gates(gates: Tensor, how: Normalisation = "always") -> Tensor:
     Args:
         gates: any finite values, [N, 4, ways, C, H, W].
         how: see `Normalisation`.
+
+    Returns:
+        The scaled gates, of the same shape.
     """
     total = gates.abs().sum(2, keepdim=True)
     return gates / total.clamp(min=_LEAST_SUM if how == "always" else 1.0)
@@ -49,7 +52,10 @@ def propagate(x: Tensor, gates: Tensor) -> Tensor:
             left neighbour. The directions are those of `DIRECTIONS`.
 
     Returns:
-        [4, N, C, H, W], in the type of x; computed with at least 32 bits.
+        [4, N, C, H, W], in the dtype of x; computed with at least 32 bits.
+
+    Raises:
+        ValueError: the shapes do not fit each other.
     """
     number, channels, height, width = x.shape
     ways = gates.shape[2]
@@ -86,7 +92,7 @@ class _Scans(torch.autograd.Function):
 
 
 def _kernels(x: Tensor) -> ModuleType | None:
-    """The Triton kernels where they run: on a GPU, and with Triton installed; elsewhere a loop over columns scans."""
+    """The Triton kernels if they can run: on a GPU, with Triton installed. Otherwise a loop over columns scans."""
     if not x.is_cuda or find_spec("triton") is None:
         return None
     from spn_instances import spn_triton
@@ -107,7 +113,7 @@ def _scan(x: Tensor, gates: Tensor, h: Tensor) -> None:
     Args:
         x: [N, C, L, T].
         gates: [2, ways, N, C, L, T]; first those of the forward scan.
-        h: [2, N, C, L, T], is filled.
+        h: [2, N, C, L, T]; the result is written to it.
     """
     buffers = _Buffers(x, gates)
     padded = _bordered(x)
@@ -123,7 +129,7 @@ def _scan(x: Tensor, gates: Tensor, h: Tensor) -> None:
 
 
 def _scan_gradients(x: Tensor, gates: Tensor, h: Tensor, grad: Tensor, to_x: Tensor, to_gates: Tensor) -> None:
-    """Gradients of `_scan`: fills to_x [2, N, C, L, T] and to_gates [2, ways, N, C, L, T] from that of h.
+    """Gradients of `_scan`: writes to_x [2, N, C, L, T] and to_gates [2, ways, N, C, L, T], from the gradient of h.
 
     Pixel i of step t reads pixel i + k of step t - 1, so its error, times the gate, flows back there.
     """
@@ -132,7 +138,7 @@ def _scan_gradients(x: Tensor, gates: Tensor, h: Tensor, grad: Tensor, to_x: Ten
     now, earlier = errors[1:, ..., 1:-1].unbind(), _neighbours(errors[:-1], gates.shape[1])
     for start, length in reversed(_blocks(x.shape[-1])):
         block, kept = buffers.read(start, length)
-        errors[length] = errors[0]  # What the later block sent to this one's last step.
+        errors[length] = errors[0]  # From the first step of the later block to the last one of this block.
         errors[:length] = 0
         now_block = errors[1 : length + 1, ..., 1:-1]
         now_block += _read(torch.empty_like(block), grad, start)
@@ -149,7 +155,7 @@ def _scan_gradients(x: Tensor, gates: Tensor, h: Tensor, grad: Tensor, to_x: Ten
 
 
 class _Buffers:
-    """Blocks of steps, one after the other in memory, in the order of the scan."""
+    """x and gates of a block of steps, contiguous in memory, in the order of the scan."""
 
     def __init__(self, x: Tensor, gates: Tensor) -> None:
         number, channels, lines, steps = x.shape
@@ -167,24 +173,24 @@ class _Buffers:
 
 
 def _blocks(steps: int) -> list[tuple[int, int]]:
-    """Start and length of the blocks of a scan."""
+    """Start and length of each block of a scan."""
     return [(start, min(_BLOCK, steps - start)) for start in range(0, steps, _BLOCK)]
 
 
 def _bordered(x: Tensor) -> Tensor:
-    """Zeros for a block of steps of h and the step before, with a pixel more at both ends of each line."""
+    """Zeros for the steps of a block and the step before it, with one more pixel at both ends of each line."""
     number, channels, lines, steps = x.shape
     return x.new_zeros(min(_BLOCK, steps) + 1, 2, number, channels, lines + 2)
 
 
 def _neighbours(padded: Tensor, ways: int) -> list[tuple[Tensor, ...]]:
-    """For each k what lies at i + k of each pixel i, step by step: views of [T, 2, N, C, L + 2]."""
+    """For each k and each step a view of padded [T, 2, N, C, L + 2] that holds at i the pixel i + k."""
     length = padded.shape[-1] - 2
     return [padded[..., 1 + k : 1 + k + length].unbind() for k in range(-(ways // 2), ways // 2 + 1)]
 
 
 def _reachable(gates: Tensor, *, first: bool) -> Tensor:
-    """Set gates [T, 2, ways, N, C, L] to 0 where their neighbour lies outside the map; `first`: of the map's edge."""
+    """Set gates [T, 2, ways, N, C, L] to 0 where their neighbour lies outside the map; `first`: at the map's edge."""
     if first:
         gates[0] = 0
     if gates.shape[2] == 3:
@@ -209,13 +215,14 @@ def _write(values: Tensor, block: Tensor, start: int) -> None:
 
 
 class SpatialPropagation(nn.Module):
-    """Propagate a map along learned gates: four scans, their maximum, as often as wanted.
+    """Propagate a map along gates: four scans and their maximum, once or several times.
 
-    Any size, any finite gates, forward and backward, on the CPU and on CUDA; it has no weights.
+    It works and is differentiable for maps of any size and for any finite gates, on the CPU and on CUDA; it has no
+    weights.
 
     Args:
-        normalisation: of the gates; weights of caffe-spn want "always".
-        rounds: how often the map is scanned, always with the same gates; public networks do it twice.
+        normalisation: of the gates; weights of caffe-spn need "always".
+        rounds: how many times the map is scanned, with the same gates; the public networks scan it twice.
     """
 
     def __init__(self, normalisation: Normalisation = "always", rounds: int = 1) -> None:
@@ -229,7 +236,7 @@ class SpatialPropagation(nn.Module):
         Args:
             x: [N, C, H, W].
             gates: [N, 4 * ways * C, H, W], with ways 1 or 3: for each direction, for each neighbour, all channels, as
-                caffe-spn's ``guide_conv2`` has them; or [N, 4, ways, C, H, W]. A single one (N = 1) serves all maps.
+                caffe-spn's ``guide_conv2`` orders them; or [N, 4, ways, C, H, W]. With N = 1 they serve all maps.
 
         Returns:
             [N, C, H, W].

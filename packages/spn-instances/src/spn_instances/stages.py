@@ -17,14 +17,15 @@ from spn_instances.networks import RefinementNet, ResNetF
 from vos_shared.method import Frame, ObjectMask
 
 Grey = npt.NDArray[np.uint8]
-"""Probabilities of objects, 0..255, [K, H, W]; what the stages hand to each other, in files too."""
+"""Soft maps of objects, uint8 [K, H, W]: probabilities times 255, as the official stages exchange them in files."""
 Soft = npt.NDArray[np.float32]
+"""Probabilities in 0..1, [H, W]."""
 THRESHOLD = 0.5
-"""A pixel is foreground where that is more likely than background."""
+"""Pixels above this probability are foreground."""
 
 
 def network_size(size: tuple[int, int], shorter_side: int | None) -> tuple[int, int]:
-    """Height and width of frames of this size as the foreground and object nets see them."""
+    """Height and width at which a network sees frames of this size; their own if `shorter_side` is None."""
     if shorter_side is None:
         return size
     scale = shorter_side / min(size)
@@ -53,7 +54,14 @@ def resized_ids(ids: ObjectMask, size: tuple[int, int]) -> ObjectMask:
 def foreground_maps(
     networks: Sequence[ResNetF], frame: Frame, device: torch.device, shorter_side: int | None = None
 ) -> list[Soft]:
-    """Probabilities of each network's foreground, [H, W]; networks that share early layers run them once."""
+    """Probabilities of each network's foreground; early layers that networks share run once.
+
+    Args:
+        networks: of the foreground or of objects, on the device.
+        frame: uint8 RGB [H, W, 3].
+        device: of the networks.
+        shorter_side: length that the shorter side is scaled to for the networks; None is the frame's own.
+    """
     small = network_size((frame.shape[0], frame.shape[1]), shorter_side)
     image = network_input(resized(frame, small))[None].to(device)
     early: dict[int, Tensor] = {}
@@ -72,12 +80,12 @@ def foreground_maps(
 def refined(
     network: RefinementNet, frame: Frame, maps: Grey, device: torch.device, shorter_side: int | None = None
 ) -> Grey:
-    """Maps of objects after spatial propagation, all in one batch.
+    """Soft maps of objects after spatial propagation, all in one batch.
 
     Args:
-        network: on the device.
+        network: for two classes, on the device.
         frame: uint8 RGB [H, W, 3].
-        maps: uint8 [K, H, W].
+        maps: soft maps, uint8 [K, H, W].
         device: of the network.
         shorter_side: length that the shorter side is scaled to for the network; None is the frame's own.
     """
@@ -99,13 +107,17 @@ def _scaled(maps: Tensor, size: tuple[int, int]) -> Tensor:
 def labelled(
     maps: Grey, previous: ObjectMask, foreground: npt.NDArray[np.bool_] | None, apply: DemoFilter | PaperFilter | None
 ) -> ObjectMask:
-    """Rows of the maps as labels 1..K, by the connected-region filter, or else by the strongest map.
+    """Labels of a frame: 0 is background, row k of the maps has label k + 1.
 
     Args:
-        maps: of the objects.
-        previous: labels of the frame before.
-        foreground: where objects may be; None is everywhere.
-        apply: the filter; None is the paper's baseline: background where all maps are below 0.5.
+        maps: soft maps, uint8 [K, H, W].
+        previous: labels of the previous frame, uint8 [H, W].
+        foreground: where objects may be, bool [H, W]; None is everywhere.
+        apply: the connected-region filter; None is the paper's baseline: each pixel belongs to its strongest map, or
+            to the background if all maps are below 0.5.
+
+    Returns:
+        uint8 [H, W].
     """
     if apply is not None:
         return np.asarray(apply(maps, previous, foreground))

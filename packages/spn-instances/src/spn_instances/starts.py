@@ -1,7 +1,7 @@
-"""Where training starts: ImageNet networks of others, official files, or nothing.
+"""Start values of training: ImageNet networks of other projects, official files, or random values.
 
-All networks see BGR pixels minus a mean. Where the donor saw its pixels otherwise, the difference is an affine map of
-the input and goes into the first layer, exactly but for the zero padding at the frame's border.
+All our networks take BGR pixels minus a mean. A donor that takes other pixel values differs by an affine map of the
+input, which is folded into the first layer. This is exact except at the frame's border, where zeros are padded.
 """
 
 from __future__ import annotations
@@ -26,22 +26,23 @@ from vos_shared.layers.imagenet import IMAGE_MEAN, IMAGE_STD
 from vos_shared.layers.tensorflow import kernel_from_tensorflow
 
 IMAGENET: Final = "imagenet"
-"""Start from torchvision's weights, downloaded to the hub cache."""
+"""Start from ImageNet weights: torchvision's, downloaded to the cache of torch hub, or an installed package's."""
 RANDOM: Final = "random"
-"""Start from the initialiser alone."""
+"""Start from random values."""
 
 
 def starting_foreground(architecture: Architecture, start: str) -> ResNetF:
-    """A network with the values that the parent's training starts from.
+    """Build the foreground net with its start values.
 
     Args:
         architecture: of the network.
-        start: ``imagenet``: torchvision's ResNet-101 or ResNet-18, or EfficientNet-Lite0; ``random``; or a file: MSRA's
-            ResNet as ``.caffemodel``, Keras' MobileNet as npz. What the donor lacks, such as the head, is initialised.
+        start: ``imagenet`` (torchvision's ResNet-101 or ResNet-18, or EfficientNet-Lite0), ``random``, or a file:
+            MSRA's ResNet as ``.caffemodel``, Keras' MobileNet as ``.npz``. Layers that the donor lacks, such as the
+            head, start from random values.
 
     Raises:
         BadWeights: the file does not fit the network.
-        UserError: there are no such weights for the trunk, or their package is not installed.
+        UserError: the trunk has no such weights, or their package is not installed.
     """
     model = ResNetF(architecture)
     if start == RANDOM:
@@ -57,15 +58,16 @@ def starting_foreground(architecture: Architecture, start: str) -> ResNetF:
 
 
 def starting_refinement(architecture: Refinement, start: str) -> RefinementNet:
-    """A refinement network to be trained.
+    """Build the refinement network with its start values.
 
     Args:
         architecture: of the network.
-        start: ``imagenet``: torchvision's VGG-16; ``random``; or VGG-16 or another refinement network as
-            ``.caffemodel``.
+        start: ``imagenet`` (torchvision's VGG-16 for the guidance), ``random``, or a file: VGG-16 or another refinement
+            network as ``.caffemodel``.
 
     Raises:
         BadWeights: the file does not fit the network.
+        UserError: ``imagenet`` for a guidance that is narrower or wider than VGG-16.
     """
     model = RefinementNet(architecture)
     if start == IMAGENET:
@@ -84,7 +86,7 @@ def _imagenet(model: ResNetF) -> dict[str, Tensor]:
     from torchvision.models import ResNet18_Weights, ResNet101_Weights
 
     if model.architecture.trunk == "mobilenet":
-        raise UserError("spn-instances: torchvision has no MobileNet-v1; give --start FILE.npz with Keras' weights")
+        raise UserError("spn-instances: torchvision has no MobileNet-v1; give Keras' weights as --start FILE.npz")
     if model.architecture.trunk == "efficientnet-lite0":
         trunk = _efficientnet_for_our_input(from_efficientnet_lite0(load_torch(_efficientnet_file())))
         return {**model.state_dict(), **{f"trunk.{name}": value for name, value in trunk.items()}}
@@ -97,18 +99,18 @@ def _imagenet(model: ResNetF) -> dict[str, Tensor]:
 
 
 def _for_our_input(donor: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """torchvision's ResNet for our input: the first layers' weights change."""
+    """torchvision's ResNet with its first convolution and batch norm changed for our input."""
     mean, std = (255 * torch.tensor(values) for values in (IMAGE_MEAN, IMAGE_STD))
     weight, added = _to_bgr_input(donor["conv1.weight"], 1 / std, -mean / std)
     return {**donor, "conv1.weight": weight, "bn1.running_mean": donor["bn1.running_mean"] - added}
 
 
 _VGG = {1: (0, 2), 2: (5, 7), 3: (10, 12, 14), 4: (17, 19, 21), 5: (24, 26, 28)}
-"""Places of the convolutions in torchvision's ``features``."""
+"""Indices of the convolutions of each stage in torchvision's ``features``."""
 
 
 def from_torchvision_vgg(donor: Mapping[str, Tensor], model: RefinementNet) -> dict[str, Tensor]:
-    """torchvision's VGG-16 as the guidance; all else keeps the model's values."""
+    """Put torchvision's VGG-16 into the guidance; all other layers keep the model's values."""
     state = model.state_dict()
     for stage, places in _VGG.items():
         for number, place in enumerate(places, start=1):
@@ -122,17 +124,17 @@ def from_torchvision_vgg(donor: Mapping[str, Tensor], model: RefinementNet) -> d
 
 
 def from_keras_mobilenet(arrays: Mapping[str, npt.NDArray[Any]], model: ResNetF) -> dict[str, Tensor]:
-    """Keras' MobileNet-v1 1.0, which sees RGB / 127.5 - 1, as the trunk; the head keeps the model's values.
+    """Put Keras' MobileNet-v1 1.0, which takes RGB / 127.5 - 1, into the trunk; the head keeps the model's values.
 
     Args:
         arrays: ``conv1|kernel``, ``conv_dw_1_bn|gamma`` and so on, kernels HWIO.
         model: with trunk mobilenet.
 
     Raises:
-        BadWeights: a layer is missing, or the trunk is another.
+        BadWeights: a layer is missing, or the model has another trunk.
     """
     if model.architecture.trunk != "mobilenet":
-        raise BadWeights("MobileNet weights start trunk mobilenet only")
+        raise BadWeights("Keras' MobileNet fits trunk mobilenet only; give --trunk mobilenet")
     layers = {"conv1": "trunk.stem"}
     for number in range(1, 13):
         layers[f"conv_dw_{number}"] = f"trunk.blocks.{number - 1}.depthwise"
@@ -146,7 +148,7 @@ def from_keras_mobilenet(arrays: Mapping[str, npt.NDArray[Any]], model: ResNetF)
             state[f"{ours}.conv.weight"] = _tensor(kernel_from_tensorflow(kernel, depthwise=depthwise))
             state |= {f"{ours}.norm.{leaf}": _tensor(arrays[f"{donor}_bn|{name}"]) for name, leaf in leaves.items()}
     except KeyError as error:
-        raise BadWeights(f"not Keras' MobileNet: {error.args[0]} is missing") from error
+        raise BadWeights(f"weights are not Keras' MobileNet: {error.args[0]} is missing") from error
     ones = torch.ones(3)
     weight, added = _to_bgr_input(state["trunk.stem.conv.weight"], ones / 127.5, -ones)
     state["trunk.stem.conv.weight"] = weight
@@ -171,11 +173,11 @@ _EFFICIENTNET_LAYERS = {
     "depthwise": ("_depthwise_conv", "_bn1"),
     "project": ("_project_conv", "_bn2"),
 }
-"""Convolution and batch norm by their names in efficientnet-pytorch."""
+"""Names of each convolution and its batch norm in efficientnet-pytorch."""
 
 
 def from_efficientnet_lite0(donor: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state of `EfficientNetLite0`, for its original input, from weights of efficientnet-pytorch.
+    """Make the state of `EfficientNetLite0`, for its original input, from weights of efficientnet-pytorch.
 
     Raises:
         BadWeights: a layer is missing.
@@ -187,13 +189,13 @@ def from_efficientnet_lite0(donor: Mapping[str, Tensor]) -> dict[str, Tensor]:
         conv, norm = _EFFICIENTNET_LAYERS[kind]
         donor_name = f"{block}.{conv if part == 'conv' else norm}.{leaf}".replace("blocks", "_blocks").removeprefix(".")
         if donor_name not in donor:
-            raise BadWeights(f"not EfficientNet-Lite0: {donor_name} is missing")
+            raise BadWeights(f"weights are not EfficientNet-Lite0: {donor_name} is missing")
         state[name] = donor[donor_name]
     return state
 
 
 def _efficientnet_for_our_input(trunk: dict[str, Tensor]) -> dict[str, Tensor]:
-    """EfficientNet-Lite sees (RGB - 127) / 128."""
+    """The trunk with its stem changed for our input; EfficientNet-Lite takes (RGB - 127) / 128."""
     ones = torch.ones(3)
     weight, added = _to_bgr_input(trunk["stem.conv.weight"], ones / 128, -ones * 127 / 128)
     return {**trunk, "stem.conv.weight": weight, "stem.norm.running_mean": trunk["stem.norm.running_mean"] - added}
@@ -204,7 +206,7 @@ def _tensor(array: npt.NDArray[Any]) -> Tensor:
 
 
 def _to_bgr_input(weight: Tensor, factor: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
-    """A first layer that saw factor * rgb + offset, for input bgr - mean: its kernel, and what it adds to each channel.
+    """Change a first layer from input factor * rgb + offset to bgr - mean: new kernel, and what each channel adds.
 
     Args:
         weight: [C, 3, k, k] over RGB.

@@ -1,4 +1,4 @@
-"""Object maps without fine-tuned networks: each object takes the foreground around where it was.
+"""Object maps without fine-tuned networks: each object takes the foreground around its last mask.
 
 This is not in the paper, whose objects all have networks of their own. It is what the plain variant does, so that a
 video can be segmented in seconds.
@@ -24,12 +24,12 @@ def object_maps(
     """Divide a foreground map among objects: a pixel belongs to the object whose last mask is nearest.
 
     Args:
-        foreground: probabilities, [H, W].
-        last: where each object was last, uint8 [H, W].
-        ids: of the objects.
+        foreground: probabilities, float32 [H, W].
+        last: the latest mask of each object, uint8 [H, W] of object ids.
+        ids: object ids.
 
     Returns:
-        [K, H, W], in the order of the ids.
+        Soft masks, float32 [K, H, W], in the order of the ids.
     """
     maps = np.zeros((len(ids), *last.shape), np.float32)
     if not last.any():

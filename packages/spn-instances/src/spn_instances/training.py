@@ -1,4 +1,4 @@
-"""Training of the foreground and object networks: all stages are this loop with other samples."""
+"""Training of foreground and object nets: the same loop for all stages, with different samples."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LOG_STEPS = 20
 """Steps over which logged losses are averaged (average_loss)."""
 TRUNK_RATE = 0.1
-"""adamw: the rate of the trunk, which ImageNet has trained, as a part of the head's."""
+"""Rule ``adamw``: learning rate of the trunk, which starts from ImageNet weights, relative to that of the head."""
 MAY_CHANGE = frozenset({"steps", "learning_rate", "halve_every", "save_steps"})
 """Settings that a resumed run may change."""
 
@@ -41,7 +41,7 @@ class Objective(nn.Module):
 
 
 def optimiser_of(model: ResNetF, settings: SolverSettings) -> Optimizer:
-    """The solver of `SolverSettings.rule`; only weights that require gradients learn."""
+    """The optimiser of `SolverSettings.rule`, for the parameters that require gradients."""
     return _adamw(model, settings) if settings.rule == "adamw" else _sgd(model, settings)
 
 
@@ -71,9 +71,10 @@ def _adamw(model: ResNetF, settings: SolverSettings) -> AdamW:
 
 
 def rate_for(image: Tensor, settings: SolverSettings, step: int) -> float:
-    """Learning rate for images [.., H, W].
+    """Learning rate of a step on images [.., H, W].
 
-    The loss is a sum over pixels, and the rate of Caffe's solver is for 480x854; AdamW does not see the difference.
+    The loss is a sum over pixels, and the rate of Caffe's solver is for 480x854 pixels. AdamW's steps do not depend on
+    the scale of the loss.
     """
     if settings.rule == "adamw":
         return settings.rate(step)
@@ -91,16 +92,16 @@ def train(
 
     Args:
         model: holds the start values.
-        samples: to train on.
+        samples: training samples.
         settings: of the run.
         options: the output folder and how often it is written.
         fabric: launched; decides device, precision and ranks.
 
     Returns:
-        The last snapshot, or None where the run was asked to stop early (it can be resumed).
+        Path of the last weights, or None if the run was asked to stop early (it can be resumed).
 
     Raises:
-        UserError: as `TrainingRun`; samples that cannot be read (what was computed is saved).
+        UserError: as `TrainingRun`; a sample cannot be read (the steps before it are saved).
     """
     description = f"spn-instances {model.architecture.trunk}, {options.data}"
     size = samples.settings.size

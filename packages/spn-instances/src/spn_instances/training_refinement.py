@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 LOG_STEPS = 20
+"""Steps over which logged losses are averaged."""
 MAY_CHANGE = frozenset({"save_steps", "clip", "shorter_side"})
 """Settings that a resumed run may change."""
 
@@ -34,15 +35,15 @@ class Objective(nn.Module):
         self.model = model
 
     def forward(self, batch: Sample) -> Tensor:
-        """Batch -> cross entropy, summed over pixels, averaged over samples, without void."""
+        """Batch -> cross-entropy, without void pixels, summed over pixels and averaged over samples."""
         logits = self.model(batch["image"], batch["coarse"]).float()
         return F.cross_entropy(logits, batch["label"], ignore_index=VOID, reduction="sum") / len(logits)
 
 
 def optimiser_of(model: RefinementNet, settings: RefinementSettings) -> Optimizer:
-    """The solver of `RefinementSettings.rule`; sgd has caffe-spn's multipliers.
+    """The optimiser of `RefinementSettings.rule`; ``sgd`` has the multipliers of caffe-spn.
 
-    VGG and the first layer learn a tenth, biases twice as fast.
+    VGG-16 and the first layer of the mask learn with a tenth of the rate, biases with twice that of their layer.
     """
     if settings.rule == "adamw":
         everything = {"params": list(model.parameters()), "multiplier": 1.0}
@@ -67,7 +68,7 @@ def train_refinement(
     options: RunOptions,
     fabric: Fabric,
 ) -> Path | None:
-    """Train to the last step, or until it is asked to stop; arguments as of `spn_instances.training.train`."""
+    """Train to the last step, or until it is asked to stop; arguments, result and errors as `training.train`."""
     description = f"spn-instances refinement, width {model.architecture.width}, trained on {options.data}"
     objective, optimiser = fabric.setup(Objective(model.train()), optimiser_of(model, settings))
 

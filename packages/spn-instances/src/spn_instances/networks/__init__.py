@@ -1,4 +1,4 @@
-"""The networks: foreground and per-object net, and the network that refines their masks."""
+"""The networks: `ResNetF` for the foreground and for objects, and `RefinementNet`, which refines their masks."""
 
 from spn_instances.networks.refinement import Refinement, RefinementNet
 from spn_instances.networks.resnetf import Architecture, ResNetF

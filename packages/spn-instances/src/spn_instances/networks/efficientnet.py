@@ -19,11 +19,11 @@ STAGES: Final = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
-"""Blocks, kernel, stride, expansion and channels of each stage, as of EfficientNet-B0 (paper, table 1)."""
+"""Blocks, kernel, stride, expansion and channels of each stage, as in EfficientNet-B0 (Tan and Le, table 1)."""
 _STEM: Final = 32
 _EPS: Final = 1e-3
 _STRIDE8, _STRIDE16 = 5, 11
-"""Numbers of blocks after which features have these strides."""
+"""Numbers of blocks after which the features with these strides are taken."""
 
 
 class InvertedResidual(nn.Module):

@@ -1,4 +1,4 @@
-"""The head of ResNetF: features of three strides become scores (specification, section 2.2)."""
+"""The head of ResNetF, from features of three strides to scores (specification, section 2.2)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,13 @@ SCALE = 0.2
 class FusionHead(nn.Module):
     """Fuses features of three strides into scores.
 
-    The original upsamples up to 3072 channels and projects them then. Both are linear, and upsampling treats all
-    channels alike, so here features are projected first: the same function, at a fraction of the work.
+    The original upsamples up to 3072 channels and then projects them. Both are linear, and upsampling treats all
+    channels alike, so features are projected first here: the same function for a fraction of the work.
+
+    Args:
+        channels: of the features of strides 8, 16 and 32.
+        hidden: channels of the fused features.
+        offsets: where the three upsampled maps are cropped, in cells or pixels.
     """
 
     scale_res3: Tensor
@@ -68,17 +73,17 @@ def _cropped(x: Tensor, offset: int, like: Tensor) -> Tensor:
 
 
 def _deconvolution(x: Tensor, kernel: Tensor) -> Tensor:
-    """Transposed convolution with one bilinear kernel for each channel, stride half the kernel, without padding."""
+    """Transposed convolution of each channel with a bilinear kernel, its stride half the kernel, without padding."""
     channels = x.shape[1]
     weight = kernel.to(x.dtype).expand(channels, 1, -1, -1)
     return F.conv_transpose2d(x, weight, stride=kernel.shape[-1] // 2, groups=channels)
 
 
 class DenseHead(FusionHead):
-    """The head literally as Caffe runs it: each upsampler has a kernel for every pair of channels.
+    """The head exactly as Caffe runs it: each upsampler has a kernel for every pair of channels.
 
-    It is for files whose upsamplers are not bilinear. With bilinear ones it equals `FusionHead` and is many times
-    slower.
+    It is for files whose upsamplers are not bilinear. With bilinear ones it computes the same as `FusionHead`, many
+    times slower. Arguments as `FusionHead`.
     """
 
     upsample_res5: Tensor

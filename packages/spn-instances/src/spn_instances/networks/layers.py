@@ -19,7 +19,7 @@ class FrozenBatchNorm(nn.BatchNorm2d):
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias, padded by half its kernel, and frozen batch norm; ReLU is the caller's."""
+    """Convolution without bias, padded by half its kernel, and frozen batch norm; the caller applies the ReLU."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, eps: float = 1e-5
@@ -35,7 +35,7 @@ class ConvNorm(nn.Module):
 
 
 class SameConvNorm(ConvNorm):
-    """With TensorFlow's SAME padding, which puts the odd pixel after the image."""
+    """`ConvNorm` with TensorFlow's SAME padding: an odd pixel of padding goes to the bottom or the right."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, outputs, ceil(H / stride), ceil(W / stride)]."""

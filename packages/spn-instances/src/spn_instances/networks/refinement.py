@@ -1,4 +1,4 @@
-"""The refinement network: VGG looks at the image and decides how a coarse mask is propagated (paper, section 3.3)."""
+"""The refinement network: VGG-16 computes gates from the image, which propagate a coarse mask (paper, section 3.3)."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from spn_instances.spn import SpatialPropagation
 from vos_shared.layers.upsampling import bilinear_kernel
 
 STRIDE = 32
-"""Inputs are padded to a multiple of it."""
+"""Sides of the input are padded to multiples of it."""
 _GATES = 12
-"""Three for each of four directions."""
+"""Gates of a channel: three for each of four directions."""
 _ROUNDS = 2
 
 
 @dataclass(frozen=True)
 class Refinement:
-    """Which network it is; by default caffe-spn's ``voc_rnn_vgg_v3``, for masks of one object.
+    """Architecture of the refinement network; by default caffe-spn's ``voc_rnn_vgg_v3`` for masks of one object.
 
     Attributes:
-        classes: of the coarse mask and the result, background included; 21 in the public network for PASCAL VOC.
-        width: channels of the first convolutions; 64 is VGG-16.
-        channels: that are propagated.
+        classes: number of classes, background included; 21 in the public network for PASCAL VOC.
+        width: channels of the first convolutions; VGG-16 has 64.
+        channels: number of propagated channels.
     """
 
     classes: int = 2
@@ -34,7 +34,7 @@ class Refinement:
 
 
 class Guidance(nn.Module):
-    """VGG-16 on the image, and a decoder with skip sums that ends in the gates."""
+    """VGG-16 and a decoder with skip connections, which are sums; it computes the gates from the image."""
 
     kernel: Tensor
 
@@ -68,10 +68,10 @@ class Guidance(nn.Module):
 
 
 class RefinementNet(nn.Module):
-    """Sharpens coarse masks: they are encoded, propagated along the guidance, twice, and decoded.
+    """Sharpens coarse masks: it encodes them, propagates them twice along the gates of the guidance, and decodes them.
 
     Args:
-        architecture: of the network.
+        architecture: None is the default one.
     """
 
     kernel: Tensor
@@ -84,7 +84,7 @@ class RefinementNet(nn.Module):
         self.rnn_conv1 = nn.Conv2d(classes, channels, 4, 2, 1)
         self.propagation = SpatialPropagation("always", _ROUNDS)
         self.rnn_conv2 = _conv(channels, 2 * channels)
-        self.deconv0 = _conv(2 * channels, classes)  # The official name of what is a convolution.
+        self.deconv0 = _conv(2 * channels, classes)  # A convolution in spite of its official name.
         self.register_buffer("kernel", bilinear_kernel(4), persistent=False)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
@@ -96,7 +96,7 @@ class RefinementNet(nn.Module):
         """Logits of refined masks.
 
         Args:
-            image: BGR minus mean, [B, 3, H, W]; or [1, 3, H, W], then its guidance serves all the masks.
+            image: BGR minus mean, [B, 3, H, W], or [1, 3, H, W] for all masks.
             coarse: probabilities of the classes, background first, [B, classes, H, W].
 
         Returns:
@@ -117,7 +117,7 @@ def _pad_with_background(coarse: Tensor, padding: tuple[int, int, int, int]) -> 
 
 
 def double(x: Tensor, kernel: Tensor) -> Tensor:
-    """Bilinear upsampling by exactly 2; beyond the border there are zeros."""
+    """Bilinear upsampling by a factor of 2, with zeros beyond the border."""
     channels = x.shape[1]
     return F.conv_transpose2d(x, kernel.to(x.dtype).expand(channels, 1, -1, -1), stride=2, padding=1, groups=channels)
 

@@ -1,4 +1,4 @@
-"""ResNetF, the fully convolutional network behind foreground and object masks (paper, figure 2)."""
+"""ResNetF, the fully convolutional network for the foreground and for objects (paper, figure 2)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from spn_instances.settings import TrunkName
 
 @dataclass(frozen=True)
 class Architecture:
-    """Which network it is; by default the official one.
+    """Architecture of ResNetF; by default the official one.
 
     Attributes:
         trunk: ``resnet`` is the official one; ``resnet18``, ``mobilenet`` and ``efficientnet-lite0`` are for small
             machines.
-        blocks: resnet: of its four stages.
-        width: resnet: channels of its first stage.
+        blocks: of trunk ``resnet``: number of blocks of its four stages.
+        width: of trunk ``resnet``: channels of the 3x3 convolutions of its first stage.
         hidden: channels of the fused features (feat08).
-        upsamplers: ``bilinear`` are the published ones; ``dense`` are weights of a file whose upsamplers are others.
+        upsamplers: ``bilinear`` as in the published network; ``dense`` if they are weights, see `DenseHead`.
     """
 
     trunk: TrunkName = "resnet"
@@ -36,15 +36,15 @@ class Architecture:
 
     @property
     def offsets(self) -> tuple[int, int, int]:
-        """Where the three upsampled maps are cropped; the official network's crops are off the centre (1, 1, 4)."""
+        """Offsets at which the three upsampled maps are cropped; (1, 1, 4) is central, the official ones are not."""
         return (2, 0, 8) if self.trunk == "resnet" else (1, 1, 4)
 
 
 class ResNetF(nn.Module):
-    """Scores of background and foreground of an image of any size.
+    """Scores (logits) of background and foreground, for images of any size.
 
     Args:
-        architecture: of trunk and head.
+        architecture: None is the official one.
     """
 
     def __init__(self, architecture: Architecture | None = None) -> None:
@@ -66,7 +66,7 @@ class ResNetF(nn.Module):
     def early_features(self, images: Tensor) -> Tensor:
         """BGR minus mean, [B, 3, H, W] -> features of stride 8.
 
-        Sizes at which the original aborts are padded at the bottom and the right, by repeating the last row or column.
+        Images of a size at which the original aborts are padded by repeating the last row or column.
         """
         height, width = images.shape[-2:]
         if self.architecture.trunk == "resnet":
@@ -84,7 +84,7 @@ def _trunk(architecture: Architecture) -> Trunk:
 
 
 def _valid_length(length: int) -> int:
-    """The least length from this one on at which all of the official crops fit."""
+    """The smallest length, not below this one, at which all official crops fit."""
     return next(size for size in range(max(length, 3), length + 64) if _fits(size))
 
 

@@ -1,7 +1,7 @@
-"""Trunks: an image becomes features at strides 8, 16 and 32.
+"""Trunks, which turn an image into features of strides 8, 16 and 32.
 
-All of them take BGR pixels minus a mean, of 0..255; see `spn_instances.images.network_input`. Their early layers end
-at stride 8 and are the larger part of the work; fast fine-tuning keeps them as they are.
+All take BGR pixels, 0..255, minus a mean; see `spn_instances.images.network_input`. Early layers end at stride 8; fast
+fine-tuning keeps them as they are.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torchvision.models import resnet18
 from spn_instances.networks.layers import ConvNorm, FrozenBatchNorm, SameConvNorm
 
 Features = tuple[Tensor, Tensor, Tensor]
-"""Of strides 8, 16 and 32, [B, C, h, w] each."""
+"""Features of strides 8, 16 and 32, [B, C, h, w] each."""
 
 
 class Trunk(nn.Module, ABC):
-    """What the networks have in common.
+    """Base of the trunks.
 
     Attributes:
         channels: of the features of strides 8, 16 and 32.
@@ -45,7 +45,7 @@ class Trunk(nn.Module, ABC):
 
 
 class Bottleneck(nn.Module):
-    """A residual block of the MSRA networks: the stride sits on the first 1x1 convolution."""
+    """A residual block of the MSRA networks: the first 1x1 convolution has the stride."""
 
     def __init__(self, inputs: int, middle: int, stride: int, *, projects: bool) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ def _stage(inputs: int, middle: int, blocks: int, stride: int) -> nn.Sequential:
 
 
 class ResNet18(Trunk):
-    """torchvision's ResNet-18, for small machines, with frozen statistics and without its classifier."""
+    """torchvision's ResNet-18 with frozen statistics and without its classifier, for small machines."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class ResNet18(Trunk):
         return res3, stride16, self.body.layer4(stride16)
 
     def early_layers(self) -> tuple[nn.Module, ...]:
-        """Those up to layer2."""
+        """The layers up to layer2."""
         return self.body.conv1, self.body.bn1, self.body.layer1, self.body.layer2
 
 

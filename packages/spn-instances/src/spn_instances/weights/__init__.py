@@ -7,6 +7,11 @@ from typing import Final
 
 from vos_shared.checkpoints.published import PublishedWeights, WeightsTable
 
+_REFINEMENT_FILE: Final = Path(__file__).with_name("spn_refinement_demo.safetensors")
+_REFINEMENT_NOTE: Final = "small refinement network (SPN), trained by this package; the default of --spn-weights"
+
+REFINEMENT: Final = WeightsTable(published={}, shipped=_REFINEMENT_FILE, shipped_note=_REFINEMENT_NOTE)
+"""The refinement networks; the authors published none."""
 WEIGHTS: Final = WeightsTable(
     published={
         "PN_ResNetF": PublishedWeights(
@@ -19,11 +24,6 @@ WEIGHTS: Final = WeightsTable(
     },
     shipped=Path(__file__).with_name("spn_parent_demo.safetensors"),
     shipped_note="parent foreground net on MobileNet-v1, trained by this package; the default",
+    more={_REFINEMENT_FILE: _REFINEMENT_NOTE},
 )
-"""The foreground nets."""
-REFINEMENT: Final = WeightsTable(
-    published={},
-    shipped=Path(__file__).with_name("spn_refinement_demo.safetensors"),
-    shipped_note="small refinement network (SPN), trained by this package; the default of --spn-weights",
-)
-"""The refinement networks; the authors published none."""
+"""All weights that have a name; the default is the foreground net."""
