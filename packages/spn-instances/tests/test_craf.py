@@ -1,4 +1,4 @@
-"""The connected-region-aware filter: labels of the released demo, and what the paper says of its own version."""
+"""The connected-region-aware filter: the demo's labels to the pixel, and the steps of the paper's version."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from spn_instances.craf import DemoFilter, PaperFilter, Regions
 from vos_shared.testing import parity_folder
 
 
-def square(*boxes: tuple[int, int, int, int, int], size: tuple[int, int] = (40, 60)) -> np.ndarray:
-    """A map with boxes (top, left, bottom, right, value)."""
+def image_of(*boxes: tuple[int, int, int, int, int], size: tuple[int, int] = (40, 60)) -> np.ndarray:
+    """An image of zeros with filled boxes (top, left, bottom, right, value)."""
     image = np.zeros(size, np.uint8)
     for top, left, bottom, right, value in boxes:
         image[top:bottom, left:right] = value
@@ -43,8 +43,8 @@ def test_a_real_sequence_has_the_demos_labels(labels: str, gated: bool) -> None:
         np.testing.assert_array_equal(previous, truth)
 
 
-def select_by_the_letter(soft: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """Step A of the demo, one region after another."""
+def plain_selection(soft: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Step A of the demo as its plain loop over regions."""
     labels, count = ndimage.label(soft.T > 30, np.ones((3, 3)))
     regions = [index + 1 == labels.T for index in range(count)]
     jaccard = [float((region & before).sum() / (region | before).sum()) for region in regions]
@@ -73,15 +73,15 @@ def test_the_demos_choice_of_regions_is_that_of_its_plain_loop(seed: int, share:
     before = np.zeros((16, 20), np.bool_)
     top, left = rng.integers(0, 14, 2)
     before[top : top + 3, left : left + 3] = True
-    expected = select_by_the_letter(soft, before)
+    expected = plain_selection(soft, before)
     labels = DemoFilter(label_value=1, recovery_area=1000)(soft[None], before.astype(np.uint8))
     np.testing.assert_array_equal(labels, expected > 0)
 
 
 def test_the_demo_gives_back_regions_of_another_map_to_an_object_that_shrank() -> None:
-    # Object 2 keeps a corner in its own map; most of it lies, too weak to be labelled, in the map of object 1.
-    soft = np.stack([square((5, 5, 25, 25, 250), (5, 40, 25, 55, 60)), square((23, 53, 25, 55, 220))])
-    previous = square((5, 5, 25, 25, 1), (5, 40, 25, 55, 2))
+    # Object 2 has only a corner in its own map; the rest is in the map of object 1, too weak to be labelled.
+    soft = np.stack([image_of((5, 5, 25, 25, 250), (5, 40, 25, 55, 60)), image_of((23, 53, 25, 55, 220))])
+    previous = image_of((5, 5, 25, 25, 1), (5, 40, 25, 55, 2))
     np.testing.assert_array_equal(DemoFilter()(soft, previous), previous)
 
 
@@ -97,45 +97,45 @@ def test_regions_come_in_the_order_of_their_first_pixel_by_columns(seed: int, he
 
 @pytest.mark.parametrize("apply", [DemoFilter(), PaperFilter()])
 def test_the_region_that_agrees_with_the_previous_frame_is_kept(apply: DemoFilter | PaperFilter) -> None:
-    soft = square((5, 5, 15, 15, 200), (20, 40, 32, 52, 250))[None]
-    labels = apply(soft, square((6, 6, 16, 16, 1)))
-    np.testing.assert_array_equal(labels, square((5, 5, 15, 15, 1)))
+    soft = image_of((5, 5, 15, 15, 200), (20, 40, 32, 52, 250))[None]
+    labels = apply(soft, image_of((6, 6, 16, 16, 1)))
+    np.testing.assert_array_equal(labels, image_of((5, 5, 15, 15, 1)))
 
 
 @pytest.mark.parametrize("apply", [DemoFilter(), PaperFilter()])
 def test_nothing_is_labelled_outside_the_foreground(apply: DemoFilter | PaperFilter) -> None:
-    soft = square((5, 5, 15, 15, 200))[None]
-    foreground = square((0, 0, 40, 10, 1)) > 0
-    labels = apply(soft, square((5, 5, 15, 15, 1)), foreground)
-    np.testing.assert_array_equal(labels, square((5, 5, 15, 10, 1)))
+    soft = image_of((5, 5, 15, 15, 200))[None]
+    foreground = image_of((0, 0, 40, 10, 1)) > 0
+    labels = apply(soft, image_of((5, 5, 15, 15, 1)), foreground)
+    np.testing.assert_array_equal(labels, image_of((5, 5, 15, 10, 1)))
 
 
 @pytest.mark.parametrize("apply", [DemoFilter(), PaperFilter()])
-def test_the_filter_leaves_its_input_alone(apply: DemoFilter | PaperFilter) -> None:
-    soft = square((5, 5, 15, 15, 200), (20, 40, 22, 42, 250))[None]
-    previous = square((20, 40, 22, 42, 1))
+def test_the_filter_does_not_change_its_input(apply: DemoFilter | PaperFilter) -> None:
+    soft = image_of((5, 5, 15, 15, 200), (20, 40, 22, 42, 250))[None]
+    previous = image_of((20, 40, 22, 42, 1))
     copies = soft.copy(), previous.copy()
     apply(soft, previous)
     np.testing.assert_array_equal(soft, copies[0])
     np.testing.assert_array_equal(previous, copies[1])
 
 
-def test_paper_takes_a_covered_object_out_of_the_region_that_covers_it() -> None:
-    soft = np.stack([square((5, 5, 25, 25, 250)), square((10, 10, 15, 15, 150))])
-    labels = PaperFilter()(soft, square((5, 5, 25, 25, 1), (10, 10, 15, 15, 2)))
-    np.testing.assert_array_equal(labels, square((5, 5, 25, 25, 1), (10, 10, 15, 15, 2)))
-    demo = DemoFilter()(soft, square((5, 5, 25, 25, 1), (10, 10, 15, 15, 2)))
-    assert set(np.unique(demo)) == {0, 1}, "the demo has no such step"
+def test_the_paper_removes_a_covered_object_from_the_region_that_covers_it() -> None:
+    soft = np.stack([image_of((5, 5, 25, 25, 250)), image_of((10, 10, 15, 15, 150))])
+    labels = PaperFilter()(soft, image_of((5, 5, 25, 25, 1), (10, 10, 15, 15, 2)))
+    np.testing.assert_array_equal(labels, image_of((5, 5, 25, 25, 1), (10, 10, 15, 15, 2)))
+    demo = DemoFilter()(soft, image_of((5, 5, 25, 25, 1), (10, 10, 15, 15, 2)))
+    assert set(np.unique(demo)) == {0, 1}, "the demo does not have this step"
 
 
-def test_paper_recovers_a_lost_object_from_an_unselected_region_of_another_map() -> None:
+def test_the_paper_recovers_a_lost_object_from_an_unselected_region_of_another_map() -> None:
     # Object 2's own map is empty; object 1's map holds object 2 as a second region.
-    soft = np.stack([square((5, 5, 15, 15, 200), (20, 40, 30, 50, 180)), square()])
-    labels = PaperFilter()(soft, square((5, 5, 15, 15, 1), (20, 40, 30, 50, 2)))
-    np.testing.assert_array_equal(labels, square((5, 5, 15, 15, 1), (20, 40, 30, 50, 2)))
+    soft = np.stack([image_of((5, 5, 15, 15, 200), (20, 40, 30, 50, 180)), image_of()])
+    labels = PaperFilter()(soft, image_of((5, 5, 15, 15, 1), (20, 40, 30, 50, 2)))
+    np.testing.assert_array_equal(labels, image_of((5, 5, 15, 15, 1), (20, 40, 30, 50, 2)))
 
 
 def test_objects_that_were_lost_stay_lost_in_the_demo_and_come_back_in_the_paper() -> None:
-    soft, nothing = square((5, 5, 15, 15, 200))[None], square()
+    soft, nothing = image_of((5, 5, 15, 15, 200))[None], image_of()
     assert not DemoFilter()(soft, nothing).any()
     assert PaperFilter()(soft, nothing).any()

@@ -1,4 +1,4 @@
-"""The class-balanced loss is Caffe's: weights in the gradient, none in the number that is printed."""
+"""The class-balanced loss is Caffe's: with weights in the gradient, without them in the printed loss."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_an_image_of_one_class_gives_no_gradient() -> None:
         assert not class_weights(labels).any()
 
 
-def test_images_are_balanced_each_by_itself() -> None:
+def test_each_image_is_balanced_by_itself() -> None:
     labels = torch.zeros(2, 2, 2, dtype=torch.bool)
     labels[0, 0, 0] = True
     assert class_weights(labels)[0, 0, 0] == 0.75

@@ -1,4 +1,4 @@
-"""The networks: official numbers, and the equalities that make them fast."""
+"""The networks: the official numbers, and faster forms that compute the same."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vos_shared.testing import parity_folder
 
 
 def dense(x: Tensor, side: int) -> Tensor:
-    """The literal upsampler: a full kernel that is diagonal over channels."""
+    """Upsample as Caffe does: with a kernel for each pair of channels, zero unless they are equal."""
     taps = 1 - (torch.arange(side) - (side / 2 - 0.5)).abs() / (side / 2)
     weight = torch.zeros(x.shape[1], x.shape[1], side, side)
     weight[range(x.shape[1]), range(x.shape[1])] = torch.outer(taps, taps)
@@ -32,7 +32,7 @@ def dense(x: Tensor, side: int) -> Tensor:
 
 
 def literal_head(head: FusionHead, features: Features, size: tuple[int, int]) -> Tensor:
-    """The table of section 2.2, line by line."""
+    """The head as the specification defines it, section 2.2."""
     res3, res4, res5 = features
     scaled4 = res4 * head.scale_res4[:, None, None]
     cropped5 = dense(res5, 4)[..., 2 : 2 + res4.shape[2], 2 : 2 + res4.shape[3]]
@@ -50,7 +50,9 @@ def official() -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("size", ["s1", "s2"])
 @torch.inference_mode()
-def test_scores_of_the_official_network(official: dict[str, Tensor], official_network: ResNetF, size: str) -> None:
+def test_scores_are_those_of_the_official_network(
+    official: dict[str, Tensor], official_network: ResNetF, size: str
+) -> None:
     x = np.random.RandomState(1234 if size == "s1" else 1235).standard_normal(official[f"x_{size}"].shape) * 60
     np.testing.assert_array_equal(official[f"x_{size}"], x.astype(np.float32))
     scores = official_network(official[f"x_{size}"])
@@ -98,7 +100,7 @@ def test_layers_of_the_refinement_network_are_the_listed_ones(name: str, classes
 
 @pytest.mark.parametrize(("name", "classes"), [("voc21", 21), ("two", 2)])
 @torch.inference_mode()
-def test_the_official_refinement_network(
+def test_the_refinement_network_has_the_official_numbers(
     name: str, classes: int, official_refinement: Callable[[int], RefinementNet]
 ) -> None:
     arrays = np.load(parity_folder("spn-instances") / "fixture_spn_net.npz")
@@ -125,14 +127,14 @@ def test_projecting_first_equals_the_literal_head(tiny: ResNetF) -> None:
     features = tiny.trunk(x)
     literal = literal_head(tiny.head, features, (100, 150))
     torch.testing.assert_close(tiny(x), literal, atol=1e-4, rtol=1e-4)
-    dense = DenseHead(tiny.trunk.channels, 3, tiny.architecture.offsets)
-    assert dense.load_state_dict(tiny.head.state_dict(), strict=False).unexpected_keys == []
-    torch.testing.assert_close(dense(features, (100, 150)), literal, atol=1e-4, rtol=1e-4)
+    head = DenseHead(tiny.trunk.channels, 3, tiny.architecture.offsets)
+    assert head.load_state_dict(tiny.head.state_dict(), strict=False).unexpected_keys == []
+    torch.testing.assert_close(head(features, (100, 150)), literal, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("trunk", get_args(TrunkName))
 @torch.inference_mode()
-def test_frames_of_any_size(trunk: TrunkName, tiny: ResNetF) -> None:
+def test_frames_of_any_size_have_scores_of_their_size(trunk: TrunkName, tiny: ResNetF) -> None:
     model = tiny if trunk == "resnet" else ResNetF(Architecture(trunk, hidden=3)).eval()
     for height, width in [*((31 + rest, 40 + rest) for rest in range(8)), (1, 1), (2, 9), (64, 33)]:
         assert model(torch.randn(1, 3, height, width)).shape == (1, 2, height, width)
@@ -157,7 +159,7 @@ def test_statistics_stay_frozen_in_training(tiny: ResNetF) -> None:
 
 
 @torch.inference_mode()
-def test_masks_are_refined_each_by_itself_and_share_their_guidance(tiny_refinement: RefinementNet) -> None:
+def test_each_mask_is_refined_by_itself_with_the_guidance_of_one_image(tiny_refinement: RefinementNet) -> None:
     image, soft = torch.randn(1, 3, 45, 70) * 60, torch.rand(3, 1, 45, 70)
     coarse = torch.cat([1 - soft, soft], 1)
     together = tiny_refinement(image, coarse)

@@ -1,4 +1,4 @@
-"""Official files: what is written can be read, by layer names that Caffe knows; what is wrong is said in one line."""
+"""Official files: written files are read again, layers have Caffe's names, and errors name the file and the layer."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_refinement_caffemodel_is_the_network_that_was_written(
     torch.testing.assert_close(read(x, coarse), tiny_refinement(x, coarse))
 
 
-def test_our_own_files_know_their_network(tmp_path: Path, tiny: ResNetF, tiny_refinement: RefinementNet) -> None:
+def test_our_own_files_store_their_architecture(tmp_path: Path, tiny: ResNetF, tiny_refinement: RefinementNet) -> None:
     for name, model in (("fg", tiny), ("spn", tiny_refinement)):
         save_weights(tmp_path / f"{name}.safetensors", model, {"description": "a test"})
     assert load_weights(tmp_path / "fg.safetensors", ResNetF).model.architecture == tiny.architecture
@@ -49,7 +49,7 @@ def test_our_own_files_know_their_network(tmp_path: Path, tiny: ResNetF, tiny_re
         load_weights(tmp_path / "spn.safetensors", ResNetF)
 
 
-def test_caffe_names_of_the_official_network() -> None:
+def test_the_official_network_has_caffes_layer_names() -> None:
     with torch.device("meta"):
         names = [name for name, _, _ in layers_of(ResNetF())]
     assert len(names) == 3 * 104 + 4
@@ -57,7 +57,7 @@ def test_caffe_names_of_the_official_network() -> None:
 
 
 def rewritten(path: Path, tiny: ResNetF, **changes: np.ndarray | None) -> None:
-    """The network with some layers' first blobs changed, or with layers left out."""
+    """Write the network with the first blobs of some layers replaced, or without some layers (None)."""
     write_official(path, tiny, upsamplers=True)
     layers = read_caffemodel(path)
     kept = {name: blobs for name, blobs in layers.items() if changes.get(name, blobs) is not None}
@@ -82,7 +82,7 @@ def test_layers_that_do_not_fit_are_named(tmp_path: Path, tiny: ResNetF) -> None
 
 
 @torch.inference_mode()
-def test_upsamplers_that_are_not_bilinear_stay_as_they_are(tmp_path: Path, tiny: ResNetF) -> None:
+def test_upsamplers_that_are_not_bilinear_are_kept(tmp_path: Path, tiny: ResNetF) -> None:
     path = tmp_path / "net.caffemodel"
     write_official(path, tiny, upsamplers=True)
     layers = read_caffemodel(path)
@@ -118,6 +118,10 @@ def test_a_start_with_other_upsamplers_is_refused(tmp_path: Path, tiny: ResNetF)
     rewritten(path, tiny, upscore=np.ones((2, 2, 16, 16), np.float32))
     with pytest.raises(BadWeights, match="layer upscore does not upsample bilinearly"):
         starting_foreground(tiny.architecture, str(path))
+
+
+def test_upsamplers_of_another_size_are_refused(tmp_path: Path, tiny: ResNetF) -> None:
+    path = tmp_path / "net.caffemodel"
     rewritten(path, tiny, upscore=np.ones((2, 2, 3, 3), np.float32))
     with pytest.raises(BadWeights, match=re.escape("layer upscore is [2, 2, 3, 3], expected [2, 2, 16, 16]")):
         load_weights(path, ResNetF)
@@ -129,7 +133,7 @@ def test_other_caffemodels_are_refused(tmp_path: Path) -> None:
         load_weights(tmp_path / "x.caffemodel", ResNetF)
 
 
-def test_a_trunk_without_caffe_form_is_not_exported(tmp_path: Path) -> None:
+def test_a_trunk_without_a_caffe_form_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="mobilenet has no Caffe form"):
         write_official(tmp_path / "x.caffemodel", ResNetF(Architecture("mobilenet", hidden=2)))
 
@@ -181,7 +185,7 @@ def test_keras_mobilenet_starts_the_small_trunk() -> None:
         model.state_dict()["trunk.blocks.3.pointwise.conv.weight"],
         torch.from_numpy(arrays["conv_pw_4|kernel"].transpose(3, 2, 0, 1).copy()),
     )
-    # The stem sees BGR minus mean and computes what it would of RGB / 127.5 - 1.
+    # From BGR minus mean the stem computes the same as the donor from RGB / 127.5 - 1.
     rgb = torch.rand(1, 3, 5, 5) * 255
     ours = rgb.flip(1) - torch.tensor([104.00698793, 116.66876762, 122.67891434])[:, None, None]
     stem = torch.from_numpy(arrays["conv1|kernel"].transpose(3, 2, 0, 1).copy())
@@ -203,5 +207,10 @@ def donor_name(layer: str) -> tuple[str, bool]:
     return f"conv_{'dw' if part == 'depthwise' else 'pw'}_{int(number) + 1}", part == "depthwise"
 
 
-def test_a_random_start_needs_no_file() -> None:
-    assert starting_foreground(Architecture("mobilenet", hidden=2), RANDOM).architecture.trunk == "mobilenet"
+def test_a_random_start_is_the_network_as_initialised() -> None:
+    architecture = Architecture("mobilenet", hidden=2)
+    torch.manual_seed(0)
+    expected = ResNetF(architecture)
+    torch.manual_seed(0)
+    found = starting_foreground(architecture, RANDOM)
+    torch.testing.assert_close(found.state_dict(), expected.state_dict(), rtol=0, atol=0)

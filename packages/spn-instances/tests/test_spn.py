@@ -1,4 +1,4 @@
-"""The propagation: the official kernel's numbers, its gradients, and what follows from its definition."""
+"""Spatial propagation: the official kernel's numbers, its gradients, and properties of its definition."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def official() -> dict[str, Tensor]:
 
 
 def by_sample(gates: Tensor) -> Tensor:
-    """[4, ways, N, C, H, W], as the numbers are stored, to [N, 4, ways, C, H, W]."""
+    """Gates as the official numbers store them, [4, ways, N, C, H, W], to [N, 4, ways, C, H, W]."""
     return gates.permute(2, 0, 1, 3, 4, 5)
 
 
@@ -72,7 +72,7 @@ def test_maps_of_any_size_are_scanned(size: tuple[int, int]) -> None:
         torch.testing.assert_close(result, x, msg="a single pixel has no neighbour")
 
 
-def test_a_constant_map_stays_what_it_is() -> None:
+def test_a_constant_map_does_not_change() -> None:
     x = torch.full((1, 2, 6, 5), 0.7)
     torch.testing.assert_close(SpatialPropagation(rounds=3)(x, torch.randn(1, 24, 6, 5)), x)
 
@@ -86,14 +86,14 @@ def test_positive_gates_of_any_size_keep_values_within_their_range(how: Normalis
     assert result.max() <= x.max() + 1e-5
 
 
-def test_mixed_gates_of_any_size_grow_no_faster_than_the_number_of_steps() -> None:
+def test_with_gates_of_any_size_and_sign_values_grow_at_most_with_the_number_of_steps() -> None:
     x = torch.rand(1, 1, 8, 300) * 2 - 1
     scans = propagate(x, normalise_gates(1e20 * torch.randn(1, 4, 3, 1, 8, 300)))
     assert scans.isfinite().all()
     assert scans.abs().max() <= 2 * 300
 
 
-def test_objects_and_channels_do_not_see_each_other() -> None:
+def test_objects_and_channels_are_independent() -> None:
     x, gates = torch.randn(2, 2, 5, 6), torch.randn(2, 24, 5, 6)
     alone = SpatialPropagation()(x[1:, 1:], gates.view(2, 4, 3, 2, 5, 6)[1:, :, :, 1:])
     torch.testing.assert_close(SpatialPropagation()(x, gates)[1:, 1:], alone)
@@ -119,7 +119,7 @@ def test_gates_that_do_not_fit_are_refused() -> None:
 
 
 def plain_left_to_right(x: Tensor, gates: Tensor) -> Tensor:
-    """The three-way recurrence pixel by pixel, x [H, W] and gates [3, H, W]."""
+    """The three-way recurrence pixel by pixel: x [H, W] and gates [3, H, W] to [H, W]."""
     height, width = x.shape
     columns = [x[:, 0]]
     for t in range(1, width):

@@ -21,7 +21,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     sys.modules.pop("spn_instances.spn_triton", None)
     yield importlib.import_module("spn_instances.spn_triton")
-    sys.modules.pop("spn_instances.spn_triton")  # Tests on a GPU must not meet the interpreter.
+    sys.modules.pop("spn_instances.spn_triton")  # Tests on a GPU must not use the interpreter.
 
 
 @pytest.mark.parametrize(
