@@ -91,3 +91,14 @@ def test_an_epoch_sees_each_record_once_and_crops_differ(tmp_path: Path) -> None
     assert len({item["image"][1, 0, 0].item() for epoch in epochs for item in epoch}) > 1
     again = samples[1, 1]
     assert torch.equal(again["image"], epochs[0][3]["image"])
+
+
+@pytest.mark.parametrize("side", [None, 128, 32])
+def test_crops_of_small_inputs_show_as_much_of_the_frame(tmp_path: Path, side: int | None) -> None:
+    ramp = np.repeat(np.arange(256, dtype=np.uint8)[None], 256, 0)
+    with RecordWriter([tmp_path / "train-00000-of-00001"]) as writer:
+        writer.write(0, StudentRecord.of("ramp", np.repeat(ramp[..., None], 3, 2), ramp).example())
+    student = Architecture("dilate-unet", side=side)
+    image = StudentSamples(Records(tmp_path), student, PUBLISHED["dilate-unet"], 2)[0, 0]["image"]
+    shown = 255 * float(image.max() - image.min())
+    assert shown == pytest.approx(255 * 256 / 310, abs=8)

@@ -27,7 +27,7 @@ class TrainNetwork(RunArguments):
     """Without two faults of the released code: train the dilated kernels of DilateU-Net, and let the block norms of
     DenseU-Net use moving averages at inference. Official weights need the faults."""
     input_size: int | None = None
-    """For U-Nets: side of the input in pixels, 256 as published. Scale --resized accordingly."""
+    """For U-Nets: side of the input in pixels, 256 as published."""
 
     def run(self) -> int:
         """Train."""

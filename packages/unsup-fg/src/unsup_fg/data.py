@@ -48,10 +48,11 @@ class StudentSamples(Dataset[Sample]):
         step, slot = key
         epoch, place = divmod(step * self._per_step + slot, len(self._records))
         record = self._records.student(self._order(epoch, place))
-        margin = self._settings.resized - self._student.input_size + 1
+        resized = self._settings.resized_for(self._student)
+        margin = resized - self._student.input_size + 1
         random = np.random.default_rng([self._settings.seed, 2, step, slot])
         top, left = (int(value) for value in random.integers(margin, size=2))
-        return student_sample(record.frame, record.soft_mask, self._student, self._settings.resized, (top, left))
+        return student_sample(record.frame, record.soft_mask, self._student, resized, (top, left))
 
 
 class ScoredSample(TypedDict):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from unsup_fg.presets import PUBLISHED, TrainingSettings
 from unsup_fg.selection import require_share
-from unsup_fg.settings import INPUT_SIZES, STUDENTS, Architecture, NetworkName, StudentName
+from unsup_fg.settings import STUDENTS, Architecture, NetworkName, StudentName
 from vos_shared.errors import UserError
 
 
@@ -76,7 +76,6 @@ class PipelineSettings:
     def training(self, network: NetworkName) -> TrainingSettings:
         """Return the training settings of a network."""
         published = PUBLISHED[network]
-        scale = self.architecture(network).input_size / INPUT_SIZES[network]
         return replace(
             published,
             steps=self.steps.get(network, published.steps),
@@ -84,6 +83,5 @@ class PipelineSettings:
             learning_rate=self.learning_rate.get(network, published.learning_rate),
             decay=self.decay,
             norm_momentum=self.norm_momentum,
-            resized=round(published.resized * scale),
             seed=self.seed,
         )

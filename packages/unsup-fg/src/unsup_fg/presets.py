@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from unsup_fg.settings import NetworkName
+from unsup_fg.settings import INPUT_SIZES, Architecture, NetworkName
 from vos_shared.errors import UserError
 from vos_shared.options import require_numbers
 
@@ -21,7 +21,8 @@ class TrainingSettings:
         decay: decrease the learning rate linearly to zero; as published it is constant.
         norm_momentum: share of a batch in the moving averages of batch norms. Short runs need more than the published
             0.01, else the averages lag behind the weights.
-        resized: side to which records are resized before the crop; of EvalSeg-Net, which sees no crops, 128.
+        resized: side to which records are resized before the crop, for the published size of the input; smaller inputs
+            get them smaller in proportion. Of EvalSeg-Net, which sees no crops, 128.
         save_steps: steps between two saves.
         seed: seed of crops, order and initial values.
     """
@@ -40,6 +41,10 @@ class TrainingSettings:
         require_numbers(self, "unsup-fg", "learning_rate", above=0, below=1)
         if not 0 < self.norm_momentum <= 1:
             raise UserError(f"unsup-fg: --norm-momentum is {self.norm_momentum}; give a share above 0, up to 1")
+
+    def resized_for(self, architecture: Architecture) -> int:
+        """Side in pixels to which records are resized for a network."""
+        return round(self.resized * architecture.input_size / INPUT_SIZES[architecture.network])
 
     def rate(self, step: int) -> float:
         """Compute the learning rate of a step; steps count from 0."""

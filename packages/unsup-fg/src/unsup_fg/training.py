@@ -17,7 +17,7 @@ from unsup_fg.data import EvalSegSamples, Sample, ScoredSample, StudentSamples
 from unsup_fg.networks import build
 from unsup_fg.presets import TrainingSettings
 from unsup_fg.records import Records
-from unsup_fg.settings import Architecture
+from unsup_fg.settings import INPUT_SIZES, Architecture
 from vos_shared.errors import UserError
 from vos_shared.runtime.seeding import seed_everything
 from vos_shared.training.arguments import RunOptions
@@ -86,7 +86,7 @@ def train(
         UserError: as `TrainingRun`; records that cannot be read (what was computed is saved).
         BadWeights: the resume file is missing, damaged, or of another program.
     """
-    name, size = architecture.network, architecture.input_size
+    name, size = architecture.network, INPUT_SIZES[architecture.network]
     if settings.resized < size or (name == "evalseg" and settings.resized != size):
         raise UserError(f"unsup-fg: --resized is {settings.resized}; {name} takes {size} pixels")
     seed_everything(settings.seed)
