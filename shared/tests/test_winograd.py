@@ -27,13 +27,14 @@ def test_every_size_and_dilation_is_the_plain_convolution(
     maps = torch.randn(batch, 3, height, width, dtype=torch.float64)
     weight = torch.randn(2, 3, 3, 3, dtype=torch.float64)
     maps = maps.contiguous(memory_format=torch.channels_last) if last else maps
-    found = convolve(maps, transformed_kernels(weight), dilation)
-    torch.testing.assert_close(found, plain(maps, weight, dilation), rtol=0, atol=1e-11)
+    bias = torch.randn(2, dtype=torch.float64)
+    found = convolve(maps, transformed_kernels(weight), dilation, bias)
+    torch.testing.assert_close(found, plain(maps, weight, dilation) + bias[:, None, None], rtol=0, atol=1e-11)
 
 
 def test_channels_and_batches_of_several_rounds_are_the_plain_convolution() -> None:
     torch.manual_seed(1)
-    maps, weight = torch.randn(3, 300, 64, 60), torch.randn(3, 300, 3, 3)
+    maps, weight = torch.randn(3, 600, 34, 60), torch.randn(3, 600, 3, 3)
     expected = plain(maps.double(), weight.double(), 2)
     found = convolve(maps, transformed_kernels(weight), 2)
     assert float((found - expected).abs().max() / expected.abs().max()) < 3e-5

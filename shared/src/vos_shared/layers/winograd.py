@@ -32,11 +32,12 @@ _G: Final = (
 )
 _A: Final = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
 _TILE: Final = 4
-_CHANNELS: Final = 256
-"""Input channels of one round of products. The transformed inputs of more need memory that the system takes back and
-clears after each layer (measured: 512 has half as many page faults again)."""
-_TILES: Final = 640
-"""Tiles of one round, about; bounds the memory of large batches."""
+_EVERYWHERE: Final = 6 + 1
+"""The one of the 36 products that A adds to all outputs of a tile with factor 1."""
+_CHANNELS: Final = 512
+_TILES: Final = 112
+"""Input channels and tiles of one round of products. With more, the system takes the memory of the transformed inputs
+back after each round and clears it before the next (measured: half of the time of narrow layers)."""
 LEAST_CHANNELS: Final = 128
 """Fewest input and output channels for which it is faster than PyTorch's convolution (measured)."""
 
@@ -87,7 +88,7 @@ def transformed_kernels(weight: Tensor) -> Tensor:
     return _transformed(_both_axes(_G, weight), weight.permute(2, 3, 1, 0).flatten(0, 1))
 
 
-def convolve(maps: Tensor, kernels: Tensor, dilation: int = 1) -> Tensor:
+def convolve(maps: Tensor, kernels: Tensor, dilation: int = 1, bias: Tensor | None = None) -> Tensor:
     """3x3 convolution of stride 1 that keeps the size: its zero padding is its dilation.
 
     In float32 its largest error is about 1e-5 of the largest output.
@@ -96,30 +97,35 @@ def convolve(maps: Tensor, kernels: Tensor, dilation: int = 1) -> Tensor:
         maps: float [B, C, h, w], fastest where they are channels-last.
         kernels: of `transformed_kernels`.
         dilation: of the kernel.
+        bias: of the outputs, [C'].
 
     Returns:
         [B, C', h, w], channels-last.
     """
-    tiles = len(_firsts(maps.shape[2], dilation)) * len(_firsts(maps.shape[3], dilation))
-    parts = [_convolve(part, kernels, dilation) for part in maps.split(max(1, _TILES // tiles))]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _convolve(maps: Tensor, kernels: Tensor, dilation: int) -> Tensor:
     batch, _, height, width = maps.shape
-    shape = (batch, height, width)
+    shape, channels = (batch, height, width), kernels.shape[2]
     inputs, outputs = _pixels(shape, dilation, range(-1, _TILE + 1)), _pixels(shape, dilation, range(_TILE))
-    before, after = _both_axes(_B, maps), _both_axes(_A, maps)
-    products: Tensor | None = None  # [36, tiles, C']
-    for part, own in zip(_rows(maps).split(_CHANNELS, 1), kernels.split(_CHANNELS, 1), strict=True):
-        tiles = _transformed(before, _tiles(part, inputs))
+    rows, after = _rows(maps), _both_axes(_A, maps)
+    pixels = len(rows)
+    found = rows.new_empty(pixels + 1, channels)  # What is computed outside the map goes to the last row.
+    outputs = outputs.where(outputs >= 0, pixels)
+    for pixels_in, pixels_out in zip(inputs.split(_TILES, 1), outputs.split(_TILES, 1), strict=True):
+        products = _products(rows, pixels_in, kernels)
+        if bias is not None:
+            products[_EVERYWHERE] += bias
+        found.index_copy_(0, pixels_out.flatten(), _transformed(after, products).flatten(0, 1))
+    return found[:-1].view(*shape, channels).permute(0, 3, 1, 2)
+
+
+def _products(rows: Tensor, pixels: Tensor, kernels: Tensor) -> Tensor:
+    """Transformed tiles times kernels, summed over the channels: [36, tiles, C']."""
+    before = _both_axes(_B, rows)
+    products: Tensor | None = None
+    for part, own in zip(rows.split(_CHANNELS, 1), kernels.split(_CHANNELS, 1), strict=True):
+        tiles = _transformed(before, _tiles(part, pixels))
         products = torch.bmm(tiles, own) if products is None else products.baddbmm_(tiles, own)
     assert products is not None
-    places = outputs.flatten()
-    kept = (places >= 0).nonzero()[:, 0]
-    order = torch.empty_like(kept).index_copy_(0, places[kept], kept)
-    found = _transformed(after, products).flatten(0, 1).index_select(0, order)
-    return found.view(*shape, -1).permute(0, 3, 1, 2)
+    return products
 
 
 class WinogradConvolution(nn.Module):
@@ -140,8 +146,7 @@ class WinogradConvolution(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """[B, C, h, w] -> [B, C', h, w]."""
-        found = convolve(maps, self.kernels, self.dilation)
-        return found if self.bias is None else found.add_(self.bias[:, None, None])
+        return convolve(maps, self.kernels, self.dilation, self.bias)
 
 
 def fits(layer: nn.Module) -> TypeGuard[nn.Conv2d]:

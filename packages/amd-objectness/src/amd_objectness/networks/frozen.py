@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from copy import deepcopy
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils import fuse_conv_bn_eval
 from torchvision.models.resnet import Bottleneck
 
@@ -37,7 +39,8 @@ class FrozenAppearance(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """RGB in 0..1, float32 [B, 3, H, W], to segment logits [B, 5, h, w]."""
-        logits: Tensor = self.decode_head2(self.backbone2(normalise_images(images)))
+        pixels = normalise_images(images).contiguous(memory_format=torch.channels_last)
+        logits: Tensor = self.decode_head2(self.backbone2(pixels))
         return logits
 
 
@@ -56,9 +59,16 @@ class _FoldedBottleneck(Bottleneck):  # type: ignore[misc]  # torchvision is not
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, h, w] -> [B, C', h', w']."""
-        shortcut = x if self.downsample is None else self.downsample(x)
-        inner = self.relu(self.conv2(self.relu(self.conv1(x))))
+        shortcut = x if self.downsample is None else _pointwise(x, self.downsample[0])
+        inner = self.relu(self.conv2(self.relu(_pointwise(x, self.conv1))))
         sums = shortcut.permute(0, 2, 3, 1).reshape(-1, shortcut.shape[1])
         sums.addmm_(inner.permute(0, 2, 3, 1).reshape(-1, inner.shape[1]), self.conv3.weight.flatten(1).T)
         sums.add_(self.conv3.bias).relu_()
         return sums.view(*shortcut.shape[:1], *shortcut.shape[2:], -1).permute(0, 3, 1, 2)
+
+
+def _pointwise(x: Tensor, convolution: nn.Conv2d) -> Tensor:
+    """A 1x1 convolution as the matrix product that it is; PyTorch's own, on one thread, copies its input."""
+    step = convolution.stride[0]
+    pixels = x[..., ::step, ::step].permute(0, 2, 3, 1)
+    return F.linear(pixels, convolution.weight.flatten(1), convolution.bias).permute(0, 3, 1, 2)
