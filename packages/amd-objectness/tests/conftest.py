@@ -1,4 +1,4 @@
-"""Fixtures of several tests: the folder with the official program's numbers, and the weights behind them."""
+"""Fixtures of several tests: the official program's numbers, the networks behind them, and small weights."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def recipe_model(recipe_state: dict[str, Tensor]) -> AMD:
 
 @pytest.fixture(scope="session")
 def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights of the small network, for frames of 40 pixels; their segments differ."""
+    """Weights file of a random ResNet-18 that names a shorter side of 40 pixels and channel 2."""
     weights = untrained(Architecture("resnet18", motion_size=(64, 64)))
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
     save_weights(path, replace(weights, metadata={"shorter_side": "40", "channel": "2"}))

@@ -122,8 +122,8 @@ def test_weights_are_unchanged_by_official_export_and_import(small: Weights, tmp
     assert (tmp_path / "half.safetensors").stat().st_size < 0.51 * (tmp_path / "a.safetensors").stat().st_size
 
 
-def test_what_the_released_code_cannot_compute_is_not_written_for_it(tmp_path: Path) -> None:
-    """Its correlation has no standardised features; our own file keeps the setting."""
+def test_networks_that_the_released_code_lacks_are_written_in_our_format_only(tmp_path: Path) -> None:
+    """The released code does not standardise features."""
     ours = untrained(Architecture("resnet18", width=8, head_width=8, motion_size=(64, 64), standardise=True))
     with pytest.raises(BadWeights, match="cannot standardise"):
         write_official(tmp_path / "a.pth", ours)
@@ -143,11 +143,15 @@ def test_the_exported_backbone_loads_into_torchvision(small: Weights, tmp_path: 
 
 
 def test_untrained_weights_depend_on_the_seed_alone() -> None:
-    architecture = Architecture("resnet18")
-    assert_same(untrained(architecture).state, untrained(architecture).state)
+    architecture = Architecture("resnet18", width=8, head_width=8)
+    first = untrained(architecture).state
+    torch.rand(1)  # Random numbers that are drawn in between must not matter.
+    assert_same(untrained(architecture).state, first)
+    other = untrained(architecture, seed=1).state
+    assert not torch.equal(other["backbone2.conv1.weight"], first["backbone2.conv1.weight"])
 
 
-def test_the_shipped_weights_are_small_and_trained() -> None:
+def test_the_shipped_weights_are_trained_and_below_25_mb() -> None:
     weights = load_weights()
     assert weights.trained
     assert weights.architecture.backbone == "resnet18"

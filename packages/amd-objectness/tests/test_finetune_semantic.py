@@ -1,4 +1,4 @@
-"""Fine-tuning on a tiny VOC tree: it learns, resumes bit by bit, and refuses folders that are not VOC."""
+"""Fine-tuning on a tiny VOC tree: it learns, a resumed run gives the same weights, other folders are refused."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def weights() -> Weights:
-    """Of a narrow network, as those that come with the package."""
+    """Weights of a narrow network, like those that come with the package."""
     return untrained(Architecture("resnet18", width=16, head_width=32, motion_size=(64, 64)))
 
 
@@ -67,7 +68,7 @@ def run(voc: Path, folder: Path, weights: Weights, settings: SemanticSettings, *
     return finetune(network_for(weights), voc2012(voc), settings, options, make_fabric("cpu", "fp32"))
 
 
-def test_it_starts_from_the_backbone(weights: Weights) -> None:
+def test_the_network_starts_from_the_backbone(weights: Weights) -> None:
     model = network_for(weights)
     assert torch.equal(model.backbone.conv1.weight, weights.state["backbone2.conv1.weight"])
     assert model(torch.zeros(1, 3, 33, 40)).shape == (1, 21, 33, 40)
@@ -100,7 +101,7 @@ def test_samples_depend_on_step_and_slot_alone(voc: Path) -> None:
     assert not torch.equal(samples[0, 1]["image"], first["image"])
 
 
-def test_it_learns_and_reports_miou(voc: Path, tmp_path: Path, weights: Weights) -> None:
+def test_fine_tuning_raises_the_miou(voc: Path, tmp_path: Path, weights: Weights) -> None:
     sequences, device = voc2012(voc), torch.device("cpu")
     path = run(voc, tmp_path / "run", weights, replace(TINY, steps=20))
     assert path is not None
@@ -139,7 +140,7 @@ def test_the_command_trains_and_writes_miou(
     start = ("finetune-semantic", "--weights", tmp_path / "start.safetensors", "--device", "cpu", "--workers", 0)
     small = ("--steps", 2, "--batch", 2, "--crop", 33)
     done = run_command(main, "amd-objectness", *start, *small, "--root", voc, "--output", tmp_path / "run")
-    assert done.code == 0
+    assert done.code == 0, done.stderr
     assert "3 images" in done.stdout
     assert set(json.loads((tmp_path / "run/miou.json").read_text())) == {"mIoU", "images", "classes"}
     bad = run_command(main, "amd-objectness", *start, *small, "--root", tmp_path, "--output", tmp_path / "other")
@@ -147,10 +148,20 @@ def test_the_command_trains_and_writes_miou(
     assert "is not a VOC 2012 folder" in bad.stderr
 
 
-@pytest.mark.parametrize("wrong", [{"crop": 4}, {"scale": (2.0, 1.0)}, {"steps": 0}, {"learning_rate": 0.0}])
-def test_settings_that_cannot_be_used_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(UserError):
-        replace(TINY, **wrong)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"crop": 4}, "--crop is 4"),
+        ({"scale": (2.0, 1.0)}, "--scale 2.0 1.0"),
+        ({"steps": 0}, "--steps is 0"),
+        ({"learning_rate": 0.0}, "--learning-rate is 0.0"),
+        ({"momentum": -1.0}, "--momentum is -1.0"),
+        ({"weight_decay": -1.0}, "--weight-decay is -1.0"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        replace(TINY, **wrong)
 
 
 def test_a_file_of_another_network_is_refused(tmp_path: Path, weights: Weights) -> None:

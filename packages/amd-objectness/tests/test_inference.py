@@ -16,7 +16,7 @@ from amd_objectness.adaptation import AdaptingSegmenter, PairFrames, sampling_fo
 from amd_objectness.channels import ChannelVotes, regions, spread
 from amd_objectness.checkpoints import load_weights, save_weights
 from amd_objectness.inference import AMDSegmenter, load
-from amd_objectness.settings import AdaptationSettings, InferenceSettings
+from amd_objectness.settings import AdaptationSettings
 from vos_shared.errors import BadWeights, UserError
 from vos_shared.video import Video
 
@@ -28,7 +28,7 @@ def frames_of(count: int = 3, height: int = 40, width: int = 60, seed: int = 0) 
     return (smooth.permute(0, 2, 3, 1) * 255).byte().numpy()
 
 
-def test_the_kept_channel_is_the_softmax_enlarged(small_weights: Path) -> None:
+def test_the_soft_mask_is_the_enlarged_softmax_of_the_channel(small_weights: Path) -> None:
     frames = frames_of()
     segmenter = load(small_weights, channel="3")
     assert segmenter.network.shorter_side == 40
@@ -97,7 +97,7 @@ def test_frames_smaller_than_the_stride_and_portrait_ones_are_segmented(
         assert segmenter.step(frames[0]).mask.shape == size
 
 
-def test_a_channel_is_chosen_for_its_place_and_motion(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_channel_is_chosen_for_its_place_and_motion() -> None:
     centre, border = regions(20, 30, torch.device("cpu"))
     masks = torch.zeros(1, 5, 20, 30)
     masks[0, 3] = centre
@@ -106,7 +106,7 @@ def test_a_channel_is_chosen_for_its_place_and_motion(capsys: pytest.CaptureFixt
     votes.add_frames(masks)
     still = votes.choose()
     assert (still.channel, still.reason[:18]) == (3, "100% of the centre")
-    # Two segments share the centre; the one that moves unlike the border wins.
+    # Two segments share the centre; the one whose flow differs from the border's wins.
     masks[0, 3, :, 15:] = 0
     masks[0, 4] = centre
     masks[0, 4, :, :15] = 0
@@ -117,7 +117,7 @@ def test_a_channel_is_chosen_for_its_place_and_motion(capsys: pytest.CaptureFixt
     votes.add_motion(masks, vectors)
     moving = votes.choose()
     assert moving.channel == 4
-    assert "moves 5.0 pixels unlike the border" in moving.reason
+    assert "flow 5.0 pixels from the border's" in moving.reason
     assert float((centre * border).sum()) == 0
 
 
@@ -206,15 +206,29 @@ def test_the_sampling_of_adaptation_is_that_of_the_release() -> None:
 
 
 def test_options_that_cannot_be_used_are_refused(small_weights: Path) -> None:
-    for options in ({"shorter_side": 4}, {"threshold": 1.0}, {"batch": 0}, {"iterations": 5}, {"nonsense": 1}):
-        with pytest.raises(UserError):
-            load(small_weights, **options)
-    for wrong in ({"iterations": 0}, {"pairs": 0}, {"learning_rate": 0.0}):
-        with pytest.raises(UserError):
+    options: list[tuple[dict[str, Any], str]] = [
+        ({"shorter_side": 4}, "--shorter-side is 4"),
+        ({"threshold": 1.0}, "--threshold is 1.0"),
+        ({"batch": 0}, "--batch is 0"),
+        ({"iterations": 5}, "has no option iterations"),
+        ({"nonsense": 1}, "has no option nonsense"),
+    ]
+    for wrong, message in options:
+        with pytest.raises(UserError, match=message):
+            load(small_weights, **wrong)
+    adaptation: list[tuple[dict[str, Any], str]] = [
+        ({"iterations": 0}, "--iterations is 0"),
+        ({"pairs": 0}, "--pairs is 0"),
+        ({"learning_rate": 0.0}, "--learning-rate is 0.0"),
+    ]
+    for wrong, message in adaptation:
+        with pytest.raises(UserError, match=message):
             AdaptationSettings(**wrong)
+
+
+def test_a_prompted_object_is_refused(small_weights: Path) -> None:
     with pytest.raises(UserError, match="leave out the prompt"):
         load(small_weights).step(frames_of()[0], np.ones((40, 60), np.uint8))
-    assert InferenceSettings().channel is None
 
 
 def state_of(segmenter: AMDSegmenter) -> dict[str, Tensor]:

@@ -109,9 +109,9 @@ def test_identical_frames_without_motion_have_no_loss() -> None:
 
 @dataclass(frozen=True)
 class Trained:
-    """The official pair after one step.
+    """Forward and backward pass and one step on the official pair.
 
-    `estimates` holds input and output of the estimator at each level, `residuals` the flow of its head: at each level
+    `estimates` holds input and output of the estimator at each level, `residuals` the flow of its head, at each level
     first that of the segments, then that of the pixels.
     """
 
@@ -183,7 +183,7 @@ def test_each_level_of_the_motion_network_is_the_official_one(trained: Trained) 
     segments, pixels = trained.residuals[::2], trained.residuals[1::2]
     for index, direction in enumerate(("fw", "bw")):
         for level, ((given, found), own, dense) in enumerate(zip(trained.estimates, segments, pixels, strict=True)):
-            official = {  # Of the first levels alone, but for the residuals of the segments.
+            official = {  # The folder has the first levels only, and for the residuals of the segments all levels.
                 "corr": given[index, :81],  # No value is negative: the leaky ReLU changes nothing.
                 "estimator_in": given[index],
                 "x5": found[index, 64:],

@@ -1,4 +1,4 @@
-"""Modules against the official program's numbers, and properties that need no such numbers."""
+"""Networks: the official program's numbers, and properties that do not need them."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def tensors(path: Path) -> dict[str, Tensor]:
 
 
 def damped(recipe_a: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of recipe B."""
+    """Weights of recipe B, from those of recipe A."""
     return {name: 0.2 * value if name.endswith("bn3.weight") else value for name, value in recipe_a.items()}
 
 
 def plain_correlation(first: Tensor, second: Tensor) -> Tensor:
-    """One displacement after the other."""
+    """The correlation, one displacement after the other."""
     height, width = first.shape[2:]
     padded = F.pad(second, (4, 4, 4, 4))
     moved = [padded[:, :, dy : dy + height, dx : dx + width] for dy in range(9) for dx in range(9)]
@@ -204,9 +204,16 @@ def test_a_narrow_network_has_narrow_stages_and_head() -> None:
         assert model(torch.zeros(2, 3, 16, 16)).shape == (2, 5, 2, 2)
 
 
-@pytest.mark.parametrize("words", [{"width": 0}, {"head_width": 0}, {"motion_size": (64, 100)}])
-def test_networks_that_cannot_be_built_are_refused(words: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="--"):
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"width": 0}, "--width is 0"),
+        ({"head_width": 0}, "--head-width is 0"),
+        *(({"motion_size": size}, "multiples of 64") for size in ((0, 64), (64, 100), (-64, 64))),
+    ],
+)
+def test_networks_that_cannot_be_built_are_refused(words: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         Architecture(**words)
 
 
@@ -228,13 +235,13 @@ def test_segment_flow_is_the_mixture_of_the_vectors() -> None:
     torch.testing.assert_close(swapped.flows[0], same.flows[0])
 
 
-def test_pixel_flow_is_that_of_a_frame_with_one_segment_where_all_pixels_agree() -> None:
-    """A constant image has the same flow everywhere, whether pooled or not."""
+def test_pixel_flow_equals_the_flow_of_one_segment_if_all_pixels_agree() -> None:
+    """A network whose flow comes from biases alone has the same flow everywhere, whether pooled or not."""
     torch.manual_seed(0)
     network = MotionNetwork()
     for module in network.modules():
         if isinstance(module, torch.nn.Conv2d):
-            module.weight.data[:] = 0  # No padding is seen either: the flow comes from biases alone.
+            module.weight.data[:] = 0  # Padding has no effect either.
     everywhere = torch.zeros(2, 1, 5, 8, 8)
     everywhere[:, :, 0] = 1
     images = torch.rand(2, 1, 3, 64, 128)
@@ -255,10 +262,10 @@ def test_standardised_features_have_mean_0_and_deviation_1_in_each_image() -> No
 
 
 def test_a_standardised_network_learns_a_shift() -> None:
-    """A picture that moves 4 pixels to the right; the flow of the first frame points there, that of the second back."""
+    """An image moves 4 pixels to the right: flow of +4 in the first frame, of -4 in the second one."""
     torch.manual_seed(0)
     wide = F.interpolate(torch.rand(1, 3, 12, 13), (64, 68), mode="bicubic").clamp(0, 1)
-    images = torch.stack([wide[..., 4:], wide[..., :-4]])  # What was at x is at x + 4 in the second frame.
+    images = torch.stack([wide[..., 4:], wide[..., :-4]])  # A pixel at x is at x + 4 in the second frame.
     network = MotionNetwork(standardise=True)
     optimiser = torch.optim.Adam(network.parameters(), 1e-3)
     for _ in range(40):
@@ -270,12 +277,6 @@ def test_a_standardised_network_learns_a_shift() -> None:
     assert finest[0, 0].median() == pytest.approx(4, abs=0.7)
     assert finest[1, 0].median() == pytest.approx(-4, abs=0.7)
     assert finest[:, 1].median().abs() < 0.7
-
-
-def test_motion_sizes_that_no_pyramid_fits_are_refused() -> None:
-    for size in ((0, 64), (64, 100), (-64, 64)):
-        with pytest.raises(UserError, match="multiples of 64"):
-            Architecture(motion_size=size)
 
 
 @pytest.mark.parametrize(("backbone", "width", "wide"), [("resnet50", 32, 11), ("resnet18", 64, 13)])

@@ -1,4 +1,4 @@
-"""The training run on tiny clips: its files, resuming, the report of a collapse, and several processes."""
+"""Training on tiny clips: files of a run, resuming, the report of a collapse, and several processes."""
 
 from __future__ import annotations
 
@@ -123,12 +123,15 @@ def test_training_on_equal_frames_keeps_the_weights_finite(tmp_path: Path) -> No
 
 
 def test_mixed_precision_trains(videos: list[Video], tmp_path: Path, device: torch.device) -> None:
-    state = run_to_end(videos, tmp_path, replace(TINY, steps=1), "bf16", device=str(device))
-    assert state["backbone2.conv1.weight"].dtype == torch.float32
+    name = "backbone2.conv1.weight"
+    trained = run_to_end(videos, tmp_path, replace(TINY, steps=1), "bf16", device=str(device))[name]
+    assert trained.dtype == torch.float32
+    assert trained.isfinite().all()
+    assert not torch.equal(trained, untrained(SMALL, TINY.seed).state[name])
 
 
 def test_the_motion_network_learns_alone_at_first(videos: list[Video], tmp_path: Path) -> None:
-    """Weight decay moves nothing either; then both networks learn."""
+    """In its first steps weight decay does not move the appearance network either; then both networks learn."""
     start = untrained(SMALL, TINY.seed).state
     for steps, appearance_moves in ((2, False), (3, True)):
         state = run_to_end(videos, tmp_path / str(steps), replace(TINY, steps=steps, flow_steps=2))
@@ -169,7 +172,7 @@ def test_a_collapse_is_written_to_the_log(
     assert "collapse: segment" in capsys.readouterr().err
 
 
-def test_synchronised_batch_norms_keep_names_and_numbers() -> None:
+def test_synchronised_batch_norms_of_one_process_give_the_same_values() -> None:
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     other = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
@@ -202,7 +205,7 @@ videos = [Video.open(frames, name=name) for frames, name in zip(noise, "ab")]
 settings = TrainingSettings(batch=2 // world_size(), steps=2, sampling=Sampling(shorter_side=40, crop=32))
 model = untrained(Architecture("resnet18", motion_size=(64, 64))).network()
 torch.manual_seed(0)
-model.backbone2 = nn.Sequential(nn.Conv2d(3, 8, 8, 8), nn.BatchNorm2d(8))  # A small one: this shall be quick.
+model.backbone2 = nn.Sequential(nn.Conv2d(3, 8, 8, 8), nn.BatchNorm2d(8))  # A small one, for speed.
 model.decode_head2 = SegmentHead(8)
 model.decode_head2.dropout.p = 0  # Each process draws its own.
 lightning = fabric("cpu", devices=world_size())

@@ -28,11 +28,12 @@ class ChannelChoice:
 
 
 class ChannelVotes:
-    """Sums over the frames of a video what tells object from background.
+    """Sums over the frames of a video what distinguishes an object from the background.
 
-    An object is more in the centre than at the border, holds neither nothing nor all, and moves unlike the border. The
-    score of a segment is its part of the centre minus its part of the border, times 1 + m, where m in 0..1 is how far
-    its flow is from that of the border, relative to the farthest segment.
+    An object covers more of the centre than of the border, and moves differently from the border. The score of a
+    segment is its part of the centre minus its part of the border, times 1 + m. m in 0..1 is the distance of its flow
+    from the border's flow, relative to the largest distance of a segment. Segments that are empty or cover the whole
+    frame have score 0.
     """
 
     def __init__(self) -> None:
@@ -48,7 +49,7 @@ class ChannelVotes:
         self._frames += len(masks)
 
     def add_motion(self, masks: Tensor, vectors: Tensor) -> None:
-        """Add how differently the segments of frames move from the border of the frame.
+        """Add the distances of the segments' flow from the flow of the frame's border.
 
         Args:
             masks: soft segments of the frames, float [N, c, h, w].
@@ -70,8 +71,8 @@ class ChannelVotes:
         others = ", ".join(f"{index}: {score:+.2f}" for index, score in enumerate(scores.tolist()) if index != best)
         return ChannelChoice(
             best,
-            f"{centre[best]:.0%} of the centre, {border[best]:.0%} of the border, {area[best]:.0%} of the frame, moves "
-            f"{apart[best]:.1f} pixels unlike the border; score {scores[best]:+.2f}, others {others}",
+            f"{centre[best]:.0%} of the centre, {border[best]:.0%} of the border, {area[best]:.0%} of the frame, flow "
+            f"{apart[best]:.1f} pixels from the border's; score {scores[best]:+.2f}, others {others}",
         )
 
 

@@ -27,7 +27,7 @@ PROGRAM = "amd-objectness"
 
 @dataclass(frozen=True, kw_only=True)
 class Segment(SegmentArguments):
-    """Segment videos, folders or images without any mask: a palette PNG for each frame, in OUTPUT/<sequence>/."""
+    """Segment videos, folders of frames or images without any mask; writes palette PNGs to OUTPUT/<sequence>/."""
 
     prompt: Annotated[Path | None, tyro.conf.Suppress] = None
     settings: Annotated[InferenceSettings, tyro.conf.arg(name="")] = field(default_factory=InferenceSettings)
@@ -90,14 +90,14 @@ class ImportWeights(ConvertArguments):
 
         to_ours = self.to_ours(".pth")
         if self.half and self.backbone:
-            raise UserError("--half is for whole networks; a backbone is in single precision")
+            raise UserError("--half is for whole networks; leave it out with --backbone")
         path = None if self.source == UNTRAINED else WEIGHTS.locate(self.source)
         if path is None or path.suffix == OURS:
             weights = load_weights(self.source)
         else:
             weights, report = read_official(path)
             for line in report.lines() if self.keys else [report.summary()]:
-                print(escaped(line))  # Names of keys are the file's.
+                print(escaped(line))  # The file gives the names of the keys.
         if self.backbone:
             save_backbone(self.output, weights)
         elif to_ours:

@@ -73,7 +73,7 @@ class FCN(nn.Module):
 
 
 class Objective(nn.Module):
-    """The network and its loss, so that distributed training sees a single forward pass."""
+    """The network and its loss in one module, so that distributed training sees a single forward pass."""
 
     def __init__(self, model: FCN) -> None:
         super().__init__()
@@ -98,9 +98,6 @@ class VocSamples(Dataset[Sample]):
     def __init__(self, sequences: Sequence[VideoSequence], settings: SemanticSettings, slots: int) -> None:
         self._sequences, self._settings, self._slots = sequences, settings, slots
         self._order = EpochOrder(len(sequences), settings.seed)
-
-    def __len__(self) -> int:
-        return len(self._sequences)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         """``image``, uint8 [3, crop, crop], and ``label``, int64 [crop, crop] with 255 for void."""
@@ -164,10 +161,10 @@ def finetune(
         fabric: launched; every process calls this function.
 
     Returns:
-        The last weights, or None where the run was asked to stop early (it can be resumed).
+        Path of the last weights, or None if the run was asked to stop early (it can be resumed).
 
     Raises:
-        UserError: as `TrainingRun`; images or labels that cannot be read (what was computed is saved).
+        UserError: as `TrainingRun`; an image or a label cannot be read (the steps before it are saved).
     """
     model.train()
     synchronise_batch_norms(model)
@@ -210,7 +207,7 @@ def _circumstances(model: FCN, sequences: Sequence[VideoSequence], settings: Sem
 
 @torch.inference_mode()
 def confusion(model: FCN, sequences: Sequence[VideoSequence], device: torch.device) -> ConfusionMatrix:
-    """Count pixels by true and predicted class over whole images, one image at a time at its own size."""
+    """Count the pixels of whole images by true and predicted class; each image is segmented at its own size."""
     model.eval()
     total = ConfusionMatrix(len(VOC_CLASSES))
     for sequence in tqdm(sequences, desc="mIoU", unit="image", disable=None):
@@ -254,7 +251,7 @@ class SemanticResult:
 
     @classmethod
     def of(cls, counts: ConfusionMatrix) -> SemanticResult:
-        """Compute both from the counted pixels of a data set."""
+        """Compute the IoU of each class and their mean from the counted pixels of a data set."""
         from vos_shared.metrics.segmentation import mean_known
 
         iou = counts.iou()

@@ -22,12 +22,12 @@ SCALES: Final = 4
 
 
 class Synthesis(NamedTuple):
-    """Frames made from each other, at one scale; N = 2 B, all first frames and then all second ones.
+    """Frames synthesised from each other, at one scale; N = 2 B, all first frames and then all second ones.
 
     Attributes:
         images: RGB in 0..1, float [N, 3, H, W].
-        reconstructions: the same frames, warped from the other ones.
-        visible: 1 or 0, float [N, 1, H, W].
+        reconstructions: the same frames, warped from the other ones, float [N, 3, H, W].
+        visible: 1 for visible pixels, 0 for occluded ones, float [N, 1, H, W].
     """
 
     images: Tensor
@@ -92,11 +92,11 @@ def photometric(synthesis: Synthesis) -> Tensor:
 
 
 def synthesise(images: Tensor, flows: list[Tensor]) -> list[Synthesis]:
-    """Make each frame from the other one, at the four scales of the loss.
+    """Synthesise each frame from the other one, at the four scales of the loss.
 
     Args:
         images: RGB in 0..1, float [2 B, 3, H, W]: all first frames, then all second ones.
-        flows: finest first, float [2 B, 2, h, w]; on the grid of the frame that is made.
+        flows: finest first, float [2 B, 2, h, w]; on the grid of the synthesised frame.
     """
     pairs = len(images) // 2
     visible = visibility(flows[0].roll(pairs, 0))
@@ -115,7 +115,7 @@ def view_synthesis_loss(images: Tensor, flows: list[Tensor]) -> Tensor:
 
 
 class Views(NamedTuple):
-    """What the networks say of the pairs of a batch.
+    """Outputs of the networks for the pairs of a batch.
 
     Attributes:
         images: as the motion network and the loss see them, RGB in 0..1, float32 [2, B, 3, H, W].

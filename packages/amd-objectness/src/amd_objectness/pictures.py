@@ -1,4 +1,4 @@
-"""Pictures of a training step: segments, flow, frames made from each other, occlusion."""
+"""Pictures of a training step: segments, flow, synthesised frames, occlusion."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def training_picture(views: Views, pairs: int = 2) -> npt.NDArray[np.uint8]:
     """Draw pairs: one row for each frame, both frames of a pair below each other.
 
     The columns are the frame; its segments, with colours mixed by the soft masks; the segment flow on its grid, with
-    hue for the direction and saturation for the length; the dense flow, which nothing is trained on; the frame made
-    from the other one; and its visible pixels, white, and occluded ones, black.
+    hue for the direction and saturation for the length; the dense flow, which no loss uses; the frame synthesised from
+    the other one; and its visible pixels in white, occluded ones in black.
 
     Args:
         views: of a batch, with the dense flow.

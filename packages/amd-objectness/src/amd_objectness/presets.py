@@ -26,7 +26,7 @@ class Sampling:
     """Side of the random square that is cut out of both frames."""
     shift: int = 0
     """Largest displacement in pixels, along each axis, of the second crop from the first one, as if the camera had
-    moved. It is meant to teach the motion network early that frames move. Not in the release."""
+    moved, so that the motion network learns early that frames move. Not in the release."""
     flip: bool = False
     """Mirror half of the pairs. Not in the release, although the paper is said to mirror them."""
     colour: float = 0.0
@@ -37,8 +37,9 @@ class Sampling:
         low, high = self.scale
         if not 0 < low <= high < math.inf:
             raise UserError(f"training: --scale {low} {high}; give two numbers above 0, the smaller one first")
-        if not STRIDE <= self.crop <= MAX_SIDE or self.shorter_side > MAX_SIDE:
-            raise UserError(f"training: --crop is {self.crop}; give {STRIDE} to {MAX_SIDE} pixels")
+        for name, side in (("--crop", self.crop), ("--shorter-side", self.shorter_side)):
+            if not STRIDE <= side <= MAX_SIDE:
+                raise UserError(f"training: {name} is {side}; give {STRIDE} to {MAX_SIDE} pixels")
         if int(self.shorter_side * low) < self.crop:
             raise UserError(
                 f"training: --shorter-side {self.shorter_side} times {low} is less than --crop {self.crop}; frames "
@@ -60,7 +61,7 @@ class Optimisation:
     power: float = 0.9
     """Exponent with which the learning rate falls."""
     warm_up: int = 0
-    """Steps over which the learning rate first rises from zero. Not in the release."""
+    """First steps, in which the learning rate rises from zero. Not in the release."""
     weight_decay: float = 1e-6
     """Weight decay of all parameters."""
 
@@ -71,7 +72,7 @@ class Optimisation:
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of a step, counted from 0, of a run of so many steps."""
-        from vos_shared.training.optimisers import power_decay  # It brings torch.
+        from vos_shared.training.optimisers import power_decay  # Imports torch.
 
         rate = (self.lr - self.min_lr) * power_decay(step, steps, self.power) + self.min_lr
         return rate * min((step + 1) / self.warm_up, 1.0) if self.warm_up else rate
@@ -86,8 +87,8 @@ class TrainingSettings:
     steps: int = 100_000
     """Steps of the run. Ours: the released configuration has 50, for a demonstration."""
     flow_steps: int = 0
-    """First steps, in which the motion network learns alone, with the flow of each pixel in place of each segment. Not
-    in the release."""
+    """First steps, in which only the motion network learns, with a flow for each pixel instead of each segment. Not in
+    the release."""
     sync_bn: bool = True
     """Share the batch statistics of the batch norms among all processes."""
     picture_steps: int = 500
@@ -139,4 +140,6 @@ class SemanticSettings:
             raise UserError(f"training: --crop is {self.crop}; give {2 * STRIDE + 1} to {MAX_SIDE} pixels")
         require_numbers(self, "training", "batch", "steps", least=1)
         require_numbers(self, "training", "learning_rate", above=0)
+        require_numbers(self, "training", "power", "weight_decay", least=0)
+        require_numbers(self, "training", "momentum", least=0, below=1)
         require_numbers(self, "training", "seed", least=0)

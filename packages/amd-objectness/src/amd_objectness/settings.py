@@ -15,7 +15,7 @@ BackboneName: TypeAlias = Literal["resnet50", "resnet18"]
 SEGMENTS: Final = 5
 """Soft segments of an image, c in the paper."""
 STRIDE: Final = 8
-"""Pixels of an image that a cell of its segments is wide."""
+"""Side of a cell of the segments, in pixels of the image."""
 MOTION_STRIDE: Final = 64
 """Stride of the coarsest level of the motion network; sides of its input are multiples of it."""
 

@@ -49,10 +49,10 @@ def train(
         fabric: launched; every process calls this function.
 
     Returns:
-        The last weights, or None if the run was asked to stop early (it can be resumed).
+        Path of the last weights, or None if the run was asked to stop early (it can be resumed).
 
     Raises:
-        UserError: as `TrainingRun`; frames that cannot be read (the steps before are saved).
+        UserError: as `TrainingRun`; a frame cannot be read (the steps before it are saved).
     """
     model.train().to(memory_format=torch.channels_last)
     if settings.sync_bn:

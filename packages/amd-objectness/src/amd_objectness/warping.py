@@ -1,4 +1,4 @@
-"""Sampling of maps along a flow, and what a flow does not see (specification, 5.1 and 5.2)."""
+"""Sampling of maps along a flow, and occlusion (specification, 5.1 and 5.2)."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def moved_coordinates(flow: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def warp(maps: Tensor, flow: Tensor) -> Tensor:
-    """Look up maps where the flow points to; beyond the border is what lies on it.
+    """Sample maps where the flow points to; beyond the border, its values are repeated.
 
     Args:
         maps: of the other frame, float [N, C, H, W].
         flow: on the grid of this frame, in pixels, float32 [N, 2, H, W]; channel 0 is x.
 
     Returns:
-        The maps of this frame as the other one tells them, float [N, C, H, W].
+        The other frame's maps on the grid of this frame, float [N, C, H, W].
     """
     height, width = flow.shape[2:]
     columns, rows = moved_coordinates(flow)
@@ -59,7 +59,7 @@ def splat_counts(flow: Tensor) -> Tensor:
         weight = (1 - (columns - column).abs()) * (1 - (rows - row).abs())
         inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
         cell = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
-        cell = cell.nan_to_num().long()  # The loss of such a flow says that training has diverged.
+        cell = cell.nan_to_num().long()  # For a flow of NaN; the loss then reports that training has diverged.
         counts.scatter_add_(1, cell.flatten(1), torch.where(inside, weight, 0).flatten(1))
     return counts.view(pairs, 1, height, width).clamp(0, 1)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from amd_objectness.settings import SEGMENTS
 
 DILATION: Final = 6
+"""Dilation of both convolutions of the head."""
 
 
 class ConvBlock(nn.Module):
@@ -22,7 +23,7 @@ class ConvBlock(nn.Module):
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, features: Tensor) -> Tensor:
-        """[B, C, h, w] -> [B, C', h, w]."""
+        """Features [B, C, h, w] to [B, C', h, w]."""
         out: Tensor = self.relu(self.bn(self.conv(features)))
         return out
 
@@ -38,6 +39,6 @@ class SegmentHead(nn.Module):
         self.conv_seg = nn.Conv2d(width, segments, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits, at the size of the features."""
+        """Features [B, C, h, w] to logits [B, 5, h, w]."""
         logits: Tensor = self.conv_seg(self.dropout(self.convs(features)))
         return logits

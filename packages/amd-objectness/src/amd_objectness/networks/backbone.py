@@ -16,20 +16,20 @@ _BLOCKS: Final[dict[BackboneName, tuple[Any, list[int]]]] = {
 STEM: Final = 64
 """Channels before the first stage."""
 LAST_DILATION: Final = 2
-"""Of the 3x3 convolutions of the last stage; the third stage is not dilated although it has lost its stride."""
+"""Dilation of the 3x3 convolutions of the last stage. The third stage has lost its stride, but is not dilated."""
 
 
 class Backbone(ResNet):  # type: ignore[misc]  # torchvision is not typed
-    """ResNet without pooling and classifier, of strides 1, 2, 1, 1 and dilations 1, 1, 1, 2.
+    """ResNet without pooling and classifier, with strides 1, 2, 1, 1 and dilations 1, 1, 1, 2 of its stages.
 
-    It starts as the paper's: Kaiming normal, the last batch norm of every block at zero.
+    Start values are those of the paper: Kaiming normal, and zero for the scale of the last batch norm of each block.
 
     Args:
         name: of the architecture.
         width: channels of the first stage before the block's expansion, 64 in the paper; the stem always has 64.
 
     Attributes:
-        channels: of its output; 2048 (ResNet-50) or 512 (ResNet-18) at the paper's width.
+        channels: of the output; 2048 (ResNet-50) or 512 (ResNet-18) at the paper's width.
     """
 
     def __init__(self, name: BackboneName = "resnet50", width: int = 64) -> None:
@@ -49,7 +49,7 @@ class Backbone(ResNet):  # type: ignore[misc]  # torchvision is not typed
                     convolution.dilation = convolution.padding = (LAST_DILATION, LAST_DILATION)
 
     def _make_layer(self, block: Any, planes: int, *counts_and_strides: Any, **options: Any) -> nn.Sequential:
-        """As torchvision builds a stage, of another width."""
+        """Build a stage as torchvision does, with another width."""
         stage: nn.Sequential = super()._make_layer(block, planes * self._width // STEM, *counts_and_strides, **options)
         return stage
 

@@ -13,13 +13,13 @@ RADIUS: Final = 4
 SIDE: Final = 2 * RADIUS + 1
 DISPLACEMENTS: Final = SIDE**2
 _BLOCK: Final = 8
-"""Neighbouring cells of a row that are compared at once. More would compute more products that nobody asks for."""
+"""Neighbouring cells of a row that are compared at once. Larger blocks compute more products that are not used."""
 _REACH: Final = _BLOCK + 2 * RADIUS
-"""Cells of another row that a block is compared with."""
+"""Cells of each row of the other map that a block is compared with."""
 
 
 def correlation(first: Tensor, second: Tensor) -> Tensor:
-    """Mean over channels of first(y, x) second(y + dy, x + dx); outside of the map `second` is zero.
+    """Mean over channels of first(y, x) second(y + dy, x + dx); `second` is zero outside of the map.
 
     Args:
         first: features, float [N, C, h, w].

@@ -14,10 +14,10 @@ from vos_shared.layers.imagenet import normalise_images
 
 
 class AMD(nn.Module):
-    """Appearance-motion decomposition, its parts under the names of the official checkpoints.
+    """Appearance-motion decomposition; its parts have the names of the official checkpoints.
 
-    ``backbone2`` and ``decode_head2`` are the appearance network, ``decode_head.flownet`` is the motion network. All
-    weights start as in the released code, from random numbers.
+    ``backbone2`` and ``decode_head2`` are the appearance network, ``decode_head.flownet`` is the motion network. The
+    start values are random, as in the released code.
 
     Args:
         architecture: the paper's by default.

@@ -13,11 +13,9 @@ from amd_objectness.networks.correlation import DISPLACEMENTS, correlation
 from amd_objectness.warping import resize, warp
 
 CHANNELS: Final = (3, 16, 32, 64, 96, 128, 192)
-"""Of the images and of the six stages of the pyramid."""
-LEVELS: Final = 5
-"""Of the decoder: the stages of the pyramid from the coarsest on, without the first."""
+"""Channels of the images and of the six stages of the pyramid."""
 SLOPE: Final = 0.1
-"""Of all leaky ReLUs."""
+"""Negative slope of all leaky ReLUs."""
 SMALLEST_SEGMENT: Final = 1e-12
 """Least sum of a soft mask that features are divided by, so that empty segments pool to zero rather than NaN."""
 
@@ -28,8 +26,8 @@ class SegmentFlow(NamedTuple):
     Attributes:
         flows: segment flow in pixels of the level, finest first: float [N, 2, H, W] at 1, 1/2, 1/4, 1/8 and 1/16 of the
             motion network's input. Channel 0 is x.
-        vectors: of each segment at full size, float [N, segments, 2].
-        dense: flow of each pixel by itself, the same sizes; empty unless it was asked for.
+        vectors: flow of each segment, in pixels at full size, float [N, segments, 2].
+        dense: flow of each pixel by itself, in the sizes of `flows`; empty unless it was asked for.
     """
 
     flows: list[Tensor]
@@ -38,7 +36,7 @@ class SegmentFlow(NamedTuple):
 
 
 def convolution(in_channels: int, out_channels: int, size: int = 3, stride: int = 1) -> nn.Sequential:
-    """Convolution with bias and leaky ReLU; the size of the map is kept but for the stride."""
+    """Convolution with bias, padded by half its kernel, and leaky ReLU."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, size, stride, padding=size // 2), nn.LeakyReLU(SLOPE, inplace=True)
     )
@@ -57,7 +55,7 @@ class FeaturePyramid(nn.Module):
         )
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Of each level of the decoder."""
+        """Features for each level of the decoder, coarsest first: float [N, C, h, w] each."""
         features = []
         for stage in self.convs:
             images = stage(images)
@@ -135,7 +133,7 @@ class MotionNetwork(nn.Module):
             self._start_with_contrast()
 
     def _start_with_contrast(self) -> None:
-        """Start values with which features keep their size from stage to stage, and see contrast, not brightness.
+        """Set start values with which features keep their scale from stage to stage, and depend on contrast alone.
 
         With PyTorch's own start values, as released, features shrink threefold in each convolution, and the
         correlation of untrained features is nearly constant.
@@ -159,7 +157,7 @@ class MotionNetwork(nn.Module):
             images: RGB in 0..1, float [2, B, 3, H, W]: all first frames, then all second ones. H and W are multiples
                 of 64.
             masks: soft segments of the same frames, float [2, B, c, h, w] of any size.
-            dense: also compute the dense flow, which nothing is trained on.
+            dense: also compute the dense flow, which no loss uses.
 
         Returns:
             Flows of N = 2 B pairs: first those on the grid of frame 1, then those on the grid of frame 2.
