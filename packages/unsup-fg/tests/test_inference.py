@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -98,6 +100,22 @@ def test_runs_are_few_and_nearly_equal(frames: int, longest: int) -> None:
 
 
 class TestRefused:
+    def test_too_little_space_for_temporary_files(self, moving_disc: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Refused before any frame is read; 20 frames need 9 bytes a pixel, and their masks one."""
+        usage, needed = shutil.disk_usage("."), 100 * 100 * (9 * 20 + 20)
+        settings = VideoPCASettings(size=100, longest_run=20)
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=needed))
+        assert len(list(video_soft_masks(Video.open(moving_disc[0]), settings))) == 20
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=needed - 1))
+        with pytest.raises(UserError, match="has 2 MB free and 2 MB are needed; set TMPDIR"):
+            next(video_soft_masks(Video.open(moving_disc[0]), settings))
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only on Linux")
+    def test_a_folder_for_temporary_files_that_fills_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tempfile, "TemporaryFile", lambda buffering: Path("/dev/full").open("r+b", buffering))  # noqa: SIM115
+        with pytest.raises(UserError, match="is full; set TMPDIR"):
+            FrameFile((4, 4), np.uint8).append(np.zeros((4, 4)))
+
     def test_a_step_before_prepare(self, moving_disc: Clip) -> None:
         segmenter = load(device="cpu")
         with pytest.raises(UserError, match="prepare"):

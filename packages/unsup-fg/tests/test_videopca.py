@@ -119,6 +119,16 @@ class TestReconstructionError:
         np.testing.assert_allclose(tiled.numpy(), whole.numpy(), rtol=0, atol=1e-4)
 
 
+def test_strips_are_the_whole(moving_disc: tuple[Array, Array], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Colour codes of a frame do not depend on how it is divided, also with a remainder."""
+    frames = Shot(moving_disc[0])
+    error = ReconstructionError.of(frames)
+    whole = videopca.colour_statistics(frames, error)
+    monkeypatch.setattr(shot, "_STRIP_PIXELS", 1000)
+    strips = videopca.colour_statistics(frames, error)
+    np.testing.assert_array_equal(strips.codes.read(slice(0, 20)), whole.codes.read(slice(0, 20)))
+
+
 class TestSmooth:
     def test_an_impulse_becomes_the_filter(self) -> None:
         impulse = torch.zeros(1, 31, 41)
@@ -177,7 +187,8 @@ class TestColourCodes:
     @given(hnp.arrays(np.uint8, (1, 3, 4, 5)))
     def test_every_colour_has_a_bin(self, colours: Array) -> None:
         frame = np.moveaxis(colours[0], 0, -1)
-        codes = videopca.colour_codes(Shot([frame]).colours(slice(0, 1)))
+        _, strip = next(Shot([frame]).strips(slice(0, 1)))
+        codes = videopca.colour_codes(strip)
         assert ((codes >= 0) & (codes < 25_000)).all()
 
 

@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import shutil
 import tempfile
 import threading
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+
+from vos_shared.errors import UserError
 
 Array = npt.NDArray[Any]
 
 SoftMask = npt.NDArray[np.uint8]
 """Soft mask as uint8 [h, w]: 255 times the soft mask, rounded."""
+
+_REMEDY: Final = "set TMPDIR to a folder with more space"
+
+
+def check_space(needed: int) -> None:
+    """Check before long work that temporary files have space.
+
+    Args:
+        needed: bytes of all of them.
+
+    Raises:
+        UserError: they do not.
+    """
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"the folder for temporary files {folder} has {free / 1e6:,.0f} MB free and {needed / 1e6:,.0f} MB are "
+            f"needed; {_REMEDY}"
+        )
 
 
 class FrameFile:
@@ -28,7 +52,7 @@ class FrameFile:
         dtype: type of its values.
 
     Raises:
-        OSError: the folder for temporary files (TMPDIR) is full.
+        UserError: the folder for temporary files (TMPDIR) is full.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
@@ -101,8 +125,13 @@ class FrameFile:
 
     def _write(self, content: memoryview, offset: int) -> None:
         self._file.seek(offset)
-        while content:  # An unbuffered file may write less than all.
-            content = content[self._file.write(content) :]
+        try:
+            while content:  # An unbuffered file may write less than all.
+                content = content[self._file.write(content) :]
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            raise UserError(f"the folder for temporary files {tempfile.gettempdir()} is full; {_REMEDY}") from error
 
     def _fill(self, array: Array, offset: int) -> None:
         self._file.seek(offset)

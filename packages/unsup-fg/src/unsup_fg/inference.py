@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,8 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from unsup_fg.frame_file import FrameFile, SoftMask
-from unsup_fg.videopca import PASSES, VideoPCASettings, soft_masks
+from unsup_fg.frame_file import FrameFile, SoftMask, check_space
+from unsup_fg.videopca import PASSES, SHOT_BYTES, VideoPCASettings, soft_masks
 from vos_shared.errors import BadVideo, UserError
 from vos_shared.method import Frame, ModelInfo, ObjectMask, Segmentation, Segmenter
 from vos_shared.options import settings_from
@@ -58,11 +59,14 @@ def video_soft_masks(
 
     Raises:
         BadVideo: a frame cannot be read.
-        OSError: the folder for temporary files (TMPDIR) is full.
+        UserError: the folder for temporary files (TMPDIR) has too little space.
     """
     settings = settings or VideoPCASettings()
+    runs = _run_lengths(len(video), settings.longest_run)
+    pixels = math.prod(video.size) if settings.size is None else settings.size**2
+    check_space(pixels * (SHOT_BYTES * max(runs) + len(video)))  # A soft mask has a byte a pixel.
     frames = read_ahead(_working_frames(video, settings.size))
-    for length in _run_lengths(len(video), settings.longest_run):
+    for length in runs:
         for masks in soft_masks(_next_frames(frames, length, video), settings.components, device, advance):
             yield from masks.mul_(255).add_(0.5).byte().cpu().numpy()
 
@@ -127,7 +131,7 @@ class VideoPCASegmenter(Segmenter):
 
         Raises:
             BadVideo: a frame cannot be read.
-            OSError: the folder for temporary files (TMPDIR) is full.
+            UserError: the folder for temporary files (TMPDIR) has too little space.
         """
         self.reset()
         self._size = video.size

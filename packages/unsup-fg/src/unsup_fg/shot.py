@@ -21,6 +21,8 @@ _TILE_VALUES: Final = 1 << 18
 """Values of the data matrix that a thread processes at once; as float32 they fit into the cache."""
 _BLOCK_TILES: Final = 16
 """Tiles that are read at once, because tiles of long shots are narrow and many short reads are slow."""
+_STRIP_PIXELS: Final = 1 << 15
+"""Pixels of a frame whose colours a thread processes at once; all arrays for that fit into the cache."""
 
 
 def unseen(frames: int) -> None:
@@ -91,10 +93,16 @@ class Shot:
     def _tile_width(self) -> int:
         return max(85, _TILE_VALUES // (3 * len(self)))
 
-    def colours(self, part: slice) -> Tensor:
-        """Read frames stretched to 0..1, float32 [t, 3, H, W]."""
-        frames = torch.from_numpy(self._frames.read(part)).to(self.device).float()
-        return frames.sub_(self._low[part, None, None, None]).div_(self._span[part, None, None, None])
+    def strips(self, part: slice) -> Iterator[tuple[slice, Tensor]]:
+        """Read frames strip by strip: the pixels of each strip and their colours, stretched to 0..1.
+
+        The colours are float32 [t, 3, p].
+        """
+        frames = torch.from_numpy(self._frames.read(part)).to(self.device).flatten(2)  # [t, 3, P]
+        low, span = self._low[part, None, None], self._span[part, None, None]
+        step = _STRIP_PIXELS if self.device.type == "cpu" else frames.shape[2]
+        for pixels in _divided(slice(0, frames.shape[2]), step):
+            yield pixels, frames[..., pixels].float().sub_(low).div_(span)
 
     def mean(self, part: slice) -> Tensor:
         """Mean of each of the stretched frames, float32 [t]."""

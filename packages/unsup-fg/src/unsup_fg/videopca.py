@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 
 import numpy as np
 import torch
-from scipy import ndimage
+from scipy import linalg, ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -42,6 +42,8 @@ PASSES: Final = 5
 """Passes of `soft_masks` over the frames: storing, Gram matrix, reconstruction, colour histograms, refinement."""
 SHORTEST_SHOT: Final = 10
 """Fewest frames of a shot that is labelled. Ours; with no more frames than components nothing is foreground."""
+SHOT_BYTES: Final = 3 + 4 + 2
+"""Bytes of a pixel in temporary files: colours, error and colour code."""
 
 _SMALLEST_ERROR: Final = 1e-4
 """A shot with a smaller largest error (a fortieth of a grey level) counts as explained exactly; it is rounding."""
@@ -123,32 +125,48 @@ def normalise_frames_(values: Tensor) -> Tensor:
     return values.sub_(low).div_(high - low + EPSILON)
 
 
-def principal_components(shot: Shot, count: int = 3, advance: Callable[[int], object] = unseen) -> Tensor:
+def principal_components(shot: Shot, components: int = 3, advance: Callable[[int], object] = unseen) -> Tensor:
     """Principal components of the columns of D: the eigenvectors V of the Gram matrix D^T D with the largest values.
 
     Args:
         shot: the frames.
-        count: how many, k.
+        components: how many, k.
         advance: called with numbers of frames, for one pass.
 
     Returns:
         float32 [T, k].
     """
+    count = len(shot)
+    starts = range(0, count, _GRAM_FRAMES)
 
-    def gram(block: slice) -> Tensor:
-        total = torch.zeros(len(shot), len(shot), device=shot.device)
+    def gram(block: slice) -> list[Tensor]:  # The lower triangle; the matrix is symmetric.
+        strips = [torch.zeros(count - start, min(_GRAM_FRAMES, count - start), device=shot.device) for start in starts]
         for _, tile in shot.tiles(block):
             rows = tile.flatten(1)
-            for start in range(0, len(rows), _GRAM_FRAMES):  # The lower triangle; the matrix is symmetric.
-                stop = start + _GRAM_FRAMES
-                total[start:, start:stop].addmm_(rows[start:], rows[start:stop].T)
-        return total.cpu().double()  # In two steps, because MPS has no float64.
+            for start, strip in zip(starts, strips, strict=True):
+                strip.addmm_(rows[start:], rows[start : start + _GRAM_FRAMES].T)
+        return [strip.cpu() for strip in strips]
 
-    matrix = torch.zeros(len(shot), len(shot), dtype=torch.float64)
-    for part in _by_block(shot, gram, advance):
-        matrix += part
-    vectors: Tensor = torch.linalg.eigh(matrix, UPLO="L").eigenvectors
-    return vectors[:, -count:].to(shot.device, torch.float32)
+    matrix = torch.zeros(count, count, dtype=torch.float64)
+    for strips in _by_block(shot, gram, advance):
+        for start, strip in zip(starts, strips, strict=True):
+            matrix[start:, start : start + _GRAM_FRAMES] += strip
+    return _leading_eigenvectors(matrix, components).to(shot.device)
+
+
+def _leading_eigenvectors(matrix: Tensor, count: int) -> Tensor:
+    """Eigenvectors with the largest values of a symmetric matrix, of which the lower triangle is used.
+
+    Args:
+        matrix: float64 [T, T]; is overwritten, because the Gram matrix of a long shot is large.
+        count: how many, k.
+
+    Returns:
+        float32 [T, k], in ascending order of values.
+    """
+    chosen = max(0, len(matrix) - count), len(matrix) - 1
+    _, vectors = linalg.eigh(matrix.numpy().T, lower=False, overwrite_a=True, subset_by_index=chosen)
+    return torch.from_numpy(vectors).float().contiguous()
 
 
 @dataclass(frozen=True)
@@ -293,7 +311,9 @@ def colour_statistics(
     prior = centre_prior(*shot.size, shot.device)
 
     def count(part: slice) -> Tensor:
-        code = colour_codes(shot.colours(part))
+        code = torch.empty(part.stop - part.start, *shot.size, dtype=torch.int16, device=shot.device)
+        for pixels, colours in shot.strips(part):
+            code.flatten(1)[:, pixels] = colour_codes(colours)
         for index, array in zip(range(part.start, part.stop), code.cpu().numpy(), strict=True):
             codes[index] = array
         return _count(code, foreground_cue(error.stretched(part), prior))
@@ -335,10 +355,10 @@ def colour_codes(colours: Tensor) -> Tensor:
     single precision, with which the reference was made.
 
     Args:
-        colours: RGB stretched to 0..1, float32 [T, 3, H, W]; are overwritten.
+        colours: RGB stretched to 0..1, float32 [T, 3, ...]; are overwritten.
 
     Returns:
-        int16 [T, H, W] in 0..24999.
+        int16 [T, ...] in 0..24999.
     """
     hue, saturation, value = hsv_(colours)
     angle = hue.mul_(2 * math.pi)
