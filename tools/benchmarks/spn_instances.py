@@ -5,10 +5,12 @@ The literal head is what the official definition says: dense transposed convolut
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,10 +19,13 @@ from spn_instances.checkpoints import load_weights
 from spn_instances.images import network_input
 from spn_instances.learners import OnlineLearner
 from spn_instances.networks import Architecture, ResNetF
+from spn_instances.online import Examples, LateTuning, fine_tune
 from spn_instances.settings import OnlineSettings
 from spn_instances.spn import normalise_gates, propagate
 from spn_instances.stages import foreground_maps
 from spn_instances.weights import WEIGHTS
+
+_FRAME = np.random.default_rng(0).integers(0, 256, (240, 432, 3), np.uint8)
 
 
 def plain_scans(x: Tensor, gates: Tensor) -> Tensor:
@@ -50,6 +55,7 @@ def run(
     repeats: int = 5,
     literal: bool = False,
     tuning: bool = False,
+    official: bool = False,
     device: str = "cpu",
 ) -> list[Row]:
     """Measure the scans and, with options, a frame through ResNetF and fine-tuning; the fastest call counts.
@@ -62,6 +68,7 @@ def run(
         literal: also the foreground map of a frame, with our head and with the literal one, once each: 20 s of a core
             and 4 GB.
         tuning: also fine-tuning of one, two and three objects with the weights that come with the package: two minutes.
+        official: also two steps of ResNet-101's fine-tuning, without and with --fast.
         device: cpu or cuda.
     """
     where = torch.device(device)
@@ -70,6 +77,8 @@ def run(
         rows += _foreground(height, width, where)
     if tuning:
         rows += _tuning(where)
+    if official:
+        rows += _official(where)
     return rows
 
 
@@ -105,14 +114,40 @@ def _compared(row: Row, found: Tensor, expected: Tensor) -> Row:
 
 
 def _tuning(device: torch.device) -> list[Row]:
-    """Fine-tuning on a frame of 240x432, without and with a network of each object; noise costs what a video does."""
+    """Fine-tuning on a frame of 240x432, as a video with so many objects has it; noise costs what a video does."""
     parent = load_weights(WEIGHTS.locate(None), ResNetF).model.to(device)
-    frame = np.random.default_rng(0).integers(0, 256, (240, 432, 3), np.uint8)
-    ids = np.zeros((240, 432), np.uint8)
-    rows = []
+    settings = OnlineSettings().for_trunk(parent.architecture.trunk)
+    ids = np.zeros(_FRAME.shape[:2], np.uint8)
+    clocks: dict[str, Clock] = {}
     for count in (1, 2, 3):
         ids[60 * count : 60 * count + 40, 50:350] = count
-        clock, learner = Clock(device), OnlineLearner(parent, OnlineSettings())
-        clock.time(partial(learner.learn, frame, ids, range(1, count + 1)))
-        rows.append(clock.row(f"fine-tuning of the foreground and {count} object{'s' * (count > 1)}"))
-    return rows
+        learner = OnlineLearner(parent, settings)
+        clock = clocks[f"fine-tuning: {count} object{'s' * (count > 1)}"] = Clock(device)
+        clock.time(partial(learner.learn, _FRAME, ids, range(1, count + 1)))
+    labels = [ids > 0, *(ids == object_id for object_id in (1, 2, 3))]
+    clock = clocks["fine-tuning: 3 objects and the foreground, all from the parent"] = Clock(device)
+    clock.time(partial(_from_parent, LateTuning(parent, _FRAME, settings), labels))
+    one = next(iter(clocks.values())).cpu[0]
+    return [{**clock.row(what), "times one object": clock.cpu[0] / one} for what, clock in clocks.items()]
+
+
+def _from_parent(tuning: LateTuning, labels: Sequence[NDArray[np.bool_]]) -> None:
+    for label in labels:
+        tuning.from_parent(label.astype(np.uint8))
+
+
+def _official(device: torch.device) -> list[Row]:
+    """Two steps of ResNet-101 on a frame of 240x432, of all layers, and of the late ones, whose inputs are kept."""
+    network, label = ResNetF().to(device), np.zeros(_FRAME.shape[:2], np.uint8)
+    label[100:150, 100:300] = 1
+    settings = OnlineSettings(steps=2, fast_samples=2)
+    whole, late, tuning = Clock(device), Clock(device), LateTuning(network, _FRAME, settings)
+    whole.time(partial(fine_tune, network, Examples([(_FRAME, label)]), settings))
+    kept = Clock(device)
+    kept.time(lambda: tuning.early)
+    late.time(partial(tuning.from_parent, label))
+    return [
+        whole.row("fine-tuning: two steps of ResNet-101"),
+        kept.row(".. early layers of two frames, once"),
+        late.row(".. two steps with --fast"),
+    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import shutil
 from contextlib import nullcontext
@@ -23,7 +22,7 @@ from spn_instances.inference import load
 from spn_instances.learners import OnlineLearner
 from spn_instances.losses import balanced_loss
 from spn_instances.networks import Refinement, RefinementNet, ResNetF
-from spn_instances.online import Examples, fine_tune, fine_tune_late
+from spn_instances.online import Examples, fine_tune
 from spn_instances.settings import CODE, SMALL_INSTANCE, OnlineSettings
 from spn_instances.stages import resized_ids
 from spn_instances.territory import object_maps
@@ -101,25 +100,6 @@ def test_fine_tuning_learns_the_object_and_leaves_the_parent_alone(tiny: ResNetF
     torch.testing.assert_close(tuned.state_dict(), again.state_dict(), rtol=0, atol=0)
     with pytest.raises(UserError, match="lower --learning-rate"):
         fine_tune(tiny, Examples([(frame, label)]), replace(settings, learning_rate=1e6))
-
-
-def test_fast_fine_tuning_moves_late_layers_and_shares_the_early_ones(tiny: ResNetF) -> None:
-    frame, label = bright_object()
-    settings = OnlineSettings(steps=4, learning_rate=1e-7)
-    tuned = dict(fine_tune_late(tiny, frame, {"a": label, "b": 1 - label}, settings))
-    for network in tuned.values():
-        assert all(map(operator.is_, network.trunk.early_layers(), tiny.trunk.early_layers()))
-    for name in ("trunk.res4.0.branch2a.conv.weight", "head.score08.weight"):
-        values = [network.get_parameter(name) for network in (tiny, *tuned.values())]
-        assert not torch.equal(values[0], values[1])
-        assert not torch.equal(values[1], values[2])
-
-
-def test_equal_labels_are_learned_once(tiny: ResNetF) -> None:
-    frame, label = bright_object()
-    settings = OnlineSettings(steps=2, learning_rate=1e-7)
-    tuned = dict(fine_tune_late(tiny, frame, {"foreground": label, "object-3": label.copy()}, settings))
-    assert tuned["foreground"] is tuned["object-3"]
 
 
 def test_small_networks_have_a_solver_of_few_steps() -> None:

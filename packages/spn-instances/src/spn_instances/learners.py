@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -12,7 +12,7 @@ import numpy as np
 from spn_instances.checkpoints import load_weights, save_weights
 from spn_instances.data import Example
 from spn_instances.networks import ResNetF
-from spn_instances.online import Examples, fine_tune, fine_tune_late, with_own_late_layers
+from spn_instances.online import Examples, LateTuning, fine_tune, with_own_late_layers
 from spn_instances.settings import OnlineSettings
 from vos_shared.errors import UserError
 from vos_shared.kept import ORIGIN, fingerprint, is_kept, kept_path
@@ -108,41 +108,45 @@ class OnlineLearner(Learner):
         """
         if self.settings.models is not None and self.video is None:
             raise UserError("spn-instances: fine-tuned networks are kept under the video's name; call prepare first")
-        self._prompted.append((frame, (ids > 0).astype(np.uint8)))
-        wanted: dict[str, list[Example]] = {FOREGROUND: self._prompted} if self.settings.tune_foreground else {}
-        learned = new if self.settings.tune_objects else ()
-        for object_id in learned:
-            wanted[f"object-{object_id}"] = [(frame, (ids == object_id).astype(np.uint8))]
-        tuned = self._tuned_or_kept(wanted)
-        self.foreground = tuned.get(FOREGROUND, self.parent)
-        self.objects |= {object_id: tuned[f"object-{object_id}"] for object_id in learned}
+        late = LateTuning(self.parent, frame, self.settings) if self.settings.fast else None
+        self._prompted = [*([] if late else self._prompted), (frame, (ids > 0).astype(np.uint8))]
+        self.foreground = self.parent
+        if self.settings.tune_foreground:
+            origin = self._origin(FOREGROUND, self._prompted)
+            self.foreground = self._kept_or_made(FOREGROUND, origin, lambda: self._tuned(self._prompted, late))
+        for object_id in new if self.settings.tune_objects else ():
+            example = frame, (ids == object_id).astype(np.uint8)
+            self.objects[object_id] = self._of_object(f"object-{object_id}", example, late)
 
-    def _tuned_or_kept(self, wanted: dict[str, list[Example]]) -> dict[str, ResNetF]:
-        paths = {name: self._kept_path(name, pairs) for name, pairs in wanted.items()}
-        networks = {}
-        for name, (path, origin) in paths.items():
-            if path is not None and is_kept(path, origin):
-                networks[name] = self._sharing(load_weights(path, ResNetF).model).requires_grad_(False).to(self.device)
-        missing = {name: pairs for name, pairs in wanted.items() if name not in networks}
+    def _of_object(self, name: str, example: Example, late: LateTuning | None) -> ResNetF:
+        """The network of an object; a video's only object shares that of the foreground."""
+        origin, has_foreground = self._origin(name, [example]), self.settings.tune_foreground
+        if has_foreground and _content([example]) == _content(self._prompted):
+            # Kept under its own name as well, for runs that leave the foreground as it is.
+            self._kept_or_made(name, origin, lambda: self.foreground)
+            return self.foreground
+        if has_foreground and late is not None:
+            start = self._origin(FOREGROUND, self._prompted), self.settings.object_solver
+            origin = self._origin(name, [example], *start)
+            return self._kept_or_made(name, origin, lambda: late.from_foreground(self.foreground, example[1]))
+        return self._kept_or_made(name, origin, lambda: self._tuned([example], late))
+
+    def _tuned(self, pairs: Sequence[Example], late: LateTuning | None) -> ResNetF:
+        """The parent, fine-tuned; the fast mode knows one frame."""
+        return fine_tune(self.parent, Examples(pairs), self.settings) if late is None else late.from_parent(pairs[0][1])
+
+    def _kept_or_made(self, name: str, origin: str, make: Callable[[], ResNetF]) -> ResNetF:
+        """A network that was kept, or a new one, which is kept then."""
+        if self.settings.models is None or self.video is None:
+            return make()
+        path = kept_path(self.settings.models, self.video, name, origin)
+        if is_kept(path, origin):
+            return self._sharing(load_weights(path, ResNetF).model).requires_grad_(False).to(self.device)
         began = perf_counter()
-        for name, network in self._tune(missing):
-            networks[name] = network
-            path, origin = paths[name]
-            if path is not None:
-                notes = {"description": f"fine-tuned on first frames of {self.video}", ORIGIN: origin}
-                save_weights(path, network, {**notes, SECONDS: f"{perf_counter() - began:.1f}"})
-            began = perf_counter()
-        return networks
-
-    def _tune(self, wanted: dict[str, list[Example]]) -> Iterator[tuple[str, ResNetF]]:
-        if self.settings.fast and wanted:
-            # All labels of one frame together; the foreground's newest frame is that of the new objects.
-            frame = next(iter(wanted.values()))[-1][0]
-            labels = {name: pairs[-1][1] for name, pairs in wanted.items()}
-            yield from fine_tune_late(self.parent, frame, labels, self.settings)
-            return
-        for name, pairs in wanted.items():
-            yield name, fine_tune(self.parent, Examples(pairs), self.settings)
+        network = make()
+        notes = {"description": f"fine-tuned on first frames of {self.video}", ORIGIN: origin}
+        save_weights(path, network, {**notes, SECONDS: f"{perf_counter() - began:.1f}"})
+        return network
 
     def _sharing(self, network: ResNetF) -> ResNetF:
         """A kept network; in the fast mode it shares the parent's early layers, of which the file has a copy."""
@@ -152,9 +156,10 @@ class OnlineLearner(Learner):
         sharing.load_state_dict(network.state_dict())
         return sharing
 
-    def _kept_path(self, name: str, pairs: Sequence[Example]) -> tuple[Path | None, str]:
-        if self.settings.models is None or self.video is None:
-            return None, ""
-        content = b"".join(part.tobytes() for pair in pairs for part in pair)
-        origin = fingerprint(self._start, name, content)
-        return kept_path(self.settings.models, self.video, name, origin), origin
+    def _origin(self, name: str, pairs: Sequence[Example], *start: object) -> str:
+        """What a kept network depends on; `start` is what it started from in place of the parent."""
+        return fingerprint(self._start, name, _content(pairs), *start)
+
+
+def _content(pairs: Sequence[Example]) -> bytes:
+    return b"".join(part.tobytes() for pair in pairs for part in pair)

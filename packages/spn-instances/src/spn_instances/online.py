@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -73,57 +74,62 @@ def _batch(samples: TrainingSamples, step: int, size: int) -> Sample:
     return {name: torch.stack([sample[name] for sample in drawn]) for name in drawn[0]}
 
 
-def fine_tune_late(
-    model: ResNetF, frame: Frame, labels: Mapping[str, ObjectMask], settings: OnlineSettings
-) -> Iterator[tuple[str, ResNetF]]:
-    """Fine-tune late layers and heads on labels of one frame; the networks share the early layers.
+class LateTuning:
+    """Fine-tuning of late layers and heads on labels of one frame; the networks share the parent's early layers.
 
     The early layers, up to stride 8, see each augmented frame once, for all labels and all steps.
 
     Args:
-        model: is not changed.
+        parent: is not changed.
         frame: uint8 RGB [H, W, 3].
-        labels: uint8 [H, W] by name.
         settings: steps, rate and number of augmented frames.
-
-    Yields:
-        Name and network, one after the other. Equal labels get the same network, for example the foreground and a
-        video's only object.
-
-    Raises:
-        UserError: the training of a network diverged.
     """
-    device = next(model.parameters()).device
-    solver = settings.solver
-    size = frame.shape[0], frame.shape[1]
-    rng = np.random.default_rng([solver.seed, 5])
-    draws = [Draw.sample(rng, _SAMPLES, size) for _ in range(settings.fast_samples)]
-    with torch.inference_mode(False), torch.no_grad(), autocast(device, torch.float32):
-        images = [network_input(augment(frame, draw, size))[None].to(device) for draw in draws]
-        early = [model.early_features(image) for image in images]
-    tuned: dict[bytes, ResNetF] = {}
-    for name, label in labels.items():
-        content = label.tobytes()
-        if content not in tuned:
-            warped = [torch.from_numpy(augment_label(label, draw, size) > 0)[None].to(device) for draw in draws]
-            tuned[content] = _fine_tuned_late(model, torch.cat(early), torch.cat(warped), solver)
-        yield name, tuned[content]
 
+    def __init__(self, parent: ResNetF, frame: Frame, settings: OnlineSettings) -> None:
+        self.parent, self.frame, self.settings = parent, frame, settings
+        self.size = frame.shape[0], frame.shape[1]
+        rng = np.random.default_rng([settings.solver.seed, 5])
+        self._draws = [Draw.sample(rng, _SAMPLES, self.size) for _ in range(settings.fast_samples)]
 
-def _fine_tuned_late(model: ResNetF, early: Tensor, labels: Tensor, solver: SolverSettings) -> ResNetF:
-    """From features of stride 8, [S, C, h, w], and labels, bool [S, H, W]."""
-    with torch.inference_mode(False), torch.enable_grad(), autocast(labels.device, torch.float32):
-        tuned = with_own_late_layers(model).train().requires_grad_(True)
-        for layer in tuned.trunk.early_layers():
-            layer.requires_grad_(False)
-        optimiser = optimiser_of(tuned, solver)
-        for step in range(solver.steps):
-            rows = torch.arange(step * solver.batch_size, (step + 1) * solver.batch_size) % len(labels)
-            label = labels[rows]
-            set_rate(optimiser, rate_for(label, solver, step))
-            scores = tuned.head(tuned.trunk.late(early[rows]), (label.shape[1], label.shape[2]))
-            _take_step(balanced_loss(scores.float(), label)[0], optimiser, step)
-    return _finished(tuned, solver.steps)
+    def from_parent(self, label: ObjectMask) -> ResNetF:
+        """Fine-tune the parent on a label, uint8 [H, W], with all steps.
+
+        Raises:
+            UserError: the training diverged.
+        """
+        return self._tuned(self.parent, label, self.settings.solver)
+
+    def from_foreground(self, foreground: ResNetF, label: ObjectMask) -> ResNetF:
+        """Fine-tune the frame's foreground net, which comes from `from_parent`, on an object; this takes fewer steps.
+
+        Raises:
+            UserError: the training diverged.
+        """
+        return self._tuned(foreground, label, self.settings.object_solver)
+
+    @cached_property
+    def early(self) -> Tensor:
+        """Features of stride 8 of the augmented frames, [S, C, h, w]."""
+        device = next(self.parent.parameters()).device
+        with torch.inference_mode(False), torch.no_grad(), autocast(device, torch.float32):
+            images = (augment(self.frame, draw, self.size) for draw in self._draws)
+            return torch.cat([self.parent.early_features(network_input(image)[None].to(device)) for image in images])
+
+    def _tuned(self, start: ResNetF, label: ObjectMask, solver: SolverSettings) -> ResNetF:
+        early = self.early
+        warped = np.stack([augment_label(label, draw, self.size) > 0 for draw in self._draws])
+        labels = torch.from_numpy(warped).to(early.device)  # [S, H, W]
+        with torch.inference_mode(False), torch.enable_grad(), autocast(early.device, torch.float32):
+            tuned = with_own_late_layers(start).train().requires_grad_(True)
+            for layer in tuned.trunk.early_layers():
+                layer.requires_grad_(False)
+            optimiser = optimiser_of(tuned, solver)
+            for step in range(solver.steps):
+                rows = torch.arange(step * solver.batch_size, (step + 1) * solver.batch_size) % len(labels)
+                set_rate(optimiser, rate_for(labels, solver, step))
+                scores = tuned.head(tuned.trunk.late(early[rows]), self.size)
+                _take_step(balanced_loss(scores.float(), labels[rows])[0], optimiser, step)
+        return _finished(tuned, solver.steps)
 
 
 def with_own_late_layers(model: ResNetF) -> ResNetF:

@@ -72,6 +72,9 @@ SMALL: Final = SolverSettings(
 """Ours, for a parent with a small trunk that two CPU cores train in an hour."""
 SMALL_INSTANCE: Final = replace(SMALL, steps=60, batch_size=2)
 """Ours, for small networks that learn a first frame."""
+OBJECT_SHARE: Final = 3
+"""Fast fine-tuning: an object's network, which starts from the foreground's, takes the last of so many parts of the
+steps."""
 
 
 @dataclass(frozen=True)
@@ -157,8 +160,8 @@ class OnlineSettings:
     tune_objects: bool = True
     """Fine-tune a network for each object; else objects share the foreground around them, as without fine-tuning."""
     fast: bool = False
-    """Keep the early layers, up to stride 8, as they are, and compute their features once for all objects; the preset
-    small always does."""
+    """Keep the early layers, up to stride 8, as they are, and compute their features once for all objects; objects
+    start from the foreground's network and take the last third of the steps. The preset small always does."""
     fast_samples: int = 32
     """With --fast: number of augmented first frames whose features are kept in memory."""
     models: Path | None = None
@@ -190,6 +193,13 @@ class OnlineSettings:
             steps=preset.steps if self.steps is None else self.steps,
             learning_rate=preset.learning_rate if self.learning_rate is None else self.learning_rate,
         )
+
+    @property
+    def object_solver(self) -> SolverSettings:
+        """The fast mode's solver for an object's network, which starts from the foreground's: the last steps of it."""
+        solver = self.solver
+        steps = math.ceil(solver.steps / OBJECT_SHARE)
+        return replace(solver, steps=steps, learning_rate=solver.rate(solver.steps - steps))
 
 
 @dataclass(frozen=True)
