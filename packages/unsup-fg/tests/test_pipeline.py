@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from unsup_fg.agreement import consensus
 from unsup_fg.cli import main
 from unsup_fg.records import Records
 from unsup_fg.selection import is_centre_ellipse, mask_score, read_selection
@@ -108,6 +109,9 @@ def test_frames_of_one_colour_are_not_selected(unsup_fg: Any, clip: Path, tmp_pa
     assert is_centre_ellipse(ellipse)
     assert not is_centre_ellipse(np.roll(ellipse, 8, axis=1))
     assert not is_centre_ellipse(np.zeros_like(ellipse))
+    student = np.full((8, 8), 90, np.uint8)
+    assert not consensus(ellipse, [student]).any()
+    assert consensus(np.roll(ellipse, 8, axis=1), [student]).any()
     outcome = unsup_fg("select", soft, "--output", selection, "--top", 1)
     assert "20 of 23 masks kept, 3 show no object" in outcome.stdout
     (chosen,) = read_selection(selection)

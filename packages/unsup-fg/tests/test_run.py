@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from unsup_fg.agreement import consensus
 from unsup_fg.checkpoints import load_weights
 from unsup_fg.cli import main
 from unsup_fg.pipeline import Outcome, Pipeline
@@ -87,6 +89,36 @@ def test_a_run_ends_with_students_and_a_page(finished: Outcome) -> None:
 
 def empties(selected: list[Any], name: str) -> int:
     return sum(item.empty for item in selected if Path(item.soft).name == name)
+
+
+def test_the_second_generation_learns_from_the_consensus(places: list[Path], finished: Outcome, tmp_path: Path) -> None:
+    """The first iteration is that of the finished run."""
+    shutil.copytree(finished.page.parent, tmp_path / "run", ignore=shutil.ignore_patterns("settings.json", "*ation-2"))
+    settings = replace(SETTINGS, consensus=True, second_top=0.6)
+    outcome = pipeline(tmp_path / "run", settings).run(places)
+    first = tmp_path / "run" / "generation-1"
+    mask = next(path for path in sorted((first / "masks" / "consensus" / "a").glob("*/*.png")) if read(path).any())
+    name = mask.relative_to(first / "masks" / "consensus")
+    sources = [first / "teacher" / name, *(first / "masks" / student / name for student in SETTINGS.students)]
+    mean = np.mean([read(path).astype(float) for path in sources], axis=0)
+    assert np.abs(read(mask) - mean).max() <= 0.5
+    selected = read_selection(tmp_path / "run" / "generation-2" / "selection.json")
+    assert [Path(item.soft).parent.name for item in selected] == ["consensus", "consensus"]
+    assert [len(item.kept) for item in selected] == [round(0.6 * (20 - item.empty)) for item in selected]
+    assert "consensus" in outcome.page.read_text("utf-8")
+
+
+def test_the_consensus_is_the_mean_at_the_size_of_the_largest_student() -> None:
+    teacher = np.zeros((32, 32), np.uint8)
+    teacher[:16] = 255
+    found = consensus(teacher, [np.full((8, 8), 90, np.uint8), np.full((4, 4), 30, np.uint8)])
+    assert found.shape == (8, 8)
+    assert (found[:3] == (255 + 90 + 30) / 3).all()
+    assert (found[-3:] == (90 + 30) / 3).all()
+
+
+def read(path: Path) -> npt.NDArray[Any]:
+    return np.asarray(Image.open(path))
 
 
 def test_time_left_is_that_of_networks_trained_before() -> None:

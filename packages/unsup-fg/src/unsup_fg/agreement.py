@@ -1,22 +1,28 @@
-"""Labels for EvalSeg-Net: how far a soft mask agrees with those of the students (specification, section 8)."""
+"""How far soft masks of an image agree: labels for EvalSeg-Net (specification, section 8), and their consensus."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from unsup_fg.data_sets import DataSet, all_sequences, frame_count
+from unsup_fg.method import UNSUP_FG
 from unsup_fg.records import EvalSegRecord, Grey, resized, shard_paths, wanted_frames
 from unsup_fg.run_folder import RunFolder
-from unsup_fg.selection import read_soft_mask
+from unsup_fg.selection import is_centre_ellipse, read_soft_mask
 from unsup_fg.settings import StudentName
 from unsup_fg.tfrecords import RecordWriter
+from vos_shared.inputs import inputs_fingerprint
 from vos_shared.method import Frame
+from vos_shared.results import ResultsTree
+
+if TYPE_CHECKING:
+    from vos_shared.datasets import VideoSequence
 
 SIDE: Final = 128
 """Side of the square on which masks are compared, as EvalSeg-Net sees them."""
@@ -46,6 +52,44 @@ def agreement(mask: Grey, others: Iterable[Grey]) -> float:
 def _compared(mask: Grey) -> npt.NDArray[Any]:
     image = Image.fromarray(mask).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     return np.asarray(image, np.float64) / 255
+
+
+def consensus(teacher: Grey, students: Sequence[Grey]) -> Grey:
+    """Compute the mean of all soft masks of an image. Ours: their errors differ, so that the mean is better than each.
+
+    Args:
+        teacher: soft mask of VideoPCA, uint8 [h, w].
+        students: soft masks of the students, uint8, of any sizes.
+
+    Returns:
+        uint8, of the size of the largest student's mask; without an object where VideoPCA saw a frame of one colour.
+    """
+    height, width = max(mask.shape for mask in students)
+    if is_centre_ellipse(teacher):
+        return np.zeros((height, width), np.uint8)
+    images = (Image.fromarray(mask).resize((width, height), Image.Resampling.BILINEAR) for mask in (teacher, *students))
+    mean = np.mean([np.asarray(image, np.float32) for image in images], axis=0)
+    rounded: Grey = (mean + 0.5).astype(np.uint8)
+    return rounded
+
+
+def write_consensus(sequence: VideoSequence, teacher: Path, students: Sequence[Path], tree: ResultsTree) -> None:
+    """Write the consensus of the frames of a sequence, ``<sequence>/<frame>.png``, unless it is there.
+
+    Args:
+        sequence: the sequence.
+        teacher: folder with VideoPCA's soft masks.
+        students: folders with those of the students.
+        tree: results tree for the consensus.
+    """
+    names, inputs = sequence.frame_names, inputs_fingerprint(sequence, UNSUP_FG.supervision)
+    if tree.is_complete(sequence.name, names, inputs):
+        return
+    with tree.writer(sequence.name, names, inputs, source=sequence.video.origin) as writer:
+        for name in names:
+            file = f"{sequence.name}/{name}.png"
+            mask = consensus(read_soft_mask(teacher / file), [read_soft_mask(root / file) for root in students])
+            Image.fromarray(mask).save(writer.folder / f"{name}.png", format="PNG", compress_level=1)
 
 
 def labelled(

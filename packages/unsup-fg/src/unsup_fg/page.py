@@ -93,7 +93,7 @@ def write_page(
         heads=[
             "frame",
             "VideoPCA",
-            *run.settings.students,
+            *run.settings.masks,
             *(f"{name}, generation 2" for name in run.settings.second),
         ],
         rows=list(_rows(run, sets)),
@@ -107,8 +107,10 @@ def _teacher_histogram(run: Pipeline, sets: Sequence[DataSet]) -> Histogram:
 
 
 def _student_histogram(run: Pipeline, sets: Sequence[DataSet]) -> Histogram:
-    scores = [s for data in sets for name in run.settings.students for s in _scores(run.folder.scores_file(data, name))]
-    return _histogram(run, 2, "Masks of the first students: scores of EvalSeg-Net, about 0 to 100", scores)
+    scores = [
+        s for data in sets for name in run.settings.candidates for s in _scores(run.folder.scores_file(data, name))
+    ]
+    return _histogram(run, 2, "Masks for the second generation: scores of EvalSeg-Net, about 0 to 100", scores)
 
 
 def _histogram(run: Pipeline, generation: int, title: str, scores: Sequence[float]) -> Histogram:
@@ -150,7 +152,7 @@ def _rows(run: Pipeline, sets: Sequence[DataSet]) -> Iterator[list[Shown]]:
         index = len(sequence.frame_names) // 2
         frame, name = sequence.video[index], f"{sequence.name}/{sequence.frame_names[index]}.png"
         masks = {"VideoPCA": read_soft_mask(run.folder.teacher_masks(data).root / name)}
-        for student in run.settings.students:
+        for student in run.settings.masks:
             masks[student] = read_soft_mask(run.folder.student_masks(student, data).root / name)
         masks |= {
             f"{student}, 2": (student_.maps([frame])[0] + 0.5).clip(0, 255).astype(np.uint8)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from unsup_fg.agreement import labels_of, write_evalseg_records
+from unsup_fg.agreement import labels_of, write_consensus, write_evalseg_records
 from unsup_fg.checkpoints import load_weights
 from unsup_fg.data_sets import (
     DataSet,
@@ -40,7 +40,7 @@ from unsup_fg.selection import (
     read_selection,
     write_selection,
 )
-from unsup_fg.settings import NetworkName, StudentName
+from unsup_fg.settings import CandidateName, NetworkName, StudentName
 from unsup_fg.students import Student
 from unsup_fg.teacher import label_videos, select_masks
 from unsup_fg.time_left import TimeLeft
@@ -101,7 +101,9 @@ class Pipeline:
         self.settings, self.fabric = settings, fabric
         self._dtype = choose_precision(precision, fabric.device)
         self._minutes, self._workers = minutes, workers
-        self._stage, self._stages = 0, 9 + 3 * len(settings.students) + len(settings.second)
+        self._stage = 0
+        self._stages = 9 + 2 * len(settings.students) + len(settings.second)
+        self._stages += 2 if settings.consensus else len(settings.students)
         self._time_left = TimeLeft(settings)
 
     def run(self, places: Sequence[Path]) -> Outcome:
@@ -131,8 +133,10 @@ class Pipeline:
                 self._write_masks(name, sets)
             self._write_labels(sets)
             self._train("evalseg", 1)
-            for name in self.settings.students:
-                self._score(name, sets)
+            if self.settings.consensus:
+                self._write_consensus(sets)
+            for candidate in self.settings.candidates:
+                self._score(candidate, sets)
             self._select_students(sets)
             self._write_records(2, sets)
             for name in self.settings.second:
@@ -228,9 +232,24 @@ class Pipeline:
 
         once_all(shard_paths(folder, self.settings.shards), write, self.fabric)
 
-    def _score(self, student: StudentName, sets: Sequence[DataSet]) -> None:
-        """Let EvalSeg-Net score the masks of a student."""
-        self._begin(f"scores of the masks of {student}")
+    def _write_consensus(self, sets: Sequence[DataSet]) -> None:
+        """Write the mean of all soft masks of each frame."""
+        self._begin("consensus of VideoPCA and the students")
+
+        def write() -> None:
+            with progress(frame_count(shard(all_sequences(sets))), "mask") as bar:
+                for data in sets:
+                    students = [self.folder.student_masks(name, data).root for name in self.settings.students]
+                    tree, teacher = self.folder.student_masks("consensus", data), self.folder.teacher_masks(data).root
+                    for item in shard(data.sequences):
+                        write_consensus(item, teacher, students, tree)
+                        bar.update(len(item.frame_names))
+
+        everywhere(write, self.fabric)
+
+    def _score(self, student: CandidateName, sets: Sequence[DataSet]) -> None:
+        """Let EvalSeg-Net score the masks of a student, or the consensus."""
+        self._begin("scores of the consensus" if student == "consensus" else f"scores of the masks of {student}")
         self._time_left.inferences.remove("evalseg")
 
         def score() -> None:
@@ -255,7 +274,7 @@ class Pipeline:
         together(gather, self.fabric)
 
     def _select_students(self, sets: Sequence[DataSet]) -> None:
-        """Keep the masks of students that EvalSeg-Net finds best, in each data set over all students."""
+        """Keep the masks that EvalSeg-Net finds best, in each data set over all students."""
         self._begin("selection: the best masks of the students")
 
         def select() -> None:
@@ -265,8 +284,8 @@ class Pipeline:
         once_all([self.folder.selection_file(2)], select, self.fabric)
 
     def _best_of(self, data: DataSet) -> Iterator[SelectedSet]:
-        scores = {name: read_scores(self.folder.scores_file(data, name)) for name in self.settings.students}
-        best = best_of_students(scores, self.settings.top, one_mask=self.settings.one_mask)
+        scores = {name: read_scores(self.folder.scores_file(data, name)) for name in self.settings.candidates}
+        best = best_of_students(scores, self.settings.top_of_second, one_mask=self.settings.one_mask)
         count = frame_count(data.sequences)
         for student, items in scores.items():
             soft = self.folder.student_masks(student, data).root

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from unsup_fg.presets import PUBLISHED, TrainingSettings
 from unsup_fg.selection import require_share
-from unsup_fg.settings import STUDENTS, Architecture, NetworkName, StudentName
+from unsup_fg.settings import STUDENTS, Architecture, CandidateName, NetworkName, StudentName
 from vos_shared.errors import UserError
 
 
@@ -19,6 +19,9 @@ class PipelineSettings:
         students: networks that learn from VideoPCA in the first iteration.
         second: networks that learn from the students in the second iteration; dilate-unet is the best in the paper.
         top: share of the soft masks that is selected in each iteration; the paper's is 10 to 20 %.
+        second_top: the same of the second iteration, where it differs.
+        consensus: the second generation learns from the mean of all soft masks of a frame, those of the students and
+            VideoPCA's, in place of the students' own; the authors select among these.
         one_mask: select at most one mask of each frame in the second iteration; the authors select any number.
         width: factor of the published numbers of channels, by network.
         steps: of training, by network.
@@ -38,6 +41,8 @@ class PipelineSettings:
     students: tuple[StudentName, ...] = STUDENTS
     second: tuple[StudentName, ...] = ("dilate-unet",)
     top: float = 0.15
+    second_top: float | None = None
+    consensus: bool = False
     one_mask: bool = False
     width: Mapping[NetworkName, float] = field(default_factory=dict)
     steps: Mapping[NetworkName, int] = field(default_factory=dict)
@@ -55,6 +60,7 @@ class PipelineSettings:
 
     def __post_init__(self) -> None:
         require_share(self.top)
+        require_share(self.top_of_second, "--second-top")
         for name, students in (("--students", self.students), ("--second", self.second)):
             if not students or len(set(students)) != len(students):
                 raise UserError(f"unsup-fg: {name} must name at least one student, each once")
@@ -67,6 +73,21 @@ class PipelineSettings:
         for network in PUBLISHED:  # Both check their values.
             self.architecture(network)
             self.training(network)
+
+    @property
+    def top_of_second(self) -> float:
+        """Share of the soft masks that is selected in the second iteration."""
+        return self.top if self.second_top is None else self.second_top
+
+    @property
+    def candidates(self) -> tuple[CandidateName, ...]:
+        """Whose masks EvalSeg-Net scores, and the second generation learns from."""
+        return ("consensus",) if self.consensus else self.students
+
+    @property
+    def masks(self) -> tuple[CandidateName, ...]:
+        """All whose masks the first iteration leaves, beside VideoPCA."""
+        return (*self.students, "consensus") if self.consensus else self.students
 
     def architecture(self, network: NetworkName) -> Architecture:
         """Return the architecture of a network."""

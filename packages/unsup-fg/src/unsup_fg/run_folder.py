@@ -8,7 +8,7 @@ from pathlib import Path
 
 from unsup_fg.data_sets import DataSet
 from unsup_fg.selection import Scored
-from unsup_fg.settings import NetworkName, StudentName
+from unsup_fg.settings import CandidateName, NetworkName
 from vos_shared.atomic import write_json
 from vos_shared.files import read_json
 from vos_shared.results import SOFT_MASKS, ResultsTree
@@ -43,13 +43,13 @@ class RunFolder:
         settings = {"method": "videopca", "size": self.size}
         return ResultsTree(self.generation(1) / "teacher" / data.name, settings=settings, kind=SOFT_MASKS)
 
-    def student_masks(self, student: StudentName, data: DataSet) -> ResultsTree:
-        """Soft masks of a student of the first generation."""
+    def student_masks(self, student: CandidateName, data: DataSet) -> ResultsTree:
+        """Soft masks of a student of the first generation, or their consensus."""
         settings = {"method": "unsup-fg", "student": student}
         return ResultsTree(self.generation(1) / "masks" / student / data.name, settings=settings, kind=SOFT_MASKS)
 
-    def scores_file(self, data: DataSet, student: StudentName | None = None) -> Path:
-        """Scores of the soft masks of a data set, those of VideoPCA or of a student."""
+    def scores_file(self, data: DataSet, student: CandidateName | None = None) -> Path:
+        """Scores of the soft masks of a data set, those of VideoPCA, of a student, or their consensus."""
         folder = self.generation(1 if student is None else 2) / "scores"
         return (folder if student is None else folder / student) / f"{data.name}.json"
 
@@ -57,7 +57,7 @@ class RunFolder:
         """What the students of a generation learn from."""
         return self.generation(generation) / "selection.json"
 
-    def score_parts(self, data: DataSet, student: StudentName) -> Path:
+    def score_parts(self, data: DataSet, student: CandidateName) -> Path:
         """Folder with the scores of each sequence, from which the scores file is made."""
         return self.scores_file(data, student).with_suffix("")
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from unsup_fg.settings import StudentName
+from unsup_fg.settings import CandidateName
 from vos_shared.atomic import write_json
 from vos_shared.errors import BadDataset, UserError
 from vos_shared.files import read_json
@@ -116,14 +116,14 @@ def select(soft: Path, top: float) -> SelectedSet:
     return SelectedSet(str(soft.resolve()), len(scored), len(scored) - len(ranked), tuple(best_share(ranked, top)))
 
 
-def require_share(top: float) -> None:
+def require_share(top: float, option: str = "--top") -> None:
     """Check a share.
 
     Raises:
         UserError: it is not above 0 and up to 1.
     """
     if not 0 < top <= 1:
-        raise UserError(f"unsup-fg: --top is {top}; give a share above 0, up to 1")
+        raise UserError(f"unsup-fg: {option} is {top}; give a share above 0, up to 1")
 
 
 def mask_scores(soft: Path, names: Sequence[str]) -> list[Scored]:
@@ -157,8 +157,8 @@ def best_share(ranked: Sequence[Scored], top: float) -> Sequence[Scored]:
 
 
 def best_of_students(
-    scores: Mapping[StudentName, Sequence[Scored]], top: float, *, one_mask: bool = False
-) -> dict[StudentName, list[Scored]]:
+    scores: Mapping[CandidateName, Sequence[Scored]], top: float, *, one_mask: bool = False
+) -> dict[CandidateName, list[Scored]]:
     """Take the first share of one ranking of the masks of all students.
 
     Args:

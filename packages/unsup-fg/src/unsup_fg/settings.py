@@ -10,6 +10,8 @@ from vos_shared.errors import UserError
 NetworkName = Literal["lowres", "basic-unet", "dense-unet", "dilate-unet", "evalseg"]
 StudentName = Literal["lowres", "basic-unet", "dense-unet", "dilate-unet"]
 STUDENTS: Final[tuple[StudentName, ...]] = get_args(StudentName)
+CandidateName = StudentName | Literal["consensus"]
+"""Whose masks the second generation may learn from: a student's, or the consensus of all."""
 
 INPUT_SIZES: Final = {"lowres": 128, "basic-unet": 256, "dense-unet": 256, "dilate-unet": 256, "evalseg": 128}
 """Side of the input of each network, in pixels."""

@@ -24,14 +24,15 @@ class TimeLeft:
     Attributes:
         frames: number of frames that networks see when they do not train.
         trainings: networks that have not been trained yet; one that learns in both iterations is there twice.
-        inferences: networks that have not seen the frames yet; EvalSeg-Net is there once for each student.
+        inferences: networks that have not seen the frames yet; EvalSeg-Net is there once for each set of masks that
+            it scores.
     """
 
     def __init__(self, settings: PipelineSettings) -> None:
         self.frames = 0
         self.trainings: list[NetworkName] = [*settings.students, "evalseg", *settings.second]
         evalseg: NetworkName = "evalseg"
-        self.inferences: list[NetworkName] = [*settings.students, *(evalseg for _ in settings.students)]
+        self.inferences: list[NetworkName] = [*settings.students, *(evalseg for _ in settings.candidates)]
         self._settings = settings
         self._seconds: dict[NetworkName, float] = {}
 
