@@ -26,7 +26,7 @@ PROGRAM = "osmn"
 
 @dataclass(frozen=True, kw_only=True)
 class Segment(SegmentArguments):
-    """Segment videos: follow the objects of the first mask; a palette PNG for each frame, in OUTPUT/<sequence>/."""
+    """Segment videos: follow the objects of the first frame's mask; writes palette PNGs to OUTPUT/<sequence>/."""
 
     settings: Annotated[InferenceSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=InferenceSettings)
 
