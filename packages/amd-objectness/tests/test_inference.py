@@ -181,7 +181,7 @@ def test_adapted_networks_are_kept_and_reused_while_nothing_changes(
     prepared(learning_rate=1e-3)
     assert len(list((tmp_path / "clip").glob("*"))) == 2
     path.write_bytes(b"damaged")
-    with pytest.raises(BadWeights):
+    with pytest.raises(BadWeights, match=path.name):
         prepared()
 
 

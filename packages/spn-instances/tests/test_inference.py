@@ -22,7 +22,7 @@ from spn_instances.inference import load
 from spn_instances.learners import OnlineLearner
 from spn_instances.losses import balanced_loss
 from spn_instances.networks import Refinement, RefinementNet, ResNetF
-from spn_instances.online import Examples, fine_tune
+from spn_instances.online import Examples, LateTuning, fine_tune
 from spn_instances.settings import CODE, SMALL_INSTANCE, OnlineSettings
 from spn_instances.stages import resized_ids
 from spn_instances.territory import object_maps
@@ -110,7 +110,7 @@ def test_small_networks_have_a_solver_of_few_steps() -> None:
     assert OnlineSettings(steps=7).for_trunk("mobilenet").solver == replace(SMALL_INSTANCE, steps=7)
 
 
-def test_the_shipped_weights_run_without_an_option() -> None:
+def test_the_shipped_weights_run_without_options() -> None:
     frames, ids = clip()
     segmenter = load(device="cpu")
     assert segmenter.info.trained
@@ -132,12 +132,14 @@ def test_kept_networks_are_used_again(
         learner.learn(frames[0], ids, [3, 9])
         networks.append(learner.networks([9])[0].state_dict())
         monkeypatch.setattr(learners, "fine_tune", None)
+        monkeypatch.setattr(LateTuning, "from_parent", None)
+        monkeypatch.setattr(LateTuning, "from_foreground", None)
     torch.testing.assert_close(networks[0], networks[1])
     names = sorted(path.name.rpartition("-")[0] for path in (tmp_path / "clip").iterdir())
     assert names == ["foreground", "object-3", "object-9"]
 
 
-def test_kept_networks_need_the_videos_name(tiny: ResNetF, tmp_path: Path) -> None:
+def test_keeping_networks_needs_the_name_of_the_video(tiny: ResNetF, tmp_path: Path) -> None:
     frames, ids = clip(1)
     learner = OnlineLearner(tiny, OnlineSettings(steps=1, models=tmp_path))
     with pytest.raises(UserError, match="call prepare first"):
@@ -213,7 +215,7 @@ def test_a_refinement_network_of_many_classes_is_refused(foreground_weights: Pat
         load(foreground_weights, "cpu", spn_weights=path)
 
 
-def test_trained_networks_are_found_by_the_videos_name(
+def test_trained_networks_are_found_by_the_name_of_the_video(
     run_command: RunCommand, davis: Path, tmp_path: Path, foreground_weights: Path, refinement_weights: Path
 ) -> None:
     networks = tmp_path / "networks"
