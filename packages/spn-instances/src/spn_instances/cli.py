@@ -60,7 +60,7 @@ class Ablation(SegmentArguments):
     soft_masks: Annotated[Path | None, tyro.conf.Suppress] = None
     timing: Annotated[Path | None, tyro.conf.Suppress] = None
     variant: Literal["spn-instances", "spn-instances+online"] = "spn-instances"
-    """Without fine-tuned networks, or with them; all rows share them, in OUTPUT/networks or the folder --models."""
+    """Without fine-tuned networks, or with them; all rows share these, from OUTPUT/networks or the folder --models."""
     settings: Annotated[InferenceSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=InferenceSettings)
     online: Annotated[OnlineSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=OnlineSettings)
 
