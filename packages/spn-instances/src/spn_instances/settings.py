@@ -72,9 +72,10 @@ SMALL: Final = SolverSettings(
 """Ours, for a parent with a small trunk that two CPU cores train in an hour."""
 SMALL_INSTANCE: Final = replace(SMALL, steps=60, batch_size=2)
 """Ours, for small networks that learn a first frame."""
-OBJECT_SHARE: Final = 3
-"""Fast fine-tuning: an object's network, which starts from the foreground's, takes the last of so many parts of the
-steps."""
+OBJECT_STEPS: Final = 1 / 3
+"""Ours: steps of an object's network that starts from the foreground's (fast fine-tuning), as a part of all steps."""
+OBJECT_RATE: Final = 1 / 2
+""".. and its learning rate, as a part of the solver's; both chosen on synthetic clips."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class OnlineSettings:
     """Fine-tune a network for each object; else objects share the foreground around them, as without fine-tuning."""
     fast: bool = False
     """Keep the early layers, up to stride 8, as they are, and compute their features once for all objects; objects
-    start from the foreground's network and take the last third of the steps. The preset small always does."""
+    start from the foreground's network and take a third of the steps at half the rate. The preset small always does."""
     fast_samples: int = 32
     """With --fast: number of augmented first frames whose features are kept in memory."""
     models: Path | None = None
@@ -196,10 +197,10 @@ class OnlineSettings:
 
     @property
     def object_solver(self) -> SolverSettings:
-        """The fast mode's solver for an object's network, which starts from the foreground's: the last steps of it."""
+        """The fast mode's solver for an object's network that starts from the foreground's."""
         solver = self.solver
-        steps = math.ceil(solver.steps / OBJECT_SHARE)
-        return replace(solver, steps=steps, learning_rate=solver.rate(solver.steps - steps))
+        steps = math.ceil(solver.steps * OBJECT_STEPS)
+        return replace(solver, steps=steps, learning_rate=solver.learning_rate * OBJECT_RATE)
 
 
 @dataclass(frozen=True)
