@@ -285,7 +285,7 @@ class Pipeline:
 
     def _best_of(self, data: DataSet) -> Iterator[SelectedSet]:
         scores = {name: read_scores(self.folder.scores_file(data, name)) for name in self.settings.candidates}
-        best = best_of_students(scores, self.settings.top_of_second, one_mask=self.settings.one_mask)
+        best = best_of_students(scores, self.settings.top_of_second)
         count = frame_count(data.sequences)
         for student, items in scores.items():
             soft = self.folder.student_masks(student, data).root

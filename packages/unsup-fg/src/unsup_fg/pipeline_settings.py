@@ -22,7 +22,6 @@ class PipelineSettings:
         second_top: the same of the second iteration, where it differs.
         consensus: the second generation learns from the mean of all soft masks of a frame, those of the students and
             VideoPCA's, in place of the students' own; the authors select among these.
-        one_mask: select at most one mask of each frame in the second iteration; the authors select any number.
         width: factor of the published numbers of channels, by network.
         steps: of training, by network.
         batch: records per training step, by network.
@@ -43,7 +42,6 @@ class PipelineSettings:
     top: float = 0.15
     second_top: float | None = None
     consensus: bool = False
-    one_mask: bool = False
     width: Mapping[NetworkName, float] = field(default_factory=dict)
     steps: Mapping[NetworkName, int] = field(default_factory=dict)
     batch: Mapping[NetworkName, int] = field(default_factory=dict)

@@ -156,15 +156,12 @@ def best_share(ranked: Sequence[Scored], top: float) -> Sequence[Scored]:
     return ranked[: max(1, round(top * len(ranked)))]
 
 
-def best_of_students(
-    scores: Mapping[CandidateName, Sequence[Scored]], top: float, *, one_mask: bool = False
-) -> dict[CandidateName, list[Scored]]:
+def best_of_students(scores: Mapping[CandidateName, Sequence[Scored]], top: float) -> dict[CandidateName, list[Scored]]:
     """Take the first share of one ranking of the masks of all students.
 
     Args:
         scores: scores of EvalSeg-Net for the masks of each student.
         top: share of all masks that is taken; at least one is.
-        one_mask: of each frame, rank only the best mask.
 
     Returns:
         The masks that were taken, best first, of each student.
@@ -173,8 +170,6 @@ def best_of_students(
         ((item, name) for name, items in scores.items() for item in items),
         key=lambda pair: (-pair[0].score, pair[0].mask, pair[1]),
     )
-    if one_mask:
-        ranked = list({item.mask: (item, name) for item, name in reversed(ranked)}.values())[::-1]
     best = ranked[: max(1, round(top * len(ranked)))]
     return {name: [item for item, owner in best if owner == name] for name in scores}
 
