@@ -42,7 +42,8 @@ AMD_SYNTHETIC_CLIPS = 40
 
 UNSUP_SETTINGS = (
     "--students basic-unet dense-unet dilate-unet --second dilate-unet --fixed --input-size 128 --top 0.25 "
-    "--second-top 0.6 --consensus --every 4 --width basic-unet 0.125 dense-unet 0.25 dilate-unet 0.25 evalseg 0.0625 --decay --norm-momentum 0.1 "
+    "--second-top 0.6 --consensus --every 4 --decay --norm-momentum 0.1 "
+    "--width basic-unet 0.125 dense-unet 0.25 dilate-unet 0.25 evalseg 0.0625 "
     "--steps basic-unet 2400 dense-unet 1600 dilate-unet 2400 evalseg 2000 --batch basic-unet 8 dense-unet 8 "
     "dilate-unet 8 evalseg 12 --learning-rate basic-unet 0.01 dense-unet 0.01 dilate-unet 0.01 evalseg 0.001 "
     "--precision bf16"
