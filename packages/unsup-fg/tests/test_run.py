@@ -105,7 +105,9 @@ def test_the_second_generation_learns_from_the_consensus(places: list[Path], fin
     selected = read_selection(tmp_path / "run" / "generation-2" / "selection.json")
     assert [Path(item.soft).parent.name for item in selected] == ["consensus", "consensus"]
     assert [len(item.kept) for item in selected] == [round(0.6 * (20 - item.empty)) for item in selected]
-    assert "consensus" in outcome.page.read_text("utf-8")
+    page = outcome.page.read_text("utf-8")
+    assert "best 40&nbsp;% of the masks of each data set" in page
+    assert "best 60&nbsp;% of\nthe means of all masks" in page
 
 
 def test_the_consensus_is_the_mean_at_the_size_of_the_largest_student() -> None:
