@@ -306,10 +306,12 @@ def test_nothing_to_score(small: Small, tmp_path: Path) -> None:
         evaluate("davis2017", [type(sequence)("a", sequence.video, empty)], results)
 
 
-@pytest.mark.parametrize("options", [{"dataset": "davis2018"}, {"workers": 0}])
-def test_what_does_not_exist_is_refused(small: Small, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("options", "message"), [({"dataset": "davis2018"}, "davis2018"), ({"workers": 0}, "workers must be at least 1")]
+)
+def test_what_does_not_exist_is_refused(small: Small, options: dict[str, Any], message: str) -> None:
     sequence, results = small
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=message):
         evaluate(**{"dataset": "davis2017", "sequences": [sequence], "results": results, **options})
 
 

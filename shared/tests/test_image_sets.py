@@ -228,5 +228,5 @@ def test_bad_boxes_are_one_clear_line(tmp_path: Path, row: tuple[object, ...], m
 @pytest.mark.parametrize("name", ["segtrack-v2", "fbms59", "saliency", "voc2012", "object-discovery"])
 def test_loaders_are_known_by_name_and_have_no_resolutions(tmp_path: Path, name: str) -> None:
     assert name in DATASETS
-    with pytest.raises(BadDataset):
+    with pytest.raises(BadDataset, match=f"{name} has no resolution folders"):
         load_dataset(name, tmp_path, resolution="480p")

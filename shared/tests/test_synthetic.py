@@ -93,22 +93,21 @@ def test_late_objects_come_and_leaving_ones_go() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "message"),
     [
-        {"objects": 0},
-        {"objects": 255},
-        {"frames": 0},
-        {"size": (8, 300)},
-        {"objects": 2, "late": 2},
-        {"objects": 2, "late": 1, "leaving": 2},
-        {"frames": 2, "late": 1},
-        {"ground": "lava"},
-        {"seed": -1},
+        ({"objects": 0}, "a clip of 0 objects"),
+        ({"objects": 255}, "a clip of 255 objects"),
+        ({"frames": 0}, "0 frames of 240x432 is too small"),
+        ({"size": (8, 300)}, "8x300 is too small"),
+        ({"objects": 2, "late": 2}, "2 late and 0 leaving of 2 objects"),
+        ({"objects": 2, "late": 1, "leaving": 2}, "1 late and 2 leaving of 2 objects"),
+        ({"frames": 2, "late": 1}, "no time for objects to come or go"),
+        ({"ground": "lava"}, "no ground is called 'lava'"),
+        ({"seed": -1}, "seed -1"),
     ],
-    ids=str,
 )
-def test_impossible_clips_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(UserError):
+def test_impossible_clips_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         clip(**{"seed": 0, **settings})
 
 

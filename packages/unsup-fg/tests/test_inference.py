@@ -152,7 +152,7 @@ class TestRefused:
         ],
     )
     def test_arguments(self, arguments: dict[str, Any]) -> None:
-        with pytest.raises(UserError):
+        with pytest.raises(UserError, match="|".join([*arguments, *map(str, arguments.values())])):
             load(**{"device": "cpu", **arguments})
 
 
