@@ -27,7 +27,7 @@ class Unit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, outputs, H, W]."""
-        return F.relu(self.norm(self.conv(x)))
+        return F.relu_(self.norm(self.conv(x)))
 
 
 class BatchStatisticsNorm(nn.BatchNorm2d):
@@ -40,7 +40,9 @@ class BatchStatisticsNorm(nn.BatchNorm2d):
         """[B, C, H, W] -> the same shape."""
         if self.training:
             return super().forward(x)
-        return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
+        # Not F.instance_norm, which copies channels-last maps to the other layout and back.
+        images = [F.batch_norm(image, None, None, self.weight, self.bias, True, eps=self.eps) for image in x.split(1)]
+        return images[0] if len(images) == 1 else torch.cat(images)  # `cat` copies a single one, too.
 
 
 def _chain(inputs: int, outputs: int, units: int) -> nn.Sequential:
