@@ -78,11 +78,14 @@ def test_segments_are_the_official_ones(
     with torch.inference_mode():
         computed = [recipe_model(images), FrozenAppearance(recipe_model)(images)]
         stages = recipe_model.backbone2.stages(found[f"{image}_x"])
+        head = recipe_model.decode_head2.convs[0](stages[-1])[:, :8]
     expected = found[f"{recipe}_{image}_eval_logits"]
     for logits in computed:
         assert (logits - expected).abs().max() < (1e-5 * expected.abs().max() if recipe == "A" else 1e-4)
         if recipe == "B":
             torch.testing.assert_close(logits.softmax(1), found[f"B_{image}_eval_softmax"], atol=5e-5, rtol=0)
+    expected = found[f"{recipe}_{image}_eval_head0_first8"].view_as(head)
+    assert (head - expected).abs().max() < 2e-5 * expected.abs().max()
     for stage, name in zip(stages, ("c2", "c3", "c4", "c5"), strict=True):
         torch.testing.assert_close(
             stage.mean((0, 2, 3)), found[f"{recipe}_{image}_eval_{name}_mean"], rtol=1e-4, atol=1e-4
@@ -114,6 +117,7 @@ def test_a_batch_in_training_mode_shares_its_statistics(
     with torch.no_grad():
         logits = recipe_model(torch.stack([images, images.flip(2)]))
     torch.testing.assert_close(logits, found[f"{recipe}_small_train_logits"], atol=5e-4, rtol=1e-4)
+    torch.testing.assert_close(logits.softmax(1), found[f"{recipe}_small_train_softmax"], atol=5e-4, rtol=0)
     for name in ("running_mean", "running_var"):
         torch.testing.assert_close(
             getattr(recipe_model.backbone2.bn1, name),
