@@ -18,6 +18,7 @@ from spn_instances.networks import Refinement, RefinementNet, ResNetF
 from spn_instances.settings import CODE, SMALL, RefinementSettings, SampleSettings, SolverSettings
 from spn_instances.training import optimiser_of, rate_for, train
 from spn_instances.training_refinement import optimiser_of as refinement_optimiser
+from vos_shared.errors import UserError
 from vos_shared.testing import RunCommand
 from vos_shared.training.arguments import RunOptions
 from vos_shared.training.optimisers import set_rate
@@ -147,3 +148,10 @@ def test_options_that_do_not_fit_each_other_are_refused(run_command: RunCommand,
         )
         assert refused.code == 2
         assert message in refused.stderr
+
+
+@pytest.mark.parametrize("settings", [RefinementSettings, SolverSettings])
+@pytest.mark.parametrize(("name", "value"), [("momentum", -1), ("momentum", 1), ("weight_decay", -1), ("seed", 2**63)])
+def test_values_that_no_solver_takes_are_refused(settings: type, name: str, value: float) -> None:
+    with pytest.raises(UserError, match=f"--{name.replace('_', '-')} is {value}"):
+        settings(**{name: value})

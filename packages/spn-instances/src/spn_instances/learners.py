@@ -25,14 +25,15 @@ SECONDS = "seconds"
 
 
 class Learner:
-    """The parent net for the foreground; networks of objects only where a folder has them.
+    """Holds the networks of the current video: the parent net for the foreground, and trained networks of a folder.
 
     Args:
-        parent: on its device.
+        parent: the parent net, on its device.
         trained: folder with <video>/foreground and <video>/object-<id>, as the train commands leave them, or None.
 
     Attributes:
-        foreground: the network of the foreground of the current video.
+        foreground: network of the foreground of the current video.
+        device: of the parent net.
     """
 
     def __init__(self, parent: ResNetF, trained: Path | None = None) -> None:
@@ -49,16 +50,16 @@ class Learner:
             self.foreground = self._trained(FOREGROUND) or self.parent
 
     def networks(self, ids: Sequence[int]) -> list[ResNetF]:
-        """The networks of these objects; an empty list if objects have no networks of their own."""
+        """The networks of these objects, in this order; an empty list if objects have no networks of their own."""
         return [self.objects[object_id] for object_id in ids] if self.objects else []
 
     def learn(self, frame: Frame, ids: ObjectMask, new: Sequence[int]) -> None:
-        """Learn new objects.
+        """Find the networks of new objects.
 
         Args:
-            frame: the one in which they are new.
+            frame: the frame in which they are new, uint8 RGB [H, W, 3].
             ids: object ids of that frame, uint8 [H, W].
-            new: ids of the new ones.
+            new: ids of the new objects.
 
         Raises:
             UserError: an object has no trained network, or the video's name is not known.
@@ -104,7 +105,7 @@ class OnlineLearner(Learner):
         """Fine-tune networks for the new objects, and the foreground net on all prompted frames.
 
         Raises:
-            UserError: a network diverged, or is to be kept and the video has no name.
+            UserError: fine-tuning diverged; or networks are to be kept and the name of the video is not known.
         """
         if self.settings.models is not None and self.video is None:
             raise UserError("spn-instances: fine-tuned networks are kept under the video's name; call prepare first")
@@ -132,11 +133,11 @@ class OnlineLearner(Learner):
         return self._kept_or_made(name, origin, lambda: self._tuned([example], late))
 
     def _tuned(self, pairs: Sequence[Example], late: LateTuning | None) -> ResNetF:
-        """The parent, fine-tuned; the fast mode knows one frame."""
+        """The parent, fine-tuned; the fast mode takes the first frame alone."""
         return fine_tune(self.parent, Examples(pairs), self.settings) if late is None else late.from_parent(pairs[0][1])
 
     def _kept_or_made(self, name: str, origin: str, make: Callable[[], ResNetF]) -> ResNetF:
-        """A network that was kept, or a new one, which is kept then."""
+        """Read the kept network, or make and keep it."""
         if self.settings.models is None or self.video is None:
             return make()
         path = kept_path(self.settings.models, self.video, name, origin)
@@ -157,7 +158,7 @@ class OnlineLearner(Learner):
         return sharing
 
     def _origin(self, name: str, pairs: Sequence[Example], *start: object) -> str:
-        """What a kept network depends on; `start` is what it started from in place of the parent."""
+        """Hash of all that a kept network depends on; `start` describes its start if that is not the parent."""
         return fingerprint(self._start, name, _content(pairs), *start)
 
 

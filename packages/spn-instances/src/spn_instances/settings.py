@@ -1,4 +1,4 @@
-"""Settings of training, apart from all code that needs torch so that command lines can show them at once."""
+"""Settings of training and inference; imports no torch, so that command lines show them at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vos_shared.errors import UserError
 from vos_shared.options import require_numbers
 
 OFFICIAL_SIZE: Final = (480, 854)
-"""Height and width of the frames that learning rates are for: losses are sums over pixels."""
+"""Height and width of the frames that learning rates of Caffe's solver are for: losses are sums over pixels."""
 TrunkName = Literal["resnet", "resnet18", "mobilenet", "efficientnet-lite0"]
 """Trunks of the foreground net; the first is the official one."""
 Rule = Literal["sgd", "adamw"]
@@ -23,15 +23,15 @@ class SolverSettings:
     """Stochastic gradient descent as in Caffe; the defaults are the released solver files.
 
     Attributes:
-        steps: of the optimiser, all together.
-        batch_size: frames a step (and a process).
-        learning_rate: for frames of `OFFICIAL_SIZE`; it grows as frames get smaller, since losses are sums over pixels.
-            Biases of the head learn twice as fast.
-        halve_every: steps after which the rate is halved; None is never.
-        momentum: of the gradient.
-        weight_decay: of all weights but the biases of the head.
-        save_steps: distance of saves.
-        seed: of everything random.
+        steps: Number of steps.
+        batch_size: Frames a step, for each process.
+        learning_rate: Learning rate for frames of `OFFICIAL_SIZE`; it grows as frames get smaller, since losses are
+            sums over pixels. Biases of the head learn with twice the rate.
+        halve_every: Number of steps after which the rate is halved; None never halves it.
+        momentum: Momentum of the solver; of ``adamw`` the first beta.
+        weight_decay: Weight decay of all weights except the biases of the head.
+        save_steps: Steps between two saves.
+        seed: Seed of all random draws.
         rule: ``sgd`` is Caffe's. ``adamw`` is ours, for few steps on small machines: its rate does not depend on the
             frame size and falls linearly to 0, and the trunk learns with a tenth of it.
     """
@@ -63,15 +63,15 @@ class SolverSettings:
 CODE: Final = SolverSettings()
 """The released solver files, the same for all stages."""
 PAPER_PARENT: Final = SolverSettings(steps=100_000, learning_rate=1e-8)
-"""What the paper says of the generic model."""
+"""The paper's values for the parent net (its generic model)."""
 PAPER_INSTANCE: Final = SolverSettings(learning_rate=1e-8, halve_every=10_000)
-"""What the paper says of the instance models."""
+"""The paper's values for fine-tuning (its instance models)."""
 SMALL: Final = SolverSettings(
     steps=4000, batch_size=4, learning_rate=1e-3, momentum=0.9, weight_decay=1e-2, save_steps=500, rule="adamw"
 )
 """Ours, for a parent with a small trunk that two CPU cores train in an hour."""
 SMALL_INSTANCE: Final = replace(SMALL, steps=60, batch_size=2)
-"""Ours, for small networks that learn a first frame."""
+"""Ours, for the fine-tuning of small networks on a first frame."""
 OBJECT_STEPS: Final = 1 / 3
 """Ours: steps of an object's network that starts from the foreground's (fast fine-tuning), as a part of all steps."""
 OBJECT_RATE: Final = 1 / 2
@@ -83,13 +83,13 @@ class SampleSettings:
     """How frames become samples (specification, section 4); the defaults are the released constants.
 
     Attributes:
-        size: height and width of the samples; None is the frame's own.
-        scale: a sample is scaled by up to 1 + this or down to 1 - this ..
-        rotation: .. turned by up to so many degrees, either way ..
-        shift: .. and moved by up to this part of its sides.
-        rare: one sample of so many plus one is not augmented.
-        compat: repeat what the released code does: labels are cropped at another place than their images, images are
-            resampled by nearest neighbour, and rare samples are stretched to the full range of a byte.
+        size: Height and width of the samples; None keeps the size of the frames.
+        scale: Samples are scaled by a random factor from 1 - SCALE to 1 + SCALE.
+        rotation: Samples are rotated by up to this many degrees in either direction.
+        shift: Samples are moved by up to this part of their sides.
+        rare: One of RARE + 1 samples is not augmented.
+        compat: Do as the released code: crop labels at another place than images, resample images by nearest neighbour,
+            and stretch samples that are not augmented to the full range of a byte.
     """
 
     size: tuple[int, int] | None = OFFICIAL_SIZE
@@ -101,7 +101,7 @@ class SampleSettings:
 
     def __post_init__(self) -> None:
         if self.size is not None and min(self.size) < 16:
-            raise UserError(f"spn-instances: --size is {self.size}; samples need at least 16 pixels")
+            raise UserError(f"spn-instances: --size is {self.size}; give a height and a width of at least 16")
         if not 0 <= self.scale < 0.9 or not 0 <= self.shift < 1:
             raise UserError("spn-instances: --scale must be 0 or more and below 0.9, --shift below 1")
         if not 0 <= self.rotation <= 180 or self.rare < 0:
@@ -116,26 +116,28 @@ class InferenceSettings:
     """Length in pixels that the shorter side is scaled to for the foreground and object nets; by default what the
     weights ask for, else the frame's own."""
     foreground: bool = True
-    """Keep objects inside the foreground net's mask."""
+    """Keep objects inside the mask of the foreground net."""
     spn: bool = True
     """Refine the masks of the objects by spatial propagation."""
     craf: bool = True
-    """Filter connected regions; else each pixel goes to the strongest map of at least 0.5."""
+    """Filter connected regions (CRAF); without it each pixel belongs to its strongest map that is at least 0.5."""
     craf_rule: Literal["demo", "paper"] | None = None
-    """The filter as in the released demo, where an object that is lost once stays lost, or as the paper describes it;
-    by default the demo for the official network, and the paper for small ones, which lose objects more often."""
+    """Filter of the released demo, in which an object that is lost once stays lost, or of the paper; by default demo
+    for the official network, and paper for small ones, which lose objects more often."""
     spn_shorter_side: int | None = None
     """Length in pixels that the shorter side is scaled to for the refinement network; by default what its weights ask
     for, else the frame's own."""
     spn_weights: Path | None = None
-    """The refinement network: a file of ours or a .caffemodel; by default the one that comes with the package."""
+    """Refinement network of two classes: a file of ours or a .caffemodel; by default that of the package."""
     networks: Path | None = None
-    """Folder that train object, and perhaps train foreground, have filled for these videos: use those networks."""
+    """Use trained networks instead of fine-tuning: the OUTPUT folder of train object, and of train foreground if it was
+    run."""
     foreground_masks: Path | None = None
-    """Folder with <video>/<frame>.png, 0 and 255, such as the official fgbg results: in place of the foreground net."""
+    """Use masks instead of the foreground net: folder with <video>/<frame>.png, 0 and 255, such as the official fgbg
+    results."""
     intermediate: Path | None = None
-    """Also write the maps of the stages as 8-bit PNGs in the official layouts: FOLDER/fgbg/<video>/<frame>.png, and
-    <frame>_<object>.png in FOLDER/perobj/<video>/ and FOLDER/spn/<video>/."""
+    """Also write the maps of the stages as 8-bit PNGs in the official layouts: FOLDER/fgbg/<video>/<frame>.png, and in
+    FOLDER/perobj/<video>/ and FOLDER/spn/<video>/ a file <frame>_<object>.png for each object."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "spn-instances", "shorter_side", "spn_shorter_side", least=16)
@@ -143,31 +145,31 @@ class InferenceSettings:
 
 @dataclass(frozen=True)
 class OnlineSettings:
-    """Fine-tuning on the first frame before a video is segmented.
+    """Fine-tuning on first frames, before a video is segmented.
 
-    Every object has a network of its own until its video ends, and so has the foreground.
+    The foreground and each object have networks of their own, until the video ends.
     """
 
     preset: Literal["code", "small"] | None = None
-    """Solver: the released one (30,000 steps, hours on a GPU), or our own AdamW of few steps; by default the released
-    one for the official network, and ours for the small ones."""
+    """Solver. code: the released one (30,000 steps, hours on a GPU). small: our own AdamW, with few steps. By default
+    code for the official network, and small for the small ones."""
     steps: int | None = None
     """Steps of the solver; by default the preset's."""
     learning_rate: float | None = None
     """Learning rate of the first step. Preset code: the rate for 480x854 frames; it is larger in proportion for smaller
     ones. Preset small: the rate for frames of any size; it falls to 0."""
     tune_foreground: bool = True
-    """Also fine-tune the foreground net; else it stays the parent."""
+    """Fine-tune the foreground net; without it, the parent net is used."""
     tune_objects: bool = True
-    """Fine-tune a network for each object; else objects share the foreground around them, as without fine-tuning."""
+    """Fine-tune a network for each object; without it, objects share the foreground around them as in segment."""
     fast: bool = False
     """Keep the early layers, up to stride 8, as they are, and compute their features once for all objects; objects
     start from the foreground's network and take a third of the steps at half the rate. The preset small always does."""
     fast_samples: int = 32
     """With --fast: number of augmented first frames whose features are kept in memory."""
     models: Path | None = None
-    """Keep the fine-tuned networks as FOLDER/<video>/<name>-<origin>.safetensors; origin stands for frames, masks,
-    weights and settings, and what was made from the same is not made again."""
+    """Keep the fine-tuned networks as FOLDER/<video>/<name>-<origin>.safetensors. origin is a hash of frames, masks,
+    weights and settings; a network with the same hash is read and not trained again."""
 
     def __post_init__(self) -> None:
         _ = self.solver  # Refuses numbers that no solver takes.
@@ -208,20 +210,20 @@ class RefinementSettings:
     """Training of the refinement network; the defaults are caffe-spn's, with the crops of the paper's two classes.
 
     Attributes:
-        steps: of the optimiser, all together.
-        batch_size: crops a step (and a process).
-        learning_rate: of the first step; it falls as (1 - step / steps) ** 0.5. VGG and the first layer of the mask
-            learn a tenth of it, biases twice as fast.
-        momentum: of the gradient.
-        weight_decay: of the weights.
-        clip: largest norm of the gradient.
-        crop: side of the crops.
-        save_steps: distance of saves.
-        seed: of everything random.
-        rule: ``sgd`` is Caffe's. ``adamw`` is ours, for few steps from random weights: one rate for all weights, which
+        steps: Number of steps.
+        batch_size: Crops a step, for each process.
+        learning_rate: Learning rate of the first step; it falls as (1 - step / steps) ** 0.5. VGG-16 and the first
+            layer of the mask learn with a tenth of it, biases with twice the rate of their layer.
+        momentum: Momentum of the solver; of adamw the first beta.
+        weight_decay: Weight decay of all weights.
+        clip: Largest norm of the gradient; larger gradients are scaled down.
+        crop: Side of the square crops in pixels, a multiple of 32.
+        save_steps: Steps between two saves.
+        seed: Seed of all random draws.
+        rule: sgd is Caffe's solver. adamw is ours, for few steps from random weights: one rate for all weights, which
             falls linearly to 0.
-        shorter_side: goes into the weights: the length that the shorter side of frames is scaled to where they are
-            used; by default frames stay as they are.
+        shorter_side: Stored in the weights: length in pixels that the shorter side of frames is scaled to when these
+            weights are used; by default frames keep their size.
     """
 
     steps: int = 60_001
@@ -238,7 +240,9 @@ class RefinementSettings:
 
     def __post_init__(self) -> None:
         require_numbers(self, "spn-instances", "steps", "batch_size", "save_steps", least=1)
-        require_numbers(self, "spn-instances", "seed", least=0)
+        require_numbers(self, "spn-instances", "seed", least=0, below=2**63)
+        require_numbers(self, "spn-instances", "momentum", least=0, below=1)
+        require_numbers(self, "spn-instances", "weight_decay", least=0)
         require_numbers(self, "spn-instances", "crop", least=32)
         if self.crop % 32:
             raise UserError(f"spn-instances: --crop is {self.crop}; it must be a multiple of 32")
