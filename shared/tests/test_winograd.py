@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -89,3 +91,29 @@ def test_a_map_of_zeros_gives_the_bias(sizes: tuple[int, int]) -> None:
     layer = nn.Conv2d(3, 2, 3, padding=1)
     expected = layer.bias.detach()[:, None, None].expand(2, *sizes)  # type: ignore[union-attr]
     torch.testing.assert_close(WinogradConvolution(layer)(torch.zeros(1, 3, *sizes))[0], expected)
+
+
+def test_what_one_layer_leaves_in_memory_does_not_reach_the_next() -> None:
+    """In any order of sizes, types and modes."""
+    torch.manual_seed(3)
+    wide, double, small = (
+        torch.randn(1, 9, 30, 20),
+        torch.randn(2, 4, 7, 9, dtype=torch.float64),
+        torch.randn(1, 2, 5, 5),
+    )
+    cases = [(wide, 5), (double, 6), (small, 3)]
+    for inference in (True, False, True):
+        for maps, channels in (*cases, *reversed(cases)):
+            weight = torch.randn(channels, maps.shape[1], 3, 3, dtype=maps.dtype)
+            with torch.inference_mode(inference):
+                found = convolve(maps, transformed_kernels(weight))
+            assert float((found - plain(maps, weight)).abs().max()) < 1e-4
+
+
+def test_threads_do_not_share_memory() -> None:
+    torch.manual_seed(4)
+    maps, kernels = torch.randn(24, 1, 16, 40, 40), transformed_kernels(torch.randn(16, 16, 3, 3))
+    expected = [convolve(one, kernels) for one in maps]
+    with ThreadPoolExecutor(4) as pool:
+        for found, right in zip(pool.map(lambda one: convolve(one, kernels), maps), expected, strict=True):
+            assert torch.equal(found, right)

@@ -8,6 +8,8 @@ products over channels, and transformed back (A). A dilated convolution is an or
 
 from __future__ import annotations
 
+import math
+import threading
 from typing import Final, TypeGuard
 
 import torch
@@ -36,8 +38,7 @@ _EVERYWHERE: Final = 6 + 1
 """The one of the 36 products that A adds to all outputs of a tile with factor 1."""
 _CHANNELS: Final = 512
 _TILES: Final = 112
-"""Input channels and tiles of one round of products. With more, the system takes the memory of the transformed inputs
-back after each round and clears it before the next (measured: half of the time of narrow layers)."""
+"""Input channels and tiles of one round of products, which bound the memory; larger rounds are no faster (measured)."""
 LEAST_CHANNELS: Final = 128
 """Fewest input and output channels for which it is faster than PyTorch's convolution (measured)."""
 
@@ -66,16 +67,35 @@ def _firsts(size: int, dilation: int) -> Tensor:
     return cells[cells // dilation % _TILE == 0]
 
 
+class _Scratch(threading.local):
+    """Memory for tiles that is kept from layer to layer: the system clears fresh memory first, which takes longer."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
+
+    def take(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Return an array of some values; the next one of this name may overwrite it."""
+        key, count = (name, like.dtype, like.device), math.prod(shape)
+        if key not in self._kept or len(self._kept[key]) < count:
+            with torch.inference_mode(False):  # Else it could not be used outside of inference mode.
+                self._kept[key] = torch.empty(count, dtype=like.dtype, device=like.device)
+        return self._kept[key][:count].view(shape)
+
+
+_SCRATCH: Final = _Scratch()
+
+
 def _tiles(rows: Tensor, pixels: Tensor) -> Tensor:
     """The tiles of a map: [pixels of the map, C] to [places, tiles, C], zero outside."""
     flat = pixels.flatten()
-    found = rows.index_select(0, flat.clamp_min(0)).index_fill_(0, (flat < 0).nonzero()[:, 0], 0)
-    return found.view(*pixels.shape, -1)
+    found = _SCRATCH.take("tiles", (len(flat), rows.shape[1]), rows)
+    torch.index_select(rows, 0, flat.clamp_min(0), out=found)
+    return found.index_fill_(0, (flat < 0).nonzero()[:, 0], 0).view(*pixels.shape, -1)
 
 
-def _transformed(matrix: Tensor, tiles: Tensor) -> Tensor:
+def _transformed(matrix: Tensor, tiles: Tensor, out: Tensor | None = None) -> Tensor:
     """Apply a transform, [n, m], to all tiles: [m, tiles, C] to [n, tiles, C]."""
-    return (matrix @ tiles.flatten(1)).view(len(matrix), *tiles.shape[1:])
+    return torch.mm(matrix, tiles.flatten(1), out=out).view(len(matrix), *tiles.shape[1:])
 
 
 def _rows(maps: Tensor) -> Tensor:
@@ -91,7 +111,7 @@ def transformed_kernels(weight: Tensor) -> Tensor:
 def convolve(maps: Tensor, kernels: Tensor, dilation: int = 1, bias: Tensor | None = None) -> Tensor:
     """3x3 convolution of stride 1 that keeps the size: its zero padding is its dilation.
 
-    In float32 its largest error is about 1e-5 of the largest output.
+    In float32 its largest error is about 1e-5 of the largest output. No gradients.
 
     Args:
         maps: float [B, C, h, w], fastest where they are channels-last.
@@ -113,18 +133,20 @@ def convolve(maps: Tensor, kernels: Tensor, dilation: int = 1, bias: Tensor | No
         products = _products(rows, pixels_in, kernels)
         if bias is not None:
             products[_EVERYWHERE] += bias
-        found.index_copy_(0, pixels_out.flatten(), _transformed(after, products).flatten(0, 1))
+        space = _SCRATCH.take("tiles", (len(after), products[0].numel()), rows)
+        found.index_copy_(0, pixels_out.flatten(), _transformed(after, products, space).flatten(0, 1))
     return found[:-1].view(*shape, channels).permute(0, 3, 1, 2)
 
 
 def _products(rows: Tensor, pixels: Tensor, kernels: Tensor) -> Tensor:
     """Transformed tiles times kernels, summed over the channels: [36, tiles, C']."""
     before = _both_axes(_B, rows)
-    products: Tensor | None = None
-    for part, own in zip(rows.split(_CHANNELS, 1), kernels.split(_CHANNELS, 1), strict=True):
-        tiles = _transformed(before, _tiles(part, pixels))
-        products = torch.bmm(tiles, own) if products is None else products.baddbmm_(tiles, own)
-    assert products is not None
+    count = pixels.shape[1]
+    products = _SCRATCH.take("products", (len(before), count, kernels.shape[2]), rows)
+    for index, (part, own) in enumerate(zip(rows.split(_CHANNELS, 1), kernels.split(_CHANNELS, 1), strict=True)):
+        space = _SCRATCH.take("transformed", (len(before), count * part.shape[1]), rows)
+        tiles = _transformed(before, _tiles(part, pixels), space)
+        torch.baddbmm(products, tiles, own, beta=min(index, 1), out=products)
     return products
 
 
