@@ -83,7 +83,10 @@ class Learner:
 
 
 class OnlineLearner(Learner):
-    """Fine-tunes the parent on the frames where objects are new: once for all of them, and once for each."""
+    """Fine-tunes the parent on the frames where objects are new: once for all of them, and once for each.
+
+    In the fast mode the networks of objects start from that of the foreground.
+    """
 
     def __init__(self, parent: ResNetF, settings: OnlineSettings) -> None:
         super().__init__(parent)

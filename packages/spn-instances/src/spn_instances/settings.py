@@ -74,8 +74,6 @@ SMALL_INSTANCE: Final = replace(SMALL, steps=60, batch_size=2)
 """Ours, for the fine-tuning of small networks on a first frame."""
 OBJECT_STEPS: Final = 1 / 3
 """Ours: steps of an object's network that starts from the foreground's (fast fine-tuning), as a part of all steps."""
-OBJECT_RATE: Final = 1 / 2
-""".. and its learning rate, as a part of the solver's; both chosen on synthetic clips."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +162,7 @@ class OnlineSettings:
     """Fine-tune a network for each object; without it, objects share the foreground around them as in segment."""
     fast: bool = False
     """Keep the early layers, up to stride 8, as they are, and compute their features once for all objects; objects
-    start from the foreground's network and take a third of the steps at half the rate. The preset small always does."""
+    start from the foreground's network and take a third of the steps. The preset small always does."""
     fast_samples: int = 32
     """With --fast: number of augmented first frames whose features are kept in memory."""
     models: Path | None = None
@@ -200,9 +198,7 @@ class OnlineSettings:
     @property
     def object_solver(self) -> SolverSettings:
         """The fast mode's solver for an object's network that starts from the foreground's."""
-        solver = self.solver
-        steps = math.ceil(solver.steps * OBJECT_STEPS)
-        return replace(solver, steps=steps, learning_rate=solver.learning_rate * OBJECT_RATE)
+        return replace(self.solver, steps=math.ceil(self.solver.steps * OBJECT_STEPS))
 
 
 @dataclass(frozen=True)
