@@ -157,3 +157,16 @@ def test_weights_that_do_not_fit_are_one_line(weights: Path, tmp_path: Path) -> 
             load(path, "cpu", student=student)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="threshold"):
         load(weights, "cpu", threshold=2)
+
+
+@pytest.mark.parametrize("side", [64, 256])
+def test_maps_of_a_batch_are_those_of_its_frames_in_order(side: int) -> None:
+    """A processor runs large images one by one."""
+    torch.manual_seed(0)
+    student = Student(build(Architecture("basic-unet", 1 / 32, side=side)), side, torch.device("cpu"), torch.float32)
+    frames = list(np.random.default_rng(0).integers(0, 256, (3, 40, 50, 3), np.uint8))
+    found = student.maps(frames)
+    assert found.shape == (3, side, side)
+    for frame, one in zip(frames, found, strict=True):
+        np.testing.assert_allclose(student.maps([frame])[0], one, atol=1e-5)
+    assert np.abs(found[0] - found[1]).max() > 1e-3

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from unsup_fg.data_sets import DataSet, all_sequences, frame_count
-from unsup_fg.method import UNSUP_FG
 from unsup_fg.records import EvalSegRecord, Grey, resized, shard_paths, wanted_frames
 from unsup_fg.run_folder import RunFolder
 from unsup_fg.selection import is_centre_ellipse, read_soft_mask
 from unsup_fg.settings import StudentName
 from unsup_fg.tfrecords import RecordWriter
-from vos_shared.inputs import inputs_fingerprint
 from vos_shared.method import Frame
-from vos_shared.results import ResultsTree
-
-if TYPE_CHECKING:
-    from vos_shared.datasets import VideoSequence
 
 SIDE: Final = 128
 """Side of the square on which masks are compared, as EvalSeg-Net sees them."""
@@ -71,25 +65,6 @@ def consensus(teacher: Grey, students: Sequence[Grey]) -> Grey:
     mean = np.mean([np.asarray(image, np.float32) for image in images], axis=0)
     rounded: Grey = (mean + 0.5).astype(np.uint8)
     return rounded
-
-
-def write_consensus(sequence: VideoSequence, teacher: Path, students: Sequence[Path], tree: ResultsTree) -> None:
-    """Write the consensus of the frames of a sequence, ``<sequence>/<frame>.png``, unless it is there.
-
-    Args:
-        sequence: the sequence.
-        teacher: folder with VideoPCA's soft masks.
-        students: folders with those of the students.
-        tree: results tree for the consensus.
-    """
-    names, inputs = sequence.frame_names, inputs_fingerprint(sequence, UNSUP_FG.supervision)
-    if tree.is_complete(sequence.name, names, inputs):
-        return
-    with tree.writer(sequence.name, names, inputs, source=sequence.video.origin) as writer:
-        for name in names:
-            file = f"{sequence.name}/{name}.png"
-            mask = consensus(read_soft_mask(teacher / file), [read_soft_mask(root / file) for root in students])
-            Image.fromarray(mask).save(writer.folder / f"{name}.png", format="PNG", compress_level=1)
 
 
 def labelled(

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from unsup_fg.agreement import consensus
 from unsup_fg.inference import SegmenterSettings, VideoPCASegmenter
 from unsup_fg.method import UNSUP_FG, VIDEOPCA
+from unsup_fg.selection import read_soft_mask
 from unsup_fg.students import Student, batched
 from unsup_fg.videopca import VideoPCASettings
 from vos_shared.errors import UserError
@@ -120,3 +122,22 @@ def write_student_masks(
                 for (name, _), mask in zip(part, masks, strict=True):
                     Image.fromarray(mask).save(writer.folder / f"{name}.png", format="PNG", compress_level=1)
                 advance(len(part))
+
+
+def write_consensus(sequence: VideoSequence, teacher: Path, students: Sequence[Path], tree: ResultsTree) -> None:
+    """Write the consensus of the frames of a sequence, ``<sequence>/<frame>.png``, unless it is there.
+
+    Args:
+        sequence: the sequence.
+        teacher: folder with VideoPCA's soft masks.
+        students: folders with those of the students.
+        tree: results tree for the consensus.
+    """
+    names, inputs = sequence.frame_names, inputs_fingerprint(sequence, UNSUP_FG.supervision)
+    if tree.is_complete(sequence.name, names, inputs):
+        return
+    with tree.writer(sequence.name, names, inputs, source=sequence.video.origin) as writer:
+        for name in names:
+            file = f"{sequence.name}/{name}.png"
+            mask = consensus(read_soft_mask(teacher / file), [read_soft_mask(root / file) for root in students])
+            Image.fromarray(mask).save(writer.folder / f"{name}.png", format="PNG", compress_level=1)

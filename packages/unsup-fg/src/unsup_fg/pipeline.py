@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from unsup_fg.agreement import labels_of, write_consensus, write_evalseg_records
+from unsup_fg.agreement import labels_of, write_evalseg_records
 from unsup_fg.checkpoints import load_weights
 from unsup_fg.data_sets import (
     DataSet,
@@ -27,7 +27,7 @@ from unsup_fg.data_sets import (
     too_short,
     without,
 )
-from unsup_fg.labelling import write_student_masks
+from unsup_fg.labelling import write_consensus, write_student_masks
 from unsup_fg.pipeline_settings import PipelineSettings
 from unsup_fg.records import Records, shard_paths, write_student_records
 from unsup_fg.run_folder import RunFolder, read_scores, write_scores

@@ -88,7 +88,8 @@ def train(
     """
     name, size = architecture.network, INPUT_SIZES[architecture.network]
     if settings.resized < size or (name == "evalseg" and settings.resized != size):
-        raise UserError(f"unsup-fg: --resized is {settings.resized}; {name} takes {size} pixels")
+        wanted = f"{size} pixels" if name == "evalseg" else f"{size} pixels or more"
+        raise UserError(f"unsup-fg: --resized is {settings.resized}; {name} takes {wanted}")
     seed_everything(settings.seed)
     network = build(architecture).to(memory_format=torch.channels_last).train()
     for norm in (module for module in network.modules() if isinstance(module, nn.BatchNorm2d)):
