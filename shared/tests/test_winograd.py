@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from vos_shared.layers.winograd import LEAST_CHANNELS, WinogradConvolution, convolve, transformed_kernels, use_winograd
+from vos_shared.layers.winograd import (
+    LEAST_CHANNELS,
+    WinogradConvolution,
+    convolve,
+    trained_convolve,
+    transformed_kernels,
+    use_winograd,
+)
 
 SIZES = st.integers(1, 20)
 
@@ -93,6 +100,49 @@ def test_a_map_of_zeros_gives_the_bias(sizes: tuple[int, int]) -> None:
     torch.testing.assert_close(WinogradConvolution(layer)(torch.zeros(1, 3, *sizes))[0], expected)
 
 
+def gradients(outputs: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    torch.manual_seed(5)
+    return torch.autograd.grad(outputs, inputs, torch.randn_like(outputs.contiguous()))
+
+
+@settings(max_examples=100, deadline=None)
+@given(SIZES, SIZES, st.integers(1, 7), st.integers(1, 3), st.booleans())
+def test_gradients_of_every_size_and_dilation_are_those_of_the_plain_convolution(
+    height: int, width: int, dilation: int, batch: int, last: bool
+) -> None:
+    torch.manual_seed(0)
+    maps = torch.randn(batch, 3, height, width, dtype=torch.float64)
+    maps = (maps.contiguous(memory_format=torch.channels_last) if last else maps).requires_grad_()
+    weight = torch.randn(2, 3, 3, 3, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(2, dtype=torch.float64, requires_grad=True)
+    expected = F.conv2d(maps, weight, bias, padding=dilation, dilation=dilation)
+    found = trained_convolve(maps, weight, dilation, bias)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
+    pairs = zip(gradients(found, maps, weight, bias), gradients(expected, maps, weight, bias), strict=True)
+    for ours, plain_one in pairs:
+        torch.testing.assert_close(ours, plain_one, rtol=0, atol=1e-10)
+
+
+def test_gradients_of_several_rounds_and_of_many_channels() -> None:
+    """More than 512 channels, and more tiles than a round takes; rounds add up, and do not see each other's memory."""
+    torch.manual_seed(6)
+    for channels, size in ((1030, 22), (8, 730)):
+        maps = torch.randn(2, channels, size, size, requires_grad=True)
+        weight = torch.randn(3, channels, 3, 3, requires_grad=True)
+        for _ in range(2):
+            found = gradients(trained_convolve(maps, weight), maps, weight)
+            for ours, plain_one in zip(found, gradients(plain(maps, weight), maps, weight), strict=True):
+                assert float((ours - plain_one).abs().max() / plain_one.abs().max()) < 5e-5
+
+
+def test_what_is_not_trained_needs_no_gradient_and_activations_may_overwrite_the_outputs() -> None:
+    maps, weight = torch.rand(1, 3, 9, 8), torch.rand(2, 3, 3, 3, requires_grad=True)
+    outputs = F.relu(trained_convolve(maps, weight) - 5, inplace=True)
+    outputs = F.leaky_relu(trained_convolve(maps, weight), 0.1, inplace=True) + outputs
+    expected = F.leaky_relu(plain(maps, weight), 0.1) + F.relu(plain(maps, weight) - 5)
+    torch.testing.assert_close(gradients(outputs, weight), gradients(expected, weight), rtol=1e-4, atol=1e-4)
+
+
 def test_what_one_layer_leaves_in_memory_does_not_reach_the_next() -> None:
     """In any order of sizes, types and modes."""
     torch.manual_seed(3)
@@ -102,7 +152,7 @@ def test_what_one_layer_leaves_in_memory_does_not_reach_the_next() -> None:
         torch.randn(1, 2, 5, 5),
     )
     cases = [(wide, 5), (double, 6), (small, 3)]
-    convolve(torch.full((1, 600, 40, 40), torch.nan), torch.full((36, 600, 8), torch.nan))
+    convolve(torch.full((1, 600, 40, 40), torch.nan), torch.full((36, 8, 600), torch.nan))
     for inference in (True, False, True):
         for maps, channels in (*cases, *reversed(cases)):
             weight = torch.randn(channels, maps.shape[1], 3, 3, dtype=maps.dtype)

@@ -2,7 +2,7 @@
 
 Literal is what the released code computes: each direction by itself, one displacement of the correlation after the
 other, pooled vectors repeated over the whole map, and the dense flow with its loss and the smoothness terms, which
-training does not use.
+training does not use. Ours is what the commands do: a training step has quick convolutions and a fused Adam.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from amd_objectness.networks.motion import MotionNetwork
 from amd_objectness.settings import Architecture, BackboneName
 from amd_objectness.warping import resize, warp
 from benchmarks._measure import Clock, Row
+from vos_shared.layers.quick_convolutions import use_quick_convolutions
 from vos_shared.runtime.device import choose_device
 from vos_shared.runtime.memory import peak_memory_bytes, reset_peak
 
@@ -93,7 +94,7 @@ def run(
     width: int = 854,
     crop: int = 384,
     motion_size: tuple[int, int] = (384, 640),
-    repeats: int = 2,
+    repeats: int = 4,
     device: str = "cpu",
 ) -> list[Row]:
     """Segment a frame, and train on one pair, in turns with the literal form.
@@ -137,15 +138,17 @@ def _step(model: AMD, crop: int, repeats: int, target: torch.device) -> list[Row
     rows: list[Row] = []
     losses, clocks = [], []
     for name, literal in (("training step", False), ("  literal form", True)):
-        own = deepcopy(model) if literal else deepcopy(model).to(memory_format=torch.channels_last)
-        optimiser, clock = Adam(own.parameters(), 1e-4), Clock(target)
+        own = deepcopy(model)
+        if not literal:
+            use_quick_convolutions(own.to(memory_format=torch.channels_last))
+        optimiser, clock = Adam(own.parameters(), 1e-4, fused=not literal), Clock(target)
         reset_peak(target)
         found = [clock.time(partial(_update, own, optimiser, pairs, literal=literal)) for _ in range(repeats)]
-        losses.append(found[0])
+        losses.append(found)
         clocks.append(min(clock.cpu))
         rows.append({**clock.row(name), "peak MiB": peak_memory_bytes(target) / 2**20})
-    rows[0] = {**rows[0], "difference": abs(losses[0] - losses[1]), "times faster": clocks[1] / clocks[0]}
-    return rows
+    difference = max(abs(ours - literal) for ours, literal in zip(*losses, strict=True))
+    return [{**rows[0], "difference": difference, "times faster": clocks[1] / clocks[0]}, rows[1]]
 
 
 def _update(model: AMD, optimiser: Adam, pairs: Tensor, *, literal: bool) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,8 @@ from amd_objectness.losses import view_synthesis_loss as loss_of
 from amd_objectness.networks import AMD
 from amd_objectness.settings import Architecture
 from amd_objectness.warping import splat_counts, visibility, warp
+from vos_shared.layers import quick_convolutions
+from vos_shared.layers.quick_convolutions import use_quick_convolutions
 from vos_shared.testing import parity_folder, recipe_tensor
 
 
@@ -134,11 +136,18 @@ class Trained:
     statistics: Mapping[str, Tensor]
     estimates: Sequence[tuple[Tensor, Tensor]]
     residuals: Sequence[Tensor]
+    quick: bool
 
 
-@pytest.fixture(scope="module")
-def trained() -> Trained:
+@pytest.fixture(scope="module", params=["plain", "as it trains"])
+def trained(request: pytest.FixtureRequest) -> Iterator[Trained]:
     """Forward, backward and one Adam step on the synthetic pair, dropout off; computed once: the networks are large."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quick_convolutions, "LEAST_PIXELS", 0)
+        yield trained_once(quick=request.param == "as it trains")
+
+
+def trained_once(*, quick: bool) -> Trained:
     folder = parity_folder("amd-objectness")
     arrays = {
         name.removeprefix("synth_"): torch.from_numpy(np.asarray(value)).float()
@@ -147,8 +156,10 @@ def trained() -> Trained:
     model = AMD()
     model.load_state_dict({name: recipe_tensor(name, tuple(value.shape)) for name, value in model.state_dict().items()})
     model.train().decode_head2.dropout.p = 0
+    if quick:
+        use_quick_convolutions(model.to(memory_format=torch.channels_last))
     pairs = (arrays["rgb"] / 255).permute(0, 3, 1, 2)[None]  # [1, 2, 3, 128, 128]
-    optimiser = Adam(model.parameters(), lr=1e-4, weight_decay=1e-6)
+    optimiser = Adam(model.parameters(), lr=1e-4, weight_decay=1e-6, fused=quick)
     losses = Objective(model)(pairs)
     statistics = {name: value.clone() for name, value in model.named_buffers()}
     losses.loss.backward()
@@ -162,7 +173,7 @@ def trained() -> Trained:
         views = Objective(model).views(pairs, dense=True)
     optimiser.step()
     norms = json.loads((folder / "gradnorm_synth.json").read_text())
-    return Trained(arrays, norms, model, losses, gradients, views, statistics, estimates, residuals)
+    return Trained(arrays, norms, model, losses, gradients, views, statistics, estimates, residuals, quick)
 
 
 def test_masks_are_the_official_ones(trained: Trained) -> None:
@@ -244,7 +255,9 @@ def test_gradients_are_the_official_ones(trained: Trained) -> None:
     for key, expected in trained.arrays.items():
         if key.startswith("grad/"):
             name = key.removeprefix("grad/")
-            part = 0.05 if name.startswith("backbone2") else 1e-3  # Tiny batch norms deep in the backbone.
+            # Tiny batch norms deep in the backbone: float32 with PyTorch's convolutions is up to 25 % off float64.
+            deep = 0.25 if trained.quick else 0.05
+            part = deep if name.startswith("backbone2") else 1e-3
             assert (trained.gradients[name] - expected).abs().max() < part * expected.abs().max(), name
 
 

@@ -28,6 +28,7 @@ from amd_objectness.presets import Optimisation, Sampling
 from amd_objectness.settings import RELEASED_CHANNEL, RELEASED_THRESHOLD, STRIDE, AdaptationSettings, InferenceSettings
 from vos_shared.errors import UserError
 from vos_shared.kept import ORIGIN, fingerprint, is_kept, kept_path
+from vos_shared.layers.quick_convolutions import use_quick_convolutions
 from vos_shared.method import Frame, ModelInfo, ObjectMask, Segmentation
 from vos_shared.options import changed_settings
 from vos_shared.runtime.device import autocast
@@ -120,9 +121,10 @@ def adapt(
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(cuda), full:
         torch.manual_seed(SEED)
         adapted = deepcopy(model).to(device).train().requires_grad_()
+        use_quick_convolutions(adapted)
         objective = Objective(adapted)
         decay = Optimisation().weight_decay
-        optimiser = Adam(adapted.parameters(), settings.learning_rate, weight_decay=decay)
+        optimiser = Adam(adapted.parameters(), settings.learning_rate, weight_decay=decay, fused=True)
         for step in range(settings.iterations):
             loss = objective(_batch(frames, step, settings.pairs, sampling).to(device)).loss
             if not math.isfinite(loss.item()):

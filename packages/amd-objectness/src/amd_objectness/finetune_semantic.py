@@ -30,6 +30,7 @@ from vos_shared.checkpoints import safetensors_io
 from vos_shared.datasets.voc import VOC_CLASSES
 from vos_shared.errors import BadDataset
 from vos_shared.layers.imagenet import normalise_images
+from vos_shared.layers.quick_convolutions import use_quick_convolutions
 from vos_shared.layers.sync_batch_norm import synchronise_batch_norms
 from vos_shared.masks import VOID, describe_size
 from vos_shared.method import Frame, ObjectMask
@@ -166,7 +167,8 @@ def finetune(
     Raises:
         UserError: as `TrainingRun`; an image or a label cannot be read (the steps before it are saved).
     """
-    model.train()
+    model.train().to(memory_format=torch.channels_last)
+    use_quick_convolutions(model)
     synchronise_batch_norms(model)
     sgd = SGD(
         model.parameters(), settings.learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay

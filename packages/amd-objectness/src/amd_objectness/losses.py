@@ -103,7 +103,7 @@ def synthesise(images: Tensor, flows: list[Tensor]) -> list[Synthesis]:
     syntheses = []
     for flow in flows[:SCALES]:
         size = (flow.shape[2], flow.shape[3])
-        scaled = F.interpolate(images, size, mode="area")
+        scaled = images if size == images.shape[2:] else F.interpolate(images, size, mode="area")
         made = warp(scaled.roll(pairs, 0), flow)
         syntheses.append(Synthesis(scaled, made, F.interpolate(visible, size, mode="nearest")))
     return syntheses

@@ -19,6 +19,7 @@ from amd_objectness.losses import Losses, Objective
 from amd_objectness.networks import AMD
 from amd_objectness.pictures import training_picture
 from amd_objectness.presets import TrainingSettings
+from vos_shared.layers.quick_convolutions import use_quick_convolutions
 from vos_shared.layers.sync_batch_norm import synchronise_batch_norms
 from vos_shared.results import fingerprint
 from vos_shared.training.arguments import RunOptions
@@ -55,11 +56,13 @@ def train(
         UserError: as `TrainingRun`; a frame cannot be read (the steps before it are saved).
     """
     model.train().to(memory_format=torch.channels_last)
+    use_quick_convolutions(model)
     if settings.sync_bn:
         synchronise_batch_norms(model)
     plain = Objective(model)
     rates = settings.optimisation
-    objective, optimiser = fabric.setup(plain, Adam(model.parameters(), rates.lr, weight_decay=rates.weight_decay))
+    optimiser = Adam(model.parameters(), rates.lr, weight_decay=rates.weight_decay, fused=True)
+    objective, optimiser = fabric.setup(plain, optimiser)
     watch = CollapseWatch()
     with TrainingRun(
         options,

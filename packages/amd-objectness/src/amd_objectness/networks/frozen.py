@@ -6,12 +6,12 @@ from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils import fuse_conv_bn_eval
 from torchvision.models.resnet import Bottleneck
 
 from amd_objectness.networks.model import AMD
 from vos_shared.layers.imagenet import normalise_images
+from vos_shared.layers.quick_convolutions import pointwise
 from vos_shared.layers.winograd import use_winograd
 
 _PAIRS = (("conv", "bn"), ("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("0", "1"))
@@ -59,16 +59,13 @@ class _FoldedBottleneck(Bottleneck):  # type: ignore[misc]  # torchvision is not
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, h, w] -> [B, C', h', w']."""
-        shortcut = x if self.downsample is None else _pointwise(x, self.downsample[0])
-        inner = self.relu(self.conv2(self.relu(_pointwise(x, self.conv1))))
+        shortcut = x if self.downsample is None else _pointwise(self.downsample[0], x)
+        inner = self.relu(self.conv2(self.relu(_pointwise(self.conv1, x))))
         sums = shortcut.permute(0, 2, 3, 1).reshape(-1, shortcut.shape[1])
         sums.addmm_(inner.permute(0, 2, 3, 1).reshape(-1, inner.shape[1]), self.conv3.weight.flatten(1).T)
         sums.add_(self.conv3.bias).relu_()
         return sums.view(*shortcut.shape[:1], *shortcut.shape[2:], -1).permute(0, 3, 1, 2)
 
 
-def _pointwise(x: Tensor, convolution: nn.Conv2d) -> Tensor:
-    """A 1x1 convolution as the matrix product that it is; PyTorch's own, on one thread, copies its input."""
-    step = convolution.stride[0]
-    pixels = x[..., ::step, ::step].permute(0, 2, 3, 1)
-    return F.linear(pixels, convolution.weight.flatten(1), convolution.bias).permute(0, 3, 1, 2)
+def _pointwise(convolution: nn.Conv2d, x: Tensor) -> Tensor:
+    return pointwise(x, convolution.weight, convolution.bias, convolution.stride[0])
