@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from vos_shared.layers import winograd
-from vos_shared.layers.quick_convolutions import LEAST_PIXELS, use_quick_convolutions
+from vos_shared.layers import quick_convolutions, winograd
+from vos_shared.layers.quick_convolutions import LEAST_PIXELS, products_are_faster, use_quick_convolutions
 
 WIDE = 96
 
@@ -35,11 +36,13 @@ def loss_and_gradients(network: nn.Module, maps: Tensor) -> list[Tensor]:
     return [loss.detach(), maps.grad, *(parameter.grad for parameter in network.parameters())]
 
 
+@pytest.mark.parametrize("products", [False, True])
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("sizes", [(2, 31, 34), (1, 5, 7)])
 def test_a_network_trains_as_before(
-    last: bool, sizes: tuple[int, int, int], device: torch.device, monkeypatch: pytest.MonkeyPatch
+    products: bool, last: bool, sizes: tuple[int, int, int], device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(quick_convolutions, "products_are_faster", lambda: products)
     plain = layers().to(device)
     quick = deepcopy(plain)
     use_quick_convolutions(quick)
@@ -70,6 +73,23 @@ def test_only_wide_layers_of_these_kinds_change() -> None:
     types = [type(layer) for layer in kept]
     use_quick_convolutions(nn.Sequential(*kept))
     assert [type(layer) for layer in kept] == types
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "elsewhere", "faster"),
+    [
+        ("vendor_id\t: GenuineIntel\n", "", True),
+        ("vendor_id\t: AuthenticAMD\n", "Intel", False),
+        (None, "Intel64 Family 6 Model 158, GenuineIntel", True),
+        (None, "arm", False),
+    ],
+)
+def test_products_are_faster_on_processors_of_one_maker(
+    cpuinfo: str | None, elsewhere: str, faster: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "read_text", Mock(side_effect=FileNotFoundError if cpuinfo is None else [cpuinfo]))
+    monkeypatch.setattr("platform.processor", lambda: elsewhere)
+    assert products_are_faster.__wrapped__() is faster
 
 
 @pytest.mark.parametrize("half", [torch.bfloat16, None])

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from vos_shared.layers import winograd
 from vos_shared.layers.winograd import (
     LEAST_CHANNELS,
     WinogradConvolution,
@@ -102,7 +103,7 @@ def test_a_map_of_zeros_gives_the_bias(sizes: tuple[int, int]) -> None:
 
 def gradients(outputs: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
     torch.manual_seed(5)
-    return torch.autograd.grad(outputs, inputs, torch.randn_like(outputs.contiguous()))
+    return torch.autograd.grad(outputs, inputs, torch.randn(outputs.shape).to(outputs))
 
 
 @settings(max_examples=100, deadline=None)
@@ -123,16 +124,19 @@ def test_gradients_of_every_size_and_dilation_are_those_of_the_plain_convolution
         torch.testing.assert_close(ours, plain_one, rtol=0, atol=1e-10)
 
 
-def test_gradients_of_several_rounds_and_of_many_channels() -> None:
-    """More than 512 channels, and more tiles than a round takes; rounds add up, and do not see each other's memory."""
+@pytest.mark.parametrize(("channels", "size"), [(1030, 66), (32, 300)])
+def test_gradients_of_several_rounds_and_of_many_channels(channels: int, size: int) -> None:
+    """More tiles than a round takes; rounds add up, and do not see each other's memory."""
     torch.manual_seed(6)
-    for channels, size in ((1030, 22), (8, 730)):
-        maps = torch.randn(2, channels, size, size, requires_grad=True)
-        weight = torch.randn(3, channels, 3, 3, requires_grad=True)
-        for _ in range(2):
-            found = gradients(trained_convolve(maps, weight), maps, weight)
-            for ours, plain_one in zip(found, gradients(plain(maps, weight), maps, weight), strict=True):
-                assert float((ours - plain_one).abs().max() / plain_one.abs().max()) < 5e-5
+    maps = torch.randn(2, channels, size, size, requires_grad=True)
+    weight = torch.randn(3, channels, 3, 3, requires_grad=True)
+    assert maps[:, 0].numel() / 16 > winograd._ROUND / channels
+    exact = [tensor.detach().double().requires_grad_() for tensor in (maps, weight)]
+    expected = gradients(plain(*exact), *exact)
+    for _ in range(2):
+        found = gradients(trained_convolve(maps, weight), maps, weight)
+        for ours, plain_one in zip(found, expected, strict=True):
+            assert float((ours - plain_one).abs().max() / plain_one.abs().max()) < 5e-5
 
 
 def test_what_is_not_trained_needs_no_gradient_and_activations_may_overwrite_the_outputs() -> None:
@@ -158,7 +162,7 @@ def test_what_one_layer_leaves_in_memory_does_not_reach_the_next() -> None:
             weight = torch.randn(channels, maps.shape[1], 3, 3, dtype=maps.dtype)
             with torch.inference_mode(inference):
                 found = convolve(maps, transformed_kernels(weight))
-            assert float((found - plain(maps, weight)).abs().max()) < 1e-4
+            assert float((found - plain(maps, weight)).abs().max()) < 3e-4
 
 
 def test_threads_do_not_share_memory() -> None:

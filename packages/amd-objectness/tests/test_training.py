@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -16,14 +17,16 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
+from amd_objectness.adaptation import adapt
 from amd_objectness.checkpoints import load_weights, untrained
 from amd_objectness.collapse import SHARE, STEPS, CollapseWatch
 from amd_objectness.losses import Losses, Objective
 from amd_objectness.presets import Sampling, TrainingSettings
-from amd_objectness.settings import Architecture
+from amd_objectness.settings import AdaptationSettings, Architecture
 from amd_objectness.training import train
 from vos_shared.checkpoints import safetensors_io
 from vos_shared.errors import UserError
+from vos_shared.layers import quick_convolutions
 from vos_shared.layers.sync_batch_norm import SyncBatchNorm2d, synchronise_batch_norms
 from vos_shared.runtime.distributed import fabric as make_fabric
 from vos_shared.training.arguments import RunOptions
@@ -141,6 +144,22 @@ def test_the_motion_network_learns_alone_at_first(videos: list[Video], tmp_path:
         assert ("decode_head2.conv_seg.weight" in moved) == appearance_moves
 
 
+@pytest.mark.parametrize("adapted", [False, True])
+def test_wide_convolutions_are_computed_quickly(
+    adapted: bool, videos: list[Video], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of all stages, once in each step: eight of 3x3 without stride in the trunk alone."""
+    monkeypatch.setattr(quick_convolutions, "LEAST_PIXELS", 0)
+    quick = Mock(wraps=quick_convolutions.trained_convolve)
+    monkeypatch.setattr(quick_convolutions, "trained_convolve", quick)
+    if adapted:
+        settings = AdaptationSettings(iterations=1, pairs=1)
+        adapt(untrained(SMALL).network(), videos, settings, TINY.sampling, torch.device("cpu"))
+    else:
+        run_to_end(videos, tmp_path, replace(TINY, steps=1, picture_steps=100))
+    assert quick.call_count > 8
+
+
 def test_a_collapse_is_reported_once() -> None:
     watch, collapsed, fair = CollapseWatch(), torch.tensor([0.0, 0.0, 0.99, 0.01, 0.0]), torch.full((5,), 0.2)
     for _ in range(STEPS - 1):
@@ -193,7 +212,7 @@ import amd_objectness.training as training
 from amd_objectness.checkpoints import untrained
 from amd_objectness.presets import Sampling, TrainingSettings
 from amd_objectness.networks import SegmentHead
-from amd_objectness.settings import Architecture
+from amd_objectness.settings import AdaptationSettings, Architecture
 from torch import nn
 from vos_shared.runtime.distributed import fabric, world_size
 from vos_shared.training.arguments import RunOptions

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 import threading
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 # The matrices of the paper's equation for F(4x4, 3x3): B^T, G and A^T.
 _B: Final = (
@@ -41,13 +41,13 @@ _TILE: Final = 4
 _INPUTS: Final = range(-1, _TILE + 1)
 _OUTPUTS: Final = range(_TILE)
 """Cells that a tile needs and gives, along each axis."""
-_EVERYWHERE: Final = 6 + 1
-"""The one of the 36 products that A adds to all outputs of a tile with factor 1."""
-_CHANNELS: Final = 512
-_TILES: Final = 112
-"""Input channels and tiles of one round of products, which bound the memory; larger rounds are no faster (measured)."""
-_TRAINED_TILES: Final = 512
-"""The same tiles for gradients, where each round also adds to the gradients of all kernels."""
+_PRODUCTS: Final = len(_INPUTS) ** 2
+_EVERYWHERE: Final = len(_INPUTS) + 1
+"""The one of the products that A adds to all outputs of a tile with factor 1."""
+_ROUND: Final = 2**18
+"""Tiles times channels of one round of products, which bound the memory; larger rounds are no faster (measured)."""
+_STRIP: Final = 2**15
+"""Tiles times channels that are transformed at once, so that the processor's cache keeps them (measured)."""
 LEAST_CHANNELS: Final = 128
 """Fewest input and output channels for which it is faster than PyTorch's convolution (measured)."""
 
@@ -63,15 +63,15 @@ def _both_axes(matrix: tuple[tuple[float, ...], ...], dtype: torch.dtype) -> Ten
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # Else it could not be used outside of inference mode.
 def _pixels(shape: tuple[int, int, int], dilation: int, taps: range) -> Tensor:
-    """Index of the pixel at each place of each tile, -1 outside of the map: int64 [len(taps)^2, B tiles]."""
+    """Index of the pixel at each place of each tile, -1 outside of the map: int64 [B tiles, len(taps)^2]."""
     batch, height, width = shape
-    offsets = dilation * torch.tensor(taps)[:, None]
-    rows, columns = (_firsts(size, dilation) + offsets for size in (height, width))
+    offsets = dilation * torch.tensor(taps)
+    rows, columns = (_firsts(size, dilation)[:, None] + offsets for size in (height, width))
     rows, columns = rows[:, None, :, None], columns[:, None, :]
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    pixels = (rows * width + columns).flatten(0, 1).flatten(1)[:, None]  # [places, 1, tiles]
-    pixels = pixels + height * width * torch.arange(batch)[:, None]
-    return torch.where(inside.flatten(0, 1).flatten(1)[:, None], pixels, -1).flatten(1)
+    pixels = (rows * width + columns).flatten(2).flatten(0, 1)  # [tiles, places]
+    pixels = pixels + height * width * torch.arange(batch)[:, None, None]
+    return torch.where(inside.flatten(2).flatten(0, 1), pixels, -1).flatten(0, 1)
 
 
 def _firsts(size: int, dilation: int) -> Tensor:
@@ -98,17 +98,33 @@ class _Scratch(threading.local):
 _SCRATCH: Final = _Scratch()
 
 
-def _tiles(rows: Tensor, pixels: Tensor) -> Tensor:
-    """The tiles of a map: [pixels of the map, C] to [places, tiles, C], zero outside."""
-    flat = pixels.flatten()
-    found = _SCRATCH.take("tiles", (len(flat), rows.shape[1]), rows)
-    torch.index_select(rows, 0, flat.clamp_min(0), out=found)
-    return found.index_fill_(0, (flat < 0).nonzero()[:, 0], 0).view(*pixels.shape, -1)
+def _transformed(matrix: Tensor, tiles: Tensor, out: Tensor) -> Tensor:
+    """Apply a transform, [n, m], to each tile: [tiles, m, C] to `out`, [tiles, n, C]."""
+    return torch.bmm(matrix.expand(len(tiles), *matrix.shape), tiles, out=out)
 
 
-def _transformed(matrix: Tensor, tiles: Tensor, out: Tensor | None = None) -> Tensor:
-    """Apply a transform, [n, m], to all tiles: [m, tiles, C] to [n, tiles, C]."""
-    return torch.mm(matrix, tiles.flatten(1), out=out).view(len(matrix), *tiles.shape[1:])
+def _gather(rows: Tensor, pixels: Tensor, matrix: Tensor, out: Tensor) -> None:
+    """Cut a map, [pixels, C], into tiles, zero outside, and transform them to `out`, [tiles, n, C]."""
+    strip = _tiles_of(_STRIP, rows.shape[1])
+    for part, target in zip(pixels.split(strip), out.split(strip), strict=True):
+        flat = part.flatten()
+        tiles = _SCRATCH.take("strip", (*part.shape, rows.shape[1]), rows)
+        found = torch.index_select(rows, 0, flat.clamp_min(0), out=tiles.flatten(0, 1))
+        found.index_fill_(0, (flat < 0).nonzero()[:, 0], 0)
+        _transformed(matrix, tiles, target)
+
+
+def _scatter(products: Tensor, matrix: Tensor, pixels: Tensor, write: Callable[[Tensor, Tensor], object]) -> None:
+    """Transform what was computed for tiles, [n, tiles, C], and write it: pixels and their values, [pixels, C]."""
+    strip, channels = _tiles_of(_STRIP, products.shape[2]), products.shape[2]
+    for part, where in zip(products.split(strip, 1), pixels.split(strip), strict=True):
+        values = _SCRATCH.take("strip", (*where.shape, channels), products)
+        write(where.flatten(), _transformed(matrix, part.transpose(0, 1), values).flatten(0, 1))
+
+
+def _tiles_of(limit: int, channels: int) -> int:
+    """How many tiles of so many channels are within a limit."""
+    return max(limit // channels, 1)
 
 
 def _rows(maps: Tensor) -> Tensor:
@@ -118,7 +134,8 @@ def _rows(maps: Tensor) -> Tensor:
 
 def transformed_kernels(weight: Tensor, out: Tensor | None = None) -> Tensor:
     """Kernels [C', C, 3, 3] as `convolve` takes them, [36, C', C]."""
-    return _transformed(_both_axes(_G, weight.dtype), weight.permute(2, 3, 0, 1).flatten(0, 1), out)
+    taps = weight.permute(2, 3, 0, 1).reshape(9, -1)
+    return torch.mm(_both_axes(_G, weight.dtype), taps, out=out).view(_PRODUCTS, *weight.shape[:2])
 
 
 def convolve(maps: Tensor, kernels: Tensor, dilation: int = 1, bias: Tensor | None = None) -> Tensor:
@@ -137,36 +154,29 @@ def convolve(maps: Tensor, kernels: Tensor, dilation: int = 1, bias: Tensor | No
     """
     batch, _, height, width = maps.shape
     shape, channels = (batch, height, width), kernels.shape[1]
-    inputs, outputs = _pixels(shape, dilation, _INPUTS), _pixels(shape, dilation, _OUTPUTS)
-    rows, after = _rows(maps), _both_axes(_A, maps.dtype)
-    pixels = len(rows)
-    found = rows.new_empty(pixels + 1, channels)  # What is computed outside the map goes to the last row.
-    outputs = outputs.where(outputs >= 0, pixels)
-    for pixels_in, pixels_out in _rounds(inputs, outputs, _TILES, rows):
-        products = _products(rows, pixels_in, kernels)
+    rows, before, after = _rows(maps), _both_axes(_B, maps.dtype), _both_axes(_A, maps.dtype)
+    found = rows.new_empty(len(rows) + 1, channels)
+    for pixels_in, pixels_out in _rounds(shape, dilation, max(kernels.shape[1:])):
+        tiles = _SCRATCH.take("tiles", (len(pixels_in), _PRODUCTS, rows.shape[1]), rows)
+        _gather(rows, pixels_in, before, tiles)
+        products = _SCRATCH.take("products", (_PRODUCTS, len(pixels_in), channels), rows)
+        torch.bmm(tiles.transpose(0, 1), kernels.transpose(1, 2), out=products)
         if bias is not None:
             products[_EVERYWHERE] += bias
-        space = _SCRATCH.take("tiles", (len(after), products[0].numel()), rows)
-        found.index_copy_(0, pixels_out.flatten(), _transformed(after, products, space).flatten(0, 1))
+        _scatter(products, after, _or_last(pixels_out, rows), partial(found.index_copy_, 0))
     return found[:-1].view(*shape, channels).permute(0, 3, 1, 2)
 
 
-def _rounds(inputs: Tensor, outputs: Tensor, tiles: int, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Parts of the tiles; more in each where maps have few channels."""
-    tiles = tiles * _CHANNELS // min(rows.shape[1], _CHANNELS)
-    return zip(inputs.split(tiles, 1), outputs.split(tiles, 1), strict=True)
+def _rounds(shape: tuple[int, int, int], dilation: int, channels: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs and outputs of the tiles, `_ROUND` at a time."""
+    count = _tiles_of(_ROUND, channels)
+    inputs, outputs = (_pixels(shape, dilation, taps).split(count) for taps in (_INPUTS, _OUTPUTS))
+    return zip(inputs, outputs, strict=True)
 
 
-def _products(rows: Tensor, pixels: Tensor, kernels: Tensor) -> Tensor:
-    """Transformed tiles times kernels, summed over the channels: [36, tiles, C']."""
-    before = _both_axes(_B, rows.dtype)
-    count = pixels.shape[1]
-    products = _SCRATCH.take("products", (len(before), count, kernels.shape[1]), rows)
-    for index, (part, own) in enumerate(zip(rows.split(_CHANNELS, 1), kernels.split(_CHANNELS, 2), strict=True)):
-        space = _SCRATCH.take("transformed", (len(before), count * part.shape[1]), rows)
-        tiles = _transformed(before, _tiles(part, pixels), space)
-        torch.baddbmm(products, tiles, own.transpose(1, 2), beta=min(index, 1), out=products)
-    return products
+def _or_last(pixels: Tensor, rows: Tensor) -> Tensor:
+    """Pixels to write to: what is outside the map goes to one more row behind it."""
+    return pixels.where(pixels >= 0, len(rows))
 
 
 def trained_convolve(maps: Tensor, weight: Tensor, dilation: int = 1, bias: Tensor | None = None) -> Tensor:
@@ -192,35 +202,28 @@ class _Trained(torch.autograd.Function):
 
 
 def _scratch_kernels(weight: Tensor) -> Tensor:
-    return transformed_kernels(weight, _SCRATCH.take("kernels", (36, weight[..., 0, 0].numel()), weight))
+    return transformed_kernels(weight, _SCRATCH.take("kernels", (_PRODUCTS, weight[..., 0, 0].numel()), weight))
 
 
 def _gradients(maps: Tensor, weight: Tensor, of_outputs: Tensor, dilation: int) -> tuple[Tensor, Tensor]:
     """Gradients of maps and kernels: what `convolve` does, transposed and in the opposite order."""
     batch, channels, height, width = maps.shape
     shape = batch, height, width
-    inputs, outputs = _pixels(shape, dilation, _INPUTS), _pixels(shape, dilation, _OUTPUTS)
     before, after = _both_axes(_B, maps.dtype), _both_axes(_A, maps.dtype)
     rows, own, kernels = _rows(maps), _rows(of_outputs), _scratch_kernels(weight)
-    # What is outside the map goes to the last row.
-    of_rows = [rows.new_zeros(len(rows) + 1, part.shape[1]) for part in rows[:1].split(_CHANNELS, 1)]
+    of_rows = rows.new_zeros(len(rows) + 1, channels)
     of_kernels = _SCRATCH.take("kernel gradients", kernels.shape, kernels)
-    for index, (pixels_in, pixels_out) in enumerate(_rounds(inputs, outputs, _TRAINED_TILES, rows)):
-        targets = pixels_in.where(pixels_in >= 0, len(rows)).flatten()
-        space = _SCRATCH.take("product gradients", (36, pixels_in.shape[1] * len(weight)), rows)
-        of_products = _transformed(after.T, _tiles(own, pixels_out), space)  # [36, tiles, C']
-        parts = (whole.split(_CHANNELS, -1) for whole in (rows, kernels, of_kernels))
-        for of_part, part, own_kernels, of_own in zip(of_rows, *parts, strict=True):
-            gathered = _tiles(part, pixels_in)
-            space = _SCRATCH.take("transformed", (36, gathered[0].numel()), rows)
-            tiles = _transformed(before, gathered, space)  # [36, tiles, C]
-            torch.baddbmm(of_own, of_products.transpose(1, 2), tiles, beta=min(index, 1), out=of_own)
-            torch.bmm(of_products, own_kernels, out=tiles)
-            of_tiles = _transformed(before.T, tiles, gathered.flatten(1))
-            of_part.index_add_(0, targets, of_tiles.flatten(0, 1))
-    of_all = torch.cat(of_rows, 1) if len(of_rows) > 1 else of_rows[0]
-    of_maps = of_all[:-1].view(*shape, channels).permute(0, 3, 1, 2)
-    of_weight = _transformed(_both_axes(_G, weight.dtype).T, of_kernels).view(3, 3, *weight.shape[:2])
+    for index, (pixels_in, pixels_out) in enumerate(_rounds(shape, dilation, max(weight.shape[:2]))):
+        of_products = _SCRATCH.take("products", (len(pixels_in), _PRODUCTS, len(weight)), rows)
+        _gather(own, pixels_out, after.T, of_products)
+        tiles = _SCRATCH.take("tiles", (len(pixels_in), _PRODUCTS, channels), rows)
+        _gather(rows, pixels_in, before, tiles)
+        products = of_products.transpose(0, 1)  # [36, tiles, C']
+        torch.baddbmm(of_kernels, products.mT, tiles.transpose(0, 1), beta=min(index, 1), out=of_kernels)
+        of_tiles = torch.bmm(products, kernels, out=tiles.view(_PRODUCTS, -1, channels))
+        _scatter(of_tiles, before.T, _or_last(pixels_in, rows), partial(of_rows.index_add_, 0))
+    of_maps = of_rows[:-1].view(*shape, channels).permute(0, 3, 1, 2)
+    of_weight = torch.mm(_both_axes(_G, weight.dtype).T, of_kernels.flatten(1)).view(3, 3, *weight.shape[:2])
     return of_maps, of_weight.permute(2, 3, 0, 1)
 
 
