@@ -131,8 +131,8 @@ def test_gradients_of_several_rounds_and_of_many_channels(channels: int, size: i
     maps = torch.randn(2, channels, size, size, requires_grad=True)
     weight = torch.randn(3, channels, 3, 3, requires_grad=True)
     assert maps[:, 0].numel() / 16 > winograd._ROUND / channels
-    exact = [tensor.detach().double().requires_grad_() for tensor in (maps, weight)]
-    expected = gradients(plain(*exact), *exact)
+    exact_maps, exact_weight = (tensor.detach().double().requires_grad_() for tensor in (maps, weight))
+    expected = gradients(plain(exact_maps, exact_weight), exact_maps, exact_weight)
     for _ in range(2):
         found = gradients(trained_convolve(maps, weight), maps, weight)
         for ours, plain_one in zip(found, expected, strict=True):
