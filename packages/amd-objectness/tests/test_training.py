@@ -26,7 +26,7 @@ from amd_objectness.settings import AdaptationSettings, Architecture
 from amd_objectness.training import train
 from vos_shared.checkpoints import safetensors_io
 from vos_shared.errors import UserError
-from vos_shared.layers import quick_convolutions
+from vos_shared.layers import quick_convolutions, winograd
 from vos_shared.layers.sync_batch_norm import SyncBatchNorm2d, synchronise_batch_norms
 from vos_shared.runtime.distributed import fabric as make_fabric
 from vos_shared.training.arguments import RunOptions
@@ -150,7 +150,7 @@ def test_wide_convolutions_are_computed_quickly(
 ) -> None:
     """Those of all stages, once in each step: eight of 3x3 without stride in the trunk alone."""
     monkeypatch.setattr(quick_convolutions, "LEAST_PIXELS", 0)
-    quick = Mock(wraps=quick_convolutions.trained_convolve)
+    quick = Mock(wraps=winograd.trained_convolve)
     monkeypatch.setattr(quick_convolutions, "trained_convolve", quick)
     if adapted:
         settings = AdaptationSettings(iterations=1, pairs=1)
