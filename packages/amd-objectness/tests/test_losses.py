@@ -136,7 +136,6 @@ class Trained:
     statistics: Mapping[str, Tensor]
     estimates: Sequence[tuple[Tensor, Tensor]]
     residuals: Sequence[Tensor]
-    quick: bool
 
 
 @pytest.fixture(scope="module", params=["plain", "as it trains"])
@@ -153,7 +152,7 @@ def trained_once(*, quick: bool) -> Trained:
         name.removeprefix("synth_"): torch.from_numpy(np.asarray(value)).float()
         for name, value in np.load(folder / "fixture_train.npz").items()
     }
-    model = AMD()
+    model = AMD().to(arrays["rgb"].dtype)
     model.load_state_dict({name: recipe_tensor(name, tuple(value.shape)) for name, value in model.state_dict().items()})
     model.train().decode_head2.dropout.p = 0
     if quick:
@@ -173,7 +172,7 @@ def trained_once(*, quick: bool) -> Trained:
         views = Objective(model).views(pairs, dense=True)
     optimiser.step()
     norms = json.loads((folder / "gradnorm_synth.json").read_text())
-    return Trained(arrays, norms, model, losses, gradients, views, statistics, estimates, residuals, quick)
+    return Trained(arrays, norms, model, losses, gradients, views, statistics, estimates, residuals)
 
 
 def test_masks_are_the_official_ones(trained: Trained) -> None:
@@ -255,10 +254,20 @@ def test_gradients_are_the_official_ones(trained: Trained) -> None:
     for key, expected in trained.arrays.items():
         if key.startswith("grad/"):
             name = key.removeprefix("grad/")
-            # Tiny batch norms deep in the backbone: float32 with PyTorch's convolutions is up to 25 % off float64.
-            deep = 0.25 if trained.quick else 0.05
-            part = deep if name.startswith("backbone2") else 1e-3
+            # Tiny batch norms deep in the backbone: float32 is up to 25 % off float64, depending on the processor.
+            part = 0.25 if name.startswith("backbone2") else 1e-3
             assert (trained.gradients[name] - expected).abs().max() < part * expected.abs().max(), name
+
+
+def test_gradients_without_rounding_are_the_official_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those deep in the backbone as well, within what the official program's own rounding changes."""
+    monkeypatch.setattr(Tensor, "float", Tensor.double)
+    exact = trained_once(quick=False)
+    for key, expected in exact.arrays.items():
+        if key.startswith("grad/"):
+            gradient = exact.gradients[key.removeprefix("grad/")]
+            assert gradient.dtype == torch.float64
+            assert (gradient - expected).abs().max() < 0.05 * expected.abs().max(), key
 
 
 def test_statistics_and_one_adam_step_are_the_official_ones(trained: Trained) -> None:
