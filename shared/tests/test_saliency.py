@@ -96,7 +96,7 @@ def naive_weighted_f(g: Array, p: Array) -> float:
 def naive(truth: Array, prediction: Array) -> dict[str, Any]:
     g, p = truth.astype(bool), naive_scaled(prediction)
     levels = np.floor(255 * p + 1e-4)
-    adaptive = p >= min(2 * p.mean(), 1)
+    adaptive = p >= min(2 * p.mean(), 1) * (1 - 1e-9)
     return {
         "mae": np.abs(p - g).mean(),
         "f": [naive_f(g, levels >= t) for t in range(256)],
@@ -212,6 +212,19 @@ def test_the_truth_itself_is_perfect() -> None:
     for name in ("maxF", "adaptiveF", "S", "weightedF"):
         assert measures[name] == pytest.approx(1, abs=1e-6), name
     assert measures["maxE"] == pytest.approx(truth.size / (truth.size - 1))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+def test_a_value_at_the_adaptive_threshold_is_predicted(dtype: type[np.generic]) -> None:
+    """Twice the mean of these masks, scaled, is one of their values."""
+    for value, values in (
+        (121, [36, 79, 36, 7, 17, 121, 138, 28, 4, 128, 128, 28]),
+        (177, [100, 51, 182, 37, 73, 177, 28, 94, 66, 126, 193, 103]),
+    ):
+        prediction = np.array(values, np.uint8).reshape(3, 4)
+        measures = saliency_of(prediction >= value, prediction.astype(dtype))
+        assert measures.adaptive_f == pytest.approx(1)
+        assert measures.adaptive_e == pytest.approx(12 / 11)
 
 
 def test_levels_of_an_image_file_are_its_values() -> None:

@@ -30,6 +30,8 @@ SALIENCY_MEASURES: Final = ("MAE", "maxF", "meanF", "adaptiveF", "S", "maxE", "m
 _EPSILON: Final = float(np.spacing(1.0))
 _ROUNDING: Final = 1e-4
 """Added to levels, since k / 255 * 255 in float32 may be slightly below k."""
+_TIES: Final = 1 - 1e-6
+"""Times the adaptive threshold, so that rounding does not decide whether a value that equals it is predicted."""
 _RADIUS: Final = 3
 _REACH: Final = 4
 """Farthest column or row of an object pixel that is nearest to a pixel within the Gaussian's reach."""
@@ -185,7 +187,7 @@ class _Cells:
     @classmethod
     def adaptive(cls, truth: Mask, soft: SoftMask) -> _Cells:
         """At the adaptive threshold: twice the mean, at most 1."""
-        predicted = soft >= min(2 * float(soft.mean(dtype=np.float64)), 1.0)
+        predicted = soft >= min(2 * float(soft.mean(dtype=np.float64)), 1.0) * _TIES
         hits, count = np.count_nonzero(predicted & truth), np.count_nonzero(predicted)
         return cls(np.array([hits], float), np.array([count], float), int(np.count_nonzero(truth)), truth.size)
 
