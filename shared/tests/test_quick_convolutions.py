@@ -50,11 +50,13 @@ def test_a_network_trains_as_before(
     maps = torch.randn(batch, WIDE, height, width, device=device)
     if last:
         maps, quick = maps.contiguous(memory_format=torch.channels_last), quick.to(memory_format=torch.channels_last)
-    spy = Mock(wraps=winograd.convolve)
+    spy, linear = Mock(wraps=winograd.convolve), Mock(wraps=nn.functional.linear)
     monkeypatch.setattr(winograd, "convolve", spy)
+    monkeypatch.setattr(nn.functional, "linear", linear)
     for found, expected in zip(loss_and_gradients(quick, maps), loss_and_gradients(plain, maps), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert spy.call_count == (2 if device.type == "cpu" and batch * height * width >= LEAST_PIXELS else 0)
+    assert linear.call_count == (2 if device.type == "cpu" and products else 0)
     assert quick.state_dict().keys() == plain.state_dict().keys()
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.ndimage import convolve, distance_transform_edt, gaussian_filter
 
+from vos_shared.metrics import saliency
 from vos_shared.metrics.saliency import SALIENCY_MEASURES, Saliency, saliency_of
 
 Array = npt.NDArray[Any]
@@ -127,6 +128,13 @@ def blob(height: int, width: int, seed: int, size: float = 0.3) -> tuple[Array, 
 def test_measures_are_their_definitions(seed: int, size: float) -> None:
     truth, soft = blob(60 + seed, 85, seed, size)
     # float64 in the test and float32 in ours may differ at thresholds, so the same values go in as 255ths.
+    require_same(truth, np.round(255 * np.clip(soft, 0, 1)).astype(np.uint8))
+
+
+def test_an_object_of_several_strips() -> None:
+    truth, soft = blob(200, 60, 1, 0.5)
+    rows = np.flatnonzero(truth.any(axis=1))
+    assert np.ptp(rows) > 2 * saliency._STRIP
     require_same(truth, np.round(255 * np.clip(soft, 0, 1)).astype(np.uint8))
 
 
