@@ -214,11 +214,13 @@ from amd_objectness.presets import Sampling, TrainingSettings
 from amd_objectness.networks import SegmentHead
 from amd_objectness.settings import AdaptationSettings, Architecture
 from torch import nn
+from vos_shared.layers import quick_convolutions
 from vos_shared.runtime.distributed import fabric, world_size
 from vos_shared.training.arguments import RunOptions
 from vos_shared.video import Video
 
 training.LOG_STEPS = 1
+quick_convolutions.LEAST_PIXELS = 0  # Small maps are convolved as large ones are.
 noise = np.random.default_rng(0).integers(0, 256, (2, 4, 40, 48, 3), np.uint8)
 videos = [Video.open(frames, name=name) for frames, name in zip(noise, "ab")]
 settings = TrainingSettings(batch=2 // world_size(), steps=2, sampling=Sampling(shorter_side=40, crop=32))
