@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from vos_shared.masks import write_mask
 from vos_shared.method import Method
+from vos_shared.video import VideoWriter
 
 sys.path.insert(0, str(Path(__file__).parent))  # For video_files.py.
 
@@ -54,3 +56,27 @@ def frames() -> np.ndarray:
     for t, frame in enumerate(video):
         frame[10:26, 4 * t : 4 * t + 16, 1:] = 220
     return video
+
+
+@pytest.fixture
+def folder(tmp_path: Path, frames: np.ndarray) -> Path:
+    folder = tmp_path / "square"
+    folder.mkdir()
+    for t, frame in enumerate(frames):
+        Image.fromarray(frame).save(folder / f"{t:05d}.png")
+    return folder
+
+
+@pytest.fixture
+def movie(tmp_path: Path, frames: np.ndarray) -> Path:
+    with VideoWriter(tmp_path / "square.mp4", fps=12) as writer:
+        for frame in frames:
+            writer.write(frame)
+    return tmp_path / "square.mp4"
+
+
+@pytest.fixture
+def no_thread_is_left() -> Iterator[None]:
+    """No test may leave a thread that reads ahead."""
+    yield
+    assert [thread for thread in threading.enumerate() if thread.name.startswith("vos-read-ahead")] == []

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 
 import pytest
 
 from vos_shared.errors import BadVideo
 from vos_shared.readahead import read_ahead
 
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    yield
-    assert [thread for thread in threading.enumerate() if thread.name.startswith("vos-read-ahead")] == []
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
 def test_stopping_early_ends_the_thread_and_closes_the_source() -> None:

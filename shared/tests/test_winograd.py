@@ -151,7 +151,7 @@ def test_what_one_layer_leaves_in_memory_does_not_reach_the_next() -> None:
     """In any order of sizes, types and modes."""
     torch.manual_seed(3)
     wide, double, small = (
-        torch.randn(1, 9, 30, 20),
+        torch.randn(1, 9, 30, 20) / 2,
         torch.randn(2, 4, 7, 9, dtype=torch.float64),
         torch.randn(1, 2, 5, 5),
     )
@@ -162,7 +162,7 @@ def test_what_one_layer_leaves_in_memory_does_not_reach_the_next() -> None:
             weight = torch.randn(channels, maps.shape[1], 3, 3, dtype=maps.dtype)
             with torch.inference_mode(inference):
                 found = convolve(maps, transformed_kernels(weight))
-            assert float((found - plain(maps, weight)).abs().max()) < 3e-4
+            assert float((found - plain(maps, weight)).abs().max()) < 1e-4
 
 
 def test_threads_do_not_share_memory() -> None:

@@ -27,7 +27,7 @@ from amd_objectness.networks import AMD
 from amd_objectness.networks.motion import MotionNetwork
 from amd_objectness.settings import Architecture, BackboneName
 from amd_objectness.warping import resize, warp
-from benchmarks._measure import Clock, Row, measured
+from benchmarks._measure import Clock, Row
 from vos_shared.layers.quick_convolutions import use_quick_convolutions
 from vos_shared.runtime.device import choose_device
 from vos_shared.runtime.memory import peak_memory_bytes, reset_peak
@@ -117,7 +117,7 @@ def run(
     """
     model = _model(backbone, motion_size)
     rows = _frame(model.to(choose_device(device)), height, width, repeats, choose_device(device))
-    return [*rows, *_steps((backbone, motion_size, crop, batch, device), repeats)]
+    return [*rows, *_steps(partial(_Training, backbone, motion_size, crop, batch, device), repeats)]
 
 
 def _model(backbone: BackboneName, motion_size: tuple[int, int]) -> AMD:
@@ -145,56 +145,51 @@ def _frame(model: AMD, height: int, width: int, repeats: int, target: torch.devi
 class _Training:
     """One form of training, in a process of its own."""
 
-    form: ClassVar[_Training]
+    own: ClassVar[_Training]
 
     def __init__(
-        self, literal: bool, backbone: BackboneName, motion_size: tuple[int, int], crop: int, batch: int, device: str
+        self, backbone: BackboneName, motion_size: tuple[int, int], crop: int, batch: int, device: str, literal: bool
     ) -> None:
-        self.device = choose_device(device)
-        self.model = _model(backbone, motion_size).to(self.device).train()
+        target, self.literal = choose_device(device), literal
+        self.model = _model(backbone, motion_size).to(target).train()
         self.model.decode_head2.dropout.p = 0
         if not literal:
             use_quick_convolutions(self.model.to(memory_format=torch.channels_last))
-        self.loss = partial(literal_loss, self.model) if literal else _loss_of(Objective(self.model))
-        self.optimiser = Adam(self.model.parameters(), 1e-4, fused=not literal)
-        coarse = torch.rand(2 * batch, 3, crop // 8, crop // 8, device=self.device)
+        self.optimiser, self.clock = Adam(self.model.parameters(), 1e-4, fused=not literal), Clock(target)
+        coarse = torch.rand(2 * batch, 3, crop // 8, crop // 8, device=target)
         self.pairs = F.interpolate(coarse, (crop, crop), mode="bicubic").clamp(0, 1).unflatten(0, (batch, 2))
-        reset_peak(self.device)
-        _Training.form = self
+        reset_peak(target)
+        _Training.own = self
 
-    def step(self) -> float:
+    def update(self) -> float:
         """One step; returns its loss."""
-        loss = self.loss(self.pairs)
+        loss = literal_loss(self.model, self.pairs) if self.literal else Objective(self.model)(self.pairs).loss
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
         return loss.item()
 
 
-def _loss_of(objective: Objective) -> Callable[[Tensor], Tensor]:
-    return lambda pairs: objective(pairs).loss
+def _timed_update() -> float:
+    own = _Training.own
+    return own.clock.time(own.update)
 
 
-def _measured_step() -> tuple[float, float, float, int]:
-    """Milliseconds of the wall clock and of the processor, loss, and peak of the memory so far."""
-    own = _Training.form
-    return *measured(own.step, own.device), peak_memory_bytes(own.device)
+def _measured() -> tuple[Clock, int]:
+    """Times of all steps, and the peak of the memory."""
+    clock = _Training.own.clock
+    return clock, peak_memory_bytes(clock.device)
 
 
-def _steps(setting: tuple[BackboneName, tuple[int, int], int, int, str], repeats: int) -> list[Row]:
+def _steps(start: Callable[[bool], _Training], repeats: int) -> list[Row]:
     with ExitStack() as stack:
-        processes = [
-            stack.enter_context(
-                ProcessPoolExecutor(1, get_context("spawn"), initializer=_Training, initargs=(literal, *setting))
-            )
-            for literal in (False, True)
-        ]
-        found = [[process.submit(_measured_step).result() for process in processes] for _ in range(repeats)]
-    ours, literal = ([turn[form] for turn in found] for form in (0, 1))
-    rows: list[Row] = []
-    for name, steps in (("training step", ours), ("  literal form", literal)):
-        wall, cpu = (min(step[kind] for step in steps) for kind in (0, 1))
-        rows.append({"what": name, "ms a frame": wall, "CPU ms": cpu, "peak MiB": steps[-1][3] / 2**20})
-    difference = max(abs(one[2] - other[2]) for one, other in zip(ours, literal, strict=True))
-    faster = min(step[1] for step in literal) / min(step[1] for step in ours)
-    return [{**rows[0], "difference": difference, "times faster": faster}, rows[1]]
+        ours, literal = (
+            stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"), initializer=start, initargs=(form,)))
+            for form in (False, True)
+        )
+        losses = [[form.submit(_timed_update).result() for form in (ours, literal)] for _ in range(repeats)]
+        (clock, peak), (literal_clock, literal_peak) = (form.submit(_measured).result() for form in (ours, literal))
+    difference = max(abs(one - other) for one, other in losses)
+    faster = min(literal_clock.cpu) / min(clock.cpu)
+    row = {**clock.row("training step"), "difference": difference, "times faster": faster, "peak MiB": peak / 2**20}
+    return [row, {**literal_clock.row("  literal form"), "peak MiB": literal_peak / 2**20}]

@@ -8,7 +8,6 @@ import shlex
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 
 DISTRIBUTIONS = ("vos-shared", "torch", "torchvision", "numpy", "scipy", "pillow", "av")
 
@@ -22,14 +21,14 @@ def describe_environment(device: str, methods: Mapping[str, str]) -> dict[str, s
     """
     import torch  # Not at the top: importing it takes seconds.
 
-    from vos_shared.runtime.cores import usable_cores
+    from vos_shared.runtime.cores import processor_name, usable_cores
     from vos_shared.runtime.device import choose_device, describe_device
 
     environment = {
         "Date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "Command": shlex.join(["python", *sys.argv]),
         "System": platform.platform(),
-        "Processor": _processor(),
+        "Processor": processor_name(),
         "Device": describe_device(choose_device(device)),
         "Cores": f"{usable_cores()} usable",
         "Python": platform.python_version(),
@@ -41,13 +40,3 @@ def describe_environment(device: str, methods: Mapping[str, str]) -> dict[str, s
 
 def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in DISTRIBUTIONS}
-
-
-def _processor() -> str:
-    """Name of the processor, which `platform.processor` does not give on Linux."""
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

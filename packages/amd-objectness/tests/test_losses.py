@@ -136,6 +136,7 @@ class Trained:
     statistics: Mapping[str, Tensor]
     estimates: Sequence[tuple[Tensor, Tensor]]
     residuals: Sequence[Tensor]
+    quick: bool
 
 
 @pytest.fixture(scope="module", params=["plain", "as it trains"])
@@ -172,7 +173,7 @@ def trained_once(*, quick: bool) -> Trained:
         views = Objective(model).views(pairs, dense=True)
     optimiser.step()
     norms = json.loads((folder / "gradnorm_synth.json").read_text())
-    return Trained(arrays, norms, model, losses, gradients, views, statistics, estimates, residuals)
+    return Trained(arrays, norms, model, losses, gradients, views, statistics, estimates, residuals, quick)
 
 
 def test_masks_are_the_official_ones(trained: Trained) -> None:
@@ -247,6 +248,9 @@ def test_the_loss_is_the_official_one(trained: Trained) -> None:
     assert trained.losses.shares.sum() == pytest.approx(1)
 
 
+DEEPEST = "backbone2.layer4.2.bn3.weight"
+
+
 def test_gradients_are_the_official_ones(trained: Trained) -> None:
     assert trained.gradients.keys() == trained.norms.keys()
     for name, gradient in trained.gradients.items():
@@ -254,8 +258,9 @@ def test_gradients_are_the_official_ones(trained: Trained) -> None:
     for key, expected in trained.arrays.items():
         if key.startswith("grad/"):
             name = key.removeprefix("grad/")
-            # Tiny batch norms deep in the backbone: float32 is up to 25 % off float64, depending on the processor.
-            part = 0.25 if name.startswith("backbone2") else 1e-3
+            # Tiny batch norms deep in the backbone: float32 with PyTorch's convolutions is up to 25 % off float64.
+            deep = 0.25 if trained.quick or name == DEEPEST else 0.05
+            part = deep if name.startswith("backbone2") else 1e-3
             assert (trained.gradients[name] - expected).abs().max() < part * expected.abs().max(), name
 
 

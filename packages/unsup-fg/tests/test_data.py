@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from unsup_fg.colours import hsv
 from unsup_fg.data import StudentSamples, legacy_resize, scored_sample, student_sample
 from unsup_fg.networks.streams import differences, hue
 from unsup_fg.presets import PUBLISHED, TrainingSettings
 from unsup_fg.records import Records, StudentRecord
 from unsup_fg.settings import Architecture, StudentName
 from unsup_fg.tfrecords import RecordWriter
-from unsup_fg.videopca import hsv
 from vos_shared.layers.tensorflow import resize_legacy_bilinear
 from vos_shared.testing import parity_folder
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from unsup_fg import shot, videopca
+from unsup_fg.colours import colour_codes, hsv
 from unsup_fg.shot import Shot
 from unsup_fg.videopca import ReconstructionError, VideoPCASettings
 from vos_shared.errors import UserError
@@ -173,22 +174,22 @@ class TestColourCodes:
         ],
     )
     def test_known_colours(self, rgb: tuple[float, float, float], bins: tuple[int, int, int]) -> None:
-        code = videopca.colour_codes(torch.tensor(rgb, dtype=torch.float32).view(1, 3, 1, 1)).item()
+        code = colour_codes(torch.tensor(rgb, dtype=torch.float32).view(1, 3, 1, 1)).item()
         assert (code % 100, code // 100 % 25, code // 2500) == bins
 
     @given(hnp.arrays(np.uint8, (1, 3, 4, 5)))
     def test_hue_saturation_value(self, colours: Array) -> None:
         """The reference is Python's colorsys."""
         values = colours.astype(np.float32) / np.float32(255)
-        hsv = torch.stack(videopca.hsv(torch.from_numpy(values)), dim=-1)[0].numpy()
+        found = torch.stack(hsv(torch.from_numpy(values)), dim=-1)[0].numpy()
         expected = [[colorsys.rgb_to_hsv(*values[0, :, i, j].tolist()) for j in range(5)] for i in range(4)]
-        np.testing.assert_allclose(hsv, expected, atol=1e-6)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
 
     @given(hnp.arrays(np.uint8, (1, 3, 4, 5)))
     def test_every_colour_has_a_bin(self, colours: Array) -> None:
         frame = np.moveaxis(colours[0], 0, -1)
         _, strip = next(Shot([frame]).strips(slice(0, 1)))
-        codes = videopca.colour_codes(strip)
+        codes = colour_codes(strip)
         assert ((codes >= 0) & (codes < 25_000)).all()
 
 

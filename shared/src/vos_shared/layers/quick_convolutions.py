@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 from functools import lru_cache
-from pathlib import Path
 from typing import Final
 
 import torch
@@ -12,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vos_shared.layers.winograd import has_tiles, trained_convolve
+from vos_shared.runtime.cores import processor_name
 
 LEAST_PRODUCTS: Final = 96**2
 """Input times output channels of a layer from which on it is faster (measured)."""
@@ -25,10 +24,7 @@ def products_are_faster() -> bool:
 
     They are on processors of Intel; on one of AMD they take a sixth more time on two threads (measured).
     """
-    try:
-        return "GenuineIntel" in Path("/proc/cpuinfo").read_text()
-    except OSError:  # Not Linux.
-        return "Intel" in platform.processor()
+    return "Intel" in processor_name()
 
 
 def pointwise(maps: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1) -> Tensor:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unsup_fg.colours import hsv
 from unsup_fg.settings import Architecture
-from unsup_fg.videopca import hsv
 
 GREY = (0.2989, 0.587, 0.114)
 """Weights of red, green and blue in the grey image, whose gradients are an input."""
