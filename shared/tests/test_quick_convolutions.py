@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vos_shared.layers import quick_convolutions, winograd
 from vos_shared.layers.quick_convolutions import LEAST_PIXELS, products_are_faster, use_quick_convolutions
 
-WIDE = 96
+WIDE = 64
 
 
 def layers() -> nn.Sequential:
@@ -49,8 +49,8 @@ def test_a_network_trains_as_before(
     maps = torch.randn(batch, WIDE, height, width, device=device)
     if last:
         maps, quick = maps.contiguous(memory_format=torch.channels_last), quick.to(memory_format=torch.channels_last)
-    spy, linear = Mock(wraps=winograd.convolve), Mock(wraps=nn.functional.linear)
-    monkeypatch.setattr(winograd, "convolve", spy)
+    spy, linear = Mock(wraps=winograd.trained_convolve), Mock(wraps=nn.functional.linear)
+    monkeypatch.setattr(quick_convolutions, "trained_convolve", spy)
     monkeypatch.setattr(nn.functional, "linear", linear)
     for found, expected in zip(loss_and_gradients(quick, maps), loss_and_gradients(plain, maps), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

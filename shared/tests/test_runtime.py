@@ -1,9 +1,11 @@
 import os
 import random
+import resource
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from vos_shared.errors import MissingExtra, UserError
 from vos_shared.runtime.background import BackgroundThread
 from vos_shared.runtime.device import autocast, choose_device, choose_precision, describe_device
 from vos_shared.runtime.distributed import PATIENCE, fabric, shard
-from vos_shared.runtime.memory import peak_memory_bytes, reset_peak
+from vos_shared.runtime.memory import freed_memory_kept, peak_memory_bytes, reset_peak
 from vos_shared.runtime.seeding import seed_everything
 from vos_shared.runtime.timing import Stopwatch
 
@@ -111,6 +113,21 @@ def test_peak_memory_sees_an_allocation_that_is_gone() -> None:
     assert peak_memory_bytes() - before > 150 << 20
     reset_peak()
     assert peak_memory_bytes() - before < 100 << 20
+
+
+def test_freed_memory_is_kept_for_the_next_array_and_then_given_back(resident_mib: Callable[[], float]) -> None:
+    def fresh_mib(size: int) -> float:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(size << 18)
+        return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.getpagesize() / 2**20
+
+    before = resident_mib()
+    for _ in range(2):
+        with freed_memory_kept():
+            fresh_mib(120)
+            assert fresh_mib(100) < 10
+            assert resident_mib() - before > 100
+        assert resident_mib() - before < 50
 
 
 def test_a_peak_is_reset_before_anything_is_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

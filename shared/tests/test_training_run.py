@@ -117,6 +117,20 @@ def test_a_run_logs_means_and_numbers(whole: Path) -> None:
     assert any((whole / "tensorboard").iterdir())
 
 
+def test_memory_that_a_step_frees_is_kept_to_the_end_of_the_run(
+    tmp_path: Path, resident_mib: Callable[[], float]
+) -> None:
+    before, inside = resident_mib(), []
+
+    def step(_: TrainingRun) -> None:
+        torch.ones(50 << 20)
+        inside.append(resident_mib())
+
+    train(tmp_path, after=step)
+    assert min(inside) - before > 190
+    assert resident_mib() - before < 100
+
+
 @pytest.mark.parametrize("stop", [0, 1, 4, 5])
 def test_a_broken_run_goes_on_as_if_nothing_had_been(whole: Path, tmp_path: Path, stop: int) -> None:
     """Between two logs, while losses are summed, with dropout and momentum."""

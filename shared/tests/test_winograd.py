@@ -125,12 +125,12 @@ def test_gradients_of_every_size_and_dilation_are_those_of_the_plain_convolution
 
 
 @pytest.mark.parametrize(("channels", "size"), [(1030, 66), (32, 300)])
-def test_gradients_of_several_rounds_and_of_many_channels(channels: int, size: int) -> None:
-    """More tiles than a round takes; rounds add up, and do not see each other's memory."""
+def test_gradients_of_several_strips_and_of_many_channels(channels: int, size: int) -> None:
+    """More tiles than a strip takes; strips add up, and do not see each other's memory."""
     torch.manual_seed(6)
     maps = torch.randn(2, channels, size, size, requires_grad=True)
     weight = torch.randn(3, channels, 3, 3, requires_grad=True)
-    assert maps[:, 0].numel() / 16 > winograd._ROUND / channels
+    assert maps[:, 0].numel() / 16 > 2 * winograd._STRIP / channels
     exact_maps, exact_weight = (tensor.detach().double().requires_grad_() for tensor in (maps, weight))
     expected = gradients(plain(exact_maps, exact_weight), exact_maps, exact_weight)
     for _ in range(2):

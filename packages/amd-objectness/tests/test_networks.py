@@ -132,7 +132,7 @@ def test_correlation_is_the_official_one(parity: Path) -> None:
     torch.testing.assert_close(correlation(found["corr_x1"], found["corr_x2"]), found["corr"], atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3, 7), (6, 10), (13, 5)])
+@pytest.mark.parametrize("size", [(1, 1), (3, 7), (6, 10), (13, 5), (3, 32), (2, 37)])
 def test_correlation_equals_one_displacement_after_the_other(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     first, second = torch.randn(2, 2, 6, *size, dtype=torch.float64).requires_grad_()

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from vos_shared.layers.winograd import has_tiles, trained_convolve
 from vos_shared.runtime.cores import processor_name
 
-LEAST_PRODUCTS: Final = 96**2
+LEAST_PRODUCTS: Final = 64**2
 """Input times output channels of a layer from which on it is faster (measured)."""
 LEAST_PIXELS: Final = 1024
 """Pixels of all maps of a batch from which on Winograd's algorithm is faster (measured)."""

@@ -132,10 +132,10 @@ def _rows(maps: Tensor) -> Tensor:
     return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
 
 
-def transformed_kernels(weight: Tensor, out: Tensor | None = None) -> Tensor:
+def transformed_kernels(weight: Tensor) -> Tensor:
     """Kernels [C', C, 3, 3] as `convolve` takes them, [36, C', C]."""
     taps = weight.permute(2, 3, 0, 1).reshape(9, -1)
-    return torch.mm(_both_axes(_G, weight.dtype), taps, out=out).view(_PRODUCTS, *weight.shape[:2])
+    return torch.mm(_both_axes(_G, weight.dtype), taps).view(_PRODUCTS, *weight.shape[:2])
 
 
 def convolve(maps: Tensor, kernels: Tensor, dilation: int = 1, bias: Tensor | None = None) -> Tensor:
@@ -153,18 +153,31 @@ def convolve(maps: Tensor, kernels: Tensor, dilation: int = 1, bias: Tensor | No
         [B, C', h, w], channels-last.
     """
     batch, _, height, width = maps.shape
-    shape, channels = (batch, height, width), kernels.shape[1]
-    rows, before, after = _rows(maps), _both_axes(_B, maps.dtype), _both_axes(_A, maps.dtype)
-    found = rows.new_empty(len(rows) + 1, channels)
-    for pixels_in, pixels_out in _rounds(shape, dilation, max(kernels.shape[1:])):
+    rows, found = _rows(maps), _outputs(maps, kernels)
+    for pixels_in, pixels_out in _rounds((batch, height, width), dilation, max(kernels.shape[1:])):
         tiles = _SCRATCH.take("tiles", (len(pixels_in), _PRODUCTS, rows.shape[1]), rows)
-        _gather(rows, pixels_in, before, tiles)
-        products = _SCRATCH.take("products", (_PRODUCTS, len(pixels_in), channels), rows)
-        torch.bmm(tiles.transpose(0, 1), kernels.transpose(1, 2), out=products)
-        if bias is not None:
-            products[_EVERYWHERE] += bias
-        _scatter(products, after, _or_last(pixels_out, rows), partial(found.index_copy_, 0))
-    return found[:-1].view(*shape, channels).permute(0, 3, 1, 2)
+        _gather(rows, pixels_in, _both_axes(_B, maps.dtype), tiles)
+        _multiply(tiles, kernels, bias, pixels_out, found)
+    return _maps(found, (batch, height, width))
+
+
+def _outputs(maps: Tensor, kernels: Tensor) -> Tensor:
+    """Memory for the pixels of the outputs, and one more row for what is outside of them: [B h w + 1, C']."""
+    return maps.new_empty(maps[:, 0].numel() + 1, kernels.shape[1])
+
+
+def _multiply(tiles: Tensor, kernels: Tensor, bias: Tensor | None, pixels: Tensor, found: Tensor) -> None:
+    """Multiply transformed tiles, [tiles, 36, C], with transformed kernels, and write the outputs to `found`."""
+    products = _SCRATCH.take("products", (_PRODUCTS, len(tiles), kernels.shape[1]), tiles)
+    torch.bmm(tiles.transpose(0, 1), kernels.transpose(1, 2), out=products)
+    if bias is not None:
+        products[_EVERYWHERE] += bias
+    _scatter(products, _both_axes(_A, tiles.dtype), _or_last(pixels, found), partial(found.index_copy_, 0))
+
+
+def _maps(found: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """The opposite of `_rows`, without the last row of `found`."""
+    return found[:-1].view(*shape, -1).permute(0, 3, 1, 2)
 
 
 def _rounds(shape: tuple[int, int, int], dilation: int, channels: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -175,8 +188,8 @@ def _rounds(shape: tuple[int, int, int], dilation: int, channels: int) -> Iterat
 
 
 def _or_last(pixels: Tensor, rows: Tensor) -> Tensor:
-    """Pixels to write to: what is outside the map goes to one more row behind it."""
-    return pixels.where(pixels >= 0, len(rows))
+    """Pixels to write to: what is outside of the map goes to the last row."""
+    return pixels.where(pixels >= 0, len(rows) - 1)
 
 
 def trained_convolve(maps: Tensor, weight: Tensor, dilation: int = 1, bias: Tensor | None = None) -> Tensor:
@@ -186,45 +199,44 @@ def trained_convolve(maps: Tensor, weight: Tensor, dilation: int = 1, bias: Tens
 
 
 class _Trained(torch.autograd.Function):
+    """Keeps transformed tiles and kernels for the gradients: 2.25 times the memory of maps, 4 times that of kernels."""
+
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor, dilation: int, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(maps, weight)
-        ctx.dilation = dilation
-        found = convolve(maps, _scratch_kernels(weight), dilation, bias)
+        batch, channels, height, width = maps.shape
+        ctx.shape, ctx.dilation = (batch, height, width), dilation
+        pixels_in, pixels_out = (_pixels(ctx.shape, dilation, taps) for taps in (_INPUTS, _OUTPUTS))
+        tiles, kernels = maps.new_empty(len(pixels_in), _PRODUCTS, channels), transformed_kernels(weight)
+        _gather(_rows(maps), pixels_in, _both_axes(_B, maps.dtype), tiles)
+        ctx.save_for_backward(tiles, kernels)
+        found = _outputs(maps, kernels)
+        _multiply(tiles, kernels, bias, pixels_out, found)
+        view = _maps(found, ctx.shape)
         # As a tensor of its own rather than a view, so that an activation behind the layer may overwrite it.
-        return found.new_empty(0).set_(found.untyped_storage(), 0, found.shape, found.stride())
+        return view.new_empty(0).set_(view.untyped_storage(), 0, view.shape, view.stride())
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, Tensor | None]:
-        maps, weight = ctx.saved_tensors
-        of_bias = gradients[0].sum((0, 2, 3)) if ctx.needs_input_grad[3] else None
-        return *_gradients(maps, weight, gradients[0], ctx.dilation), None, of_bias
+        """What `forward` does, transposed and in the opposite order."""
+        tiles, kernels = ctx.saved_tensors
+        own = _rows(gradients[0])
+        pixels_in, pixels_out = (_pixels(ctx.shape, ctx.dilation, taps) for taps in (_INPUTS, _OUTPUTS))
+        of_products = _SCRATCH.take("products", (len(tiles), _PRODUCTS, own.shape[1]), own)
+        _gather(own, pixels_out, _both_axes(_A, own.dtype).T, of_products)
+        of_tiles = _SCRATCH.take("tiles", (_PRODUCTS, len(tiles), tiles.shape[2]), own)
+        torch.bmm(of_products.transpose(0, 1), kernels, out=of_tiles)
+        of_rows = own.new_zeros(len(own) + 1, tiles.shape[2])
+        before = _both_axes(_B, own.dtype).T
+        _scatter(of_tiles, before, _or_last(pixels_in, of_rows), partial(of_rows.index_add_, 0))
+        of_bias = own.sum(0) if ctx.needs_input_grad[3] else None
+        return _maps(of_rows, ctx.shape), _of_weight(tiles, of_products), None, of_bias
 
 
-def _scratch_kernels(weight: Tensor) -> Tensor:
-    return transformed_kernels(weight, _SCRATCH.take("kernels", (_PRODUCTS, weight[..., 0, 0].numel()), weight))
-
-
-def _gradients(maps: Tensor, weight: Tensor, of_outputs: Tensor, dilation: int) -> tuple[Tensor, Tensor]:
-    """Gradients of maps and kernels: what `convolve` does, transposed and in the opposite order."""
-    batch, channels, height, width = maps.shape
-    shape = batch, height, width
-    before, after = _both_axes(_B, maps.dtype), _both_axes(_A, maps.dtype)
-    rows, own, kernels = _rows(maps), _rows(of_outputs), _scratch_kernels(weight)
-    of_rows = rows.new_zeros(len(rows) + 1, channels)
-    of_kernels = _SCRATCH.take("kernel gradients", kernels.shape, kernels)
-    for index, (pixels_in, pixels_out) in enumerate(_rounds(shape, dilation, max(weight.shape[:2]))):
-        of_products = _SCRATCH.take("products", (len(pixels_in), _PRODUCTS, len(weight)), rows)
-        _gather(own, pixels_out, after.T, of_products)
-        tiles = _SCRATCH.take("tiles", (len(pixels_in), _PRODUCTS, channels), rows)
-        _gather(rows, pixels_in, before, tiles)
-        products = of_products.transpose(0, 1)  # [36, tiles, C']
-        torch.baddbmm(of_kernels, products.mT, tiles.transpose(0, 1), beta=min(index, 1), out=of_kernels)
-        of_tiles = torch.bmm(products, kernels, out=tiles.view(_PRODUCTS, -1, channels))
-        _scatter(of_tiles, before.T, _or_last(pixels_in, rows), partial(of_rows.index_add_, 0))
-    of_maps = of_rows[:-1].view(*shape, channels).permute(0, 3, 1, 2)
-    of_weight = torch.mm(_both_axes(_G, weight.dtype).T, of_kernels.flatten(1)).view(3, 3, *weight.shape[:2])
-    return of_maps, of_weight.permute(2, 3, 0, 1)
+def _of_weight(tiles: Tensor, of_products: Tensor) -> Tensor:
+    """Gradient of kernels, [C', C, 3, 3], from transformed inputs and gradients: [tiles, 36, C] and [tiles, 36, C']."""
+    of_kernels = torch.bmm(of_products.permute(1, 2, 0), tiles.transpose(0, 1))
+    of_taps = torch.mm(_both_axes(_G, tiles.dtype).T, of_kernels.flatten(1))
+    return of_taps.view(3, 3, *of_kernels.shape[1:]).permute(2, 3, 0, 1)
 
 
 class WinogradConvolution(nn.Module):

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from vos_shared.errors import BadWeights, UserError
 from vos_shared.runtime.device import autocast
+from vos_shared.runtime.memory import freed_memory_kept
 from vos_shared.runtime.seeding import seed_everything
 from vos_shared.training.agreement import (
     FAILURES,
@@ -155,6 +156,8 @@ class TrainingRun:
                 total=self.steps, initial=self.step, unit="step", disable=not leader, dynamic_ncols=True, smoothing=0.05
             )
             self._bar = stack.enter_context(bar)
+            if self.fabric.device.type == "cpu":
+                stack.enter_context(freed_memory_kept())
             full = self.fabric.strategy.precision.precision == "32-true"
             stack.enter_context(autocast(self.fabric.device, torch.float32) if full else nullcontext())
             stack.enter_context(lost_workers_told())

@@ -12,7 +12,7 @@ RADIUS: Final = 4
 """Largest displacement, in cells."""
 SIDE: Final = 2 * RADIUS + 1
 DISPLACEMENTS: Final = SIDE**2
-_BLOCK: Final = 8
+_BLOCK: Final = 16
 """Neighbouring cells of a row that are compared at once. Larger blocks compute more products that are not used."""
 _REACH: Final = _BLOCK + 2 * RADIUS
 """Cells of each row of the other map that a block is compared with."""
@@ -37,41 +37,48 @@ class _Correlation(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, first: Tensor, second: Tensor) -> Tensor:
-        count, channels, height, width = first.shape
-        blocks = -(-width // _BLOCK)
-        missing = blocks * _BLOCK - width
-        own = F.pad(first.permute(0, 2, 3, 1), (0, 0, 0, missing)).reshape(-1, _BLOCK, channels)
-        padded = F.pad(second.permute(0, 2, 3, 1), (0, 0, RADIUS, RADIUS + missing, RADIUS, RADIUS)).contiguous()
-        image, row, cell, channel = padded.stride()
-        around = padded.as_strided(
-            (count, height, blocks, SIDE, _REACH, channels), (image, row, _BLOCK * cell, row, cell, channel)
-        ).reshape(len(own), SIDE * _REACH, channels)
-        products = own @ around.transpose(1, 2)  # [N h blocks, 8, 9 * 16]
-        ctx.save_for_backward(own, around)
-        ctx.shape = first.shape
-        volume = _diagonals(products).reshape(count, height, blocks * _BLOCK, DISPLACEMENTS)[:, :, :width] / channels
+        count, channels, height, width = ctx.shape = first.shape
+        own = _in_blocks(first.permute(0, 2, 3, 1)).reshape(-1, _BLOCK, channels)
+        ctx.save_for_backward(own, second)
+        products = own @ _around(second).transpose(1, 2)
+        volume = _diagonals(products).reshape(count, height, -1, DISPLACEMENTS)[:, :, :width] / channels
         return volume.permute(0, 3, 1, 2)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        own, around = ctx.saved_tensors
+        own, second = ctx.saved_tensors
         count, channels, height, width = ctx.shape
-        blocks = -(-width // _BLOCK)
-        gradient = F.pad(gradients[0].permute(0, 2, 3, 1), (0, 0, 0, blocks * _BLOCK - width)) / channels
+        gradient = _in_blocks(gradients[0].permute(0, 2, 3, 1)) / channels
         products = own.new_zeros(len(own), _BLOCK, SIDE * _REACH)
         _diagonals(products).copy_(gradient.reshape(-1, _BLOCK, SIDE, SIDE))
-        of_first = (products @ around).view(count, height, -1, channels)[:, :, :width]
-        rows = (products.transpose(1, 2) @ own).view(count, height, blocks, SIDE, _REACH, channels)
-        of_second = own.new_zeros(count, height + 2 * RADIUS, (blocks + 1) * _BLOCK, channels)
+        of_first = (products @ _around(second)).view(count, height, -1, channels)[:, :, :width]
+        rows = (products.transpose(1, 2) @ own).view(count, height, -1, SIDE, _REACH, channels)
+        of_second = own.new_zeros(count, height + 2 * RADIUS, rows.shape[2] + 1, _BLOCK, channels)
         for dy in range(SIDE):
             target = of_second[:, dy : dy + height]
-            target[:, :, :-_BLOCK] += rows[:, :, :, dy, :_BLOCK].flatten(2, 3)
-            target[:, :, _BLOCK:] += rows[:, :, :, dy, _BLOCK:].flatten(2, 3)
-        inside = of_second[:, RADIUS : RADIUS + height, RADIUS : RADIUS + width]
+            target[:, :, :-1] += rows[:, :, :, dy, :_BLOCK]
+            target[:, :, 1:, : 2 * RADIUS] += rows[:, :, :, dy, _BLOCK:]
+        inside = of_second.flatten(2, 3)[:, RADIUS : RADIUS + height, RADIUS : RADIUS + width]
         return of_first.permute(0, 3, 1, 2), inside.permute(0, 3, 1, 2)
 
 
+def _in_blocks(rows: Tensor) -> Tensor:
+    """Rows [N, h, w, C], with zeros up to a multiple of `_BLOCK` cells."""
+    return F.pad(rows, (0, 0, 0, -rows.shape[2] % _BLOCK))
+
+
+def _around(second: Tensor) -> Tensor:
+    """The cells that each block is compared with, of maps [N, C, h, w]: [N h blocks, 9 _REACH, C], zero outside."""
+    rows = _in_blocks(second.permute(0, 2, 3, 1))
+    count, height, width, channels = rows.shape
+    padded = F.pad(rows, (0, 0, *4 * [RADIUS])).contiguous()
+    image, row, cell, channel = padded.stride()
+    shape = (count, height, width // _BLOCK, SIDE, _REACH, channels)
+    windows = padded.as_strided(shape, (image, row, _BLOCK * cell, row, cell, channel))
+    return windows.reshape(-1, SIDE * _REACH, channels)
+
+
 def _diagonals(products: Tensor) -> Tensor:
-    """The products of cell i with cells i to i + 8 of each row: a view [M, 8, 9, 9] of contiguous [M, 8, 9 * 16]."""
+    """The products of cell i with cells i to i + 8 of each row: a view [M, _BLOCK, 9, 9] of [M, _BLOCK, 9 _REACH]."""
     strides = (_BLOCK * SIDE * _REACH, SIDE * _REACH + 1, _REACH, 1)
     return products.as_strided((len(products), _BLOCK, SIDE, SIDE), strides)
