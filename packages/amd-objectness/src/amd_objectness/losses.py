@@ -63,8 +63,8 @@ class _Box(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor) -> Tensor:
-        rows = maps[..., :-2] + maps[..., 1:-1] + maps[..., 2:]
-        return (rows[..., :-2, :] + rows[..., 1:-1, :] + rows[..., 2:, :]) / 9
+        rows = (maps[..., :-2] + maps[..., 1:-1]).add_(maps[..., 2:])
+        return (rows[..., :-2, :] + rows[..., 1:-1, :]).add_(rows[..., 2:, :]).div_(9)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:

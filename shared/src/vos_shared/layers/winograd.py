@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard
 import torch
 from torch import Tensor, nn
 
+from vos_shared.layers.tiles import INPUTS, OUTPUTS, Grid, Strip, strips, tile_count
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -37,12 +39,8 @@ _G: Final = (
     (0, 0, 1),
 )
 _A: Final = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
-_TILE: Final = 4
-_INPUTS: Final = range(-1, _TILE + 1)
-_OUTPUTS: Final = range(_TILE)
-"""Cells that a tile needs and gives, along each axis."""
-_PRODUCTS: Final = len(_INPUTS) ** 2
-_EVERYWHERE: Final = len(_INPUTS) + 1
+_PRODUCTS: Final = len(INPUTS) ** 2
+_EVERYWHERE: Final = len(INPUTS) + 1
 """The one of the products that A adds to all outputs of a tile with factor 1."""
 _ROUND: Final = 2**18
 """Tiles times channels of one round of products, which bound the memory; larger rounds are no faster (measured)."""
@@ -58,26 +56,6 @@ def _both_axes(matrix: tuple[tuple[float, ...], ...], dtype: torch.dtype) -> Ten
     """The transform of rows and columns as one matrix, for flattened tiles."""
     one = torch.tensor(matrix, dtype=torch.float64)
     return torch.kron(one, one).to(dtype)
-
-
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)  # Else it could not be used outside of inference mode.
-def _pixels(shape: tuple[int, int, int], dilation: int, taps: range) -> Tensor:
-    """Index of the pixel at each place of each tile, -1 outside of the map: int64 [B tiles, len(taps)^2]."""
-    batch, height, width = shape
-    offsets = dilation * torch.tensor(taps)
-    rows, columns = (_firsts(size, dilation)[:, None] + offsets for size in (height, width))
-    rows, columns = rows[:, None, :, None], columns[:, None, :]
-    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    pixels = (rows * width + columns).flatten(2).flatten(0, 1)  # [tiles, places]
-    pixels = pixels + height * width * torch.arange(batch)[:, None, None]
-    return torch.where(inside.flatten(2).flatten(0, 1), pixels, -1).flatten(0, 1)
-
-
-def _firsts(size: int, dilation: int) -> Tensor:
-    """The first cells of the tiles of one axis."""
-    cells = torch.arange(size)
-    return cells[cells // dilation % _TILE == 0]
 
 
 class _Scratch(threading.local):
@@ -103,23 +81,21 @@ def _transformed(matrix: Tensor, tiles: Tensor, out: Tensor) -> Tensor:
     return torch.bmm(matrix.expand(len(tiles), *matrix.shape), tiles, out=out)
 
 
-def _gather(rows: Tensor, pixels: Tensor, matrix: Tensor, out: Tensor) -> None:
+def _gather(rows: Tensor, strips: list[Strip], matrix: Tensor, out: Tensor) -> None:
     """Cut a map, [pixels, C], into tiles, zero outside, and transform them to `out`, [tiles, n, C]."""
-    strip = _tiles_of(_STRIP, rows.shape[1])
-    for part, target in zip(pixels.split(strip), out.split(strip), strict=True):
-        flat = part.flatten()
-        tiles = _SCRATCH.take("strip", (*part.shape, rows.shape[1]), rows)
-        found = torch.index_select(rows, 0, flat.clamp_min(0), out=tiles.flatten(0, 1))
-        found.index_fill_(0, (flat < 0).nonzero()[:, 0], 0)
+    for strip in strips:
+        target = out[strip.tiles]
+        tiles = _SCRATCH.take("strip", (len(target), matrix.shape[1], rows.shape[1]), rows)
+        torch.index_select(rows, 0, strip.pixels, out=tiles.flatten(0, 1)).index_fill_(0, strip.outside, 0)
         _transformed(matrix, tiles, target)
 
 
-def _scatter(products: Tensor, matrix: Tensor, pixels: Tensor, write: Callable[[Tensor, Tensor], object]) -> None:
+def _scatter(products: Tensor, matrix: Tensor, strips: list[Strip], write: Callable[[Tensor, Tensor], object]) -> None:
     """Transform what was computed for tiles, [n, tiles, C], and write it: pixels and their values, [pixels, C]."""
-    strip, channels = _tiles_of(_STRIP, products.shape[2]), products.shape[2]
-    for part, where in zip(products.split(strip, 1), pixels.split(strip), strict=True):
-        values = _SCRATCH.take("strip", (*where.shape, channels), products)
-        write(where.flatten(), _transformed(matrix, part.transpose(0, 1), values).flatten(0, 1))
+    for strip in strips:
+        part = products[:, strip.tiles].transpose(0, 1)
+        values = _SCRATCH.take("strip", (len(part), len(matrix), products.shape[2]), products)
+        write(strip.targets, _transformed(matrix, part, values).flatten(0, 1))
 
 
 def _tiles_of(limit: int, channels: int) -> int:
@@ -152,13 +128,27 @@ def convolve(maps: Tensor, kernels: Tensor, dilation: int = 1, bias: Tensor | No
     Returns:
         [B, C', h, w], channels-last.
     """
-    batch, _, height, width = maps.shape
-    rows, found = _rows(maps), _outputs(maps, kernels)
-    for pixels_in, pixels_out in _rounds((batch, height, width), dilation, max(kernels.shape[1:])):
-        tiles = _SCRATCH.take("tiles", (len(pixels_in), _PRODUCTS, rows.shape[1]), rows)
-        _gather(rows, pixels_in, _both_axes(_B, maps.dtype), tiles)
-        _multiply(tiles, kernels, bias, pixels_out, found)
-    return _maps(found, (batch, height, width))
+    grid, rows, found = _grid(maps, dilation), _rows(maps), _outputs(maps, kernels)
+    for tiles in _rounds(grid, max(kernels.shape[1:])):
+        inputs = _SCRATCH.take("inputs", (len(tiles), _PRODUCTS, rows.shape[1]), rows)
+        _gather(rows, _strips(grid, INPUTS, tiles, rows), _both_axes(_B, maps.dtype), inputs)
+        _multiply(inputs, kernels, bias, _strips(grid, OUTPUTS, tiles, found), found)
+    return _maps(found, grid)
+
+
+def _grid(maps: Tensor, dilation: int) -> Grid:
+    return Grid(len(maps), maps.shape[2], maps.shape[3], dilation)
+
+
+def _rounds(grid: Grid, channels: int) -> Iterator[range]:
+    """All tiles, `_ROUND` at a time."""
+    count, step = tile_count(grid), _tiles_of(_ROUND, channels)
+    return (range(first, min(first + step, count)) for first in range(0, count, step))
+
+
+def _strips(grid: Grid, taps: range, tiles: range, rows: Tensor) -> list[Strip]:
+    """Strips of tiles of [pixels, C] that the processor's cache keeps."""
+    return strips(grid, taps, tiles, _tiles_of(_STRIP, rows.shape[1]))
 
 
 def _outputs(maps: Tensor, kernels: Tensor) -> Tensor:
@@ -166,30 +156,18 @@ def _outputs(maps: Tensor, kernels: Tensor) -> Tensor:
     return maps.new_empty(maps[:, 0].numel() + 1, kernels.shape[1])
 
 
-def _multiply(tiles: Tensor, kernels: Tensor, bias: Tensor | None, pixels: Tensor, found: Tensor) -> None:
+def _multiply(tiles: Tensor, kernels: Tensor, bias: Tensor | None, strips: list[Strip], found: Tensor) -> None:
     """Multiply transformed tiles, [tiles, 36, C], with transformed kernels, and write the outputs to `found`."""
     products = _SCRATCH.take("products", (_PRODUCTS, len(tiles), kernels.shape[1]), tiles)
     torch.bmm(tiles.transpose(0, 1), kernels.transpose(1, 2), out=products)
     if bias is not None:
         products[_EVERYWHERE] += bias
-    _scatter(products, _both_axes(_A, tiles.dtype), _or_last(pixels, found), partial(found.index_copy_, 0))
+    _scatter(products, _both_axes(_A, tiles.dtype), strips, partial(found.index_copy_, 0))
 
 
-def _maps(found: Tensor, shape: tuple[int, int, int]) -> Tensor:
+def _maps(found: Tensor, grid: Grid) -> Tensor:
     """The opposite of `_rows`, without the last row of `found`."""
-    return found[:-1].view(*shape, -1).permute(0, 3, 1, 2)
-
-
-def _rounds(shape: tuple[int, int, int], dilation: int, channels: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs and outputs of the tiles, `_ROUND` at a time."""
-    count = _tiles_of(_ROUND, channels)
-    inputs, outputs = (_pixels(shape, dilation, taps).split(count) for taps in (_INPUTS, _OUTPUTS))
-    return zip(inputs, outputs, strict=True)
-
-
-def _or_last(pixels: Tensor, rows: Tensor) -> Tensor:
-    """Pixels to write to: what is outside of the map goes to the last row."""
-    return pixels.where(pixels >= 0, len(rows) - 1)
+    return found[:-1].view(grid.batch, grid.height, grid.width, -1).permute(0, 3, 1, 2)
 
 
 def trained_convolve(maps: Tensor, weight: Tensor, dilation: int = 1, bias: Tensor | None = None) -> Tensor:
@@ -203,15 +181,13 @@ class _Trained(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor, dilation: int, bias: Tensor | None) -> Tensor:
-        batch, channels, height, width = maps.shape
-        ctx.shape, ctx.dilation = (batch, height, width), dilation
-        pixels_in, pixels_out = (_pixels(ctx.shape, dilation, taps) for taps in (_INPUTS, _OUTPUTS))
-        tiles, kernels = maps.new_empty(len(pixels_in), _PRODUCTS, channels), transformed_kernels(weight)
-        _gather(_rows(maps), pixels_in, _both_axes(_B, maps.dtype), tiles)
+        grid = ctx.grid = _grid(maps, dilation)
+        every, rows, kernels = range(tile_count(grid)), _rows(maps), transformed_kernels(weight)
+        tiles, found = rows.new_empty(len(every), _PRODUCTS, rows.shape[1]), _outputs(maps, kernels)
+        _gather(rows, _strips(grid, INPUTS, every, rows), _both_axes(_B, rows.dtype), tiles)
         ctx.save_for_backward(tiles, kernels)
-        found = _outputs(maps, kernels)
-        _multiply(tiles, kernels, bias, pixels_out, found)
-        view = _maps(found, ctx.shape)
+        _multiply(tiles, kernels, bias, _strips(grid, OUTPUTS, every, found), found)
+        view = _maps(found, grid)
         # As a tensor of its own rather than a view, so that an activation behind the layer may overwrite it.
         return view.new_empty(0).set_(view.untyped_storage(), 0, view.shape, view.stride())
 
@@ -219,17 +195,16 @@ class _Trained(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, Tensor | None]:
         """What `forward` does, transposed and in the opposite order."""
         tiles, kernels = ctx.saved_tensors
-        own = _rows(gradients[0])
-        pixels_in, pixels_out = (_pixels(ctx.shape, ctx.dilation, taps) for taps in (_INPUTS, _OUTPUTS))
+        every, own = range(len(tiles)), _rows(gradients[0])
         of_products = _SCRATCH.take("products", (len(tiles), _PRODUCTS, own.shape[1]), own)
-        _gather(own, pixels_out, _both_axes(_A, own.dtype).T, of_products)
-        of_tiles = _SCRATCH.take("tiles", (_PRODUCTS, len(tiles), tiles.shape[2]), own)
+        _gather(own, _strips(ctx.grid, OUTPUTS, every, own), _both_axes(_A, own.dtype).T, of_products)
+        of_tiles = _SCRATCH.take("inputs", (_PRODUCTS, len(tiles), tiles.shape[2]), own)
         torch.bmm(of_products.transpose(0, 1), kernels, out=of_tiles)
         of_rows = own.new_zeros(len(own) + 1, tiles.shape[2])
-        before = _both_axes(_B, own.dtype).T
-        _scatter(of_tiles, before, _or_last(pixels_in, of_rows), partial(of_rows.index_add_, 0))
+        places = _strips(ctx.grid, INPUTS, every, of_rows)
+        _scatter(of_tiles, _both_axes(_B, own.dtype).T, places, partial(of_rows.index_add_, 0))
         of_bias = own.sum(0) if ctx.needs_input_grad[3] else None
-        return _maps(of_rows, ctx.shape), _of_weight(tiles, of_products), None, of_bias
+        return _maps(of_rows, ctx.grid), _of_weight(tiles, of_products), None, of_bias
 
 
 def _of_weight(tiles: Tensor, of_products: Tensor) -> Tensor:
