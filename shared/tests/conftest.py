@@ -1,11 +1,9 @@
 """Fixtures of many tests of vos-shared."""
 
 import importlib
-import platform
-import resource
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -82,12 +80,3 @@ def no_thread_is_left() -> Iterator[None]:
     """No test may leave a thread that reads ahead."""
     yield
     assert [thread for thread in threading.enumerate() if thread.name.startswith("vos-read-ahead")] == []
-
-
-@pytest.fixture
-def resident_mib() -> Callable[[], float]:
-    """Memory of this process, of those whose C library can be told to keep it."""
-    if platform.libc_ver()[0] != "glibc":
-        pytest.skip("only glibc is told to keep memory")
-    pages = Path("/proc/self/statm")
-    return lambda: int(pages.read_text().split()[1]) * resource.getpagesize() / 2**20

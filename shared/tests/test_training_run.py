@@ -8,7 +8,8 @@ import multiprocessing
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -118,17 +119,19 @@ def test_a_run_logs_means_and_numbers(whole: Path) -> None:
 
 
 def test_memory_that_a_step_frees_is_kept_to_the_end_of_the_run(
-    tmp_path: Path, resident_mib: Callable[[], float]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, inside = resident_mib(), []
+    seen: list[object] = []
 
-    def step(_: TrainingRun) -> None:
-        torch.ones(50 << 20)
-        inside.append(resident_mib())
+    @contextmanager
+    def kept() -> Iterator[None]:
+        seen.append("kept")
+        yield
+        seen.append("given back")
 
-    train(tmp_path, after=step)
-    assert min(inside) - before > 190
-    assert resident_mib() - before < 100
+    monkeypatch.setattr("vos_shared.training.run.freed_memory_kept", kept)
+    train(tmp_path, steps=2, after=lambda run: seen.append(run.step))
+    assert seen == ["kept", 1, 2, "given back"]
 
 
 @pytest.mark.parametrize("stop", [0, 1, 4, 5])
