@@ -49,7 +49,7 @@ def tile_count(grid: Grid) -> int:
 
 @lru_cache(maxsize=128)
 @torch.inference_mode(False)  # Else they could not be used outside of inference mode.
-def strips(grid: Grid, taps: range, tiles: range, length: int) -> list[Strip]:
+def strips_of(grid: Grid, taps: range, tiles: range, length: int) -> list[Strip]:
     """Cut a range of tiles into strips.
 
     Args:

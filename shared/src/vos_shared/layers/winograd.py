@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from vos_shared.layers.tiles import INPUTS, OUTPUTS, Grid, Strip, strips, tile_count
+from vos_shared.layers.tiles import INPUTS, OUTPUTS, Grid, Strip, strips_of, tile_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -148,7 +148,7 @@ def _rounds(grid: Grid, channels: int) -> Iterator[range]:
 
 def _strips(grid: Grid, taps: range, tiles: range, rows: Tensor) -> list[Strip]:
     """Strips of tiles of [pixels, C] that the processor's cache keeps."""
-    return strips(grid, taps, tiles, _tiles_of(_STRIP, rows.shape[1]))
+    return strips_of(grid, taps, tiles, _tiles_of(_STRIP, rows.shape[1]))
 
 
 def _outputs(maps: Tensor, kernels: Tensor) -> Tensor:
