@@ -69,11 +69,11 @@ def _in_blocks(rows: Tensor) -> Tensor:
 
 def _around(second: Tensor) -> Tensor:
     """The cells that each block is compared with, of maps [N, C, h, w]: [N h blocks, 9 _REACH, C], zero outside."""
-    rows = _in_blocks(second.permute(0, 2, 3, 1))
-    count, height, width, channels = rows.shape
-    padded = F.pad(rows, (0, 0, *4 * [RADIUS])).contiguous()
+    count, channels, height, width = second.shape
+    missing = -width % _BLOCK
+    padded = F.pad(second.permute(0, 2, 3, 1), (0, 0, RADIUS, RADIUS + missing, RADIUS, RADIUS)).contiguous()
     image, row, cell, channel = padded.stride()
-    shape = (count, height, width // _BLOCK, SIDE, _REACH, channels)
+    shape = (count, height, (width + missing) // _BLOCK, SIDE, _REACH, channels)
     windows = padded.as_strided(shape, (image, row, _BLOCK * cell, row, cell, channel))
     return windows.reshape(-1, SIDE * _REACH, channels)
 
