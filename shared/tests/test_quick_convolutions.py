@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vos_shared.layers import quick_convolutions, winograd
-from vos_shared.layers.quick_convolutions import LEAST_PIXELS, products_are_faster, use_quick_convolutions
+from vos_shared.layers import products, quick_convolutions, winograd
+from vos_shared.layers.quick_convolutions import LEAST_PIXELS, use_quick_convolutions
 
 WIDE = 64
 
@@ -35,13 +35,13 @@ def loss_and_gradients(network: nn.Module, maps: Tensor) -> list[Tensor]:
     return [loss.detach(), maps.grad, *(parameter.grad for parameter in network.parameters())]
 
 
-@pytest.mark.parametrize("products", [False, True])
+@pytest.mark.parametrize("linear", [False, True])
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("sizes", [(2, 31, 34), (1, 5, 7)])
 def test_a_network_trains_as_before(
-    products: bool, last: bool, sizes: tuple[int, int, int], device: torch.device, monkeypatch: pytest.MonkeyPatch
+    linear: bool, last: bool, sizes: tuple[int, int, int], device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quick_convolutions, "products_are_faster", lambda: products)
+    monkeypatch.setattr(products, "products_are_faster", lambda: linear)
     plain = layers().to(device)
     quick = deepcopy(plain)
     use_quick_convolutions(quick)
@@ -49,13 +49,13 @@ def test_a_network_trains_as_before(
     maps = torch.randn(batch, WIDE, height, width, device=device)
     if last:
         maps, quick = maps.contiguous(memory_format=torch.channels_last), quick.to(memory_format=torch.channels_last)
-    spy, linear = Mock(wraps=winograd.trained_convolve), Mock(wraps=nn.functional.linear)
+    spy, product = Mock(wraps=winograd.trained_convolve), Mock(wraps=nn.functional.linear)
     monkeypatch.setattr(quick_convolutions, "trained_convolve", spy)
-    monkeypatch.setattr(nn.functional, "linear", linear)
+    monkeypatch.setattr(nn.functional, "linear", product)
     for found, expected in zip(loss_and_gradients(quick, maps), loss_and_gradients(plain, maps), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert spy.call_count == (2 if device.type == "cpu" and batch * height * width >= LEAST_PIXELS else 0)
-    assert linear.call_count == (2 if device.type == "cpu" and products else 0)
+    assert product.call_count == (2 if device.type == "cpu" and linear else 0)
     assert quick.state_dict().keys() == plain.state_dict().keys()
 
 
@@ -74,22 +74,6 @@ def test_only_wide_layers_of_these_kinds_change() -> None:
     types = [type(layer) for layer in kept]
     use_quick_convolutions(nn.Sequential(*kept))
     assert [type(layer) for layer in kept] == types
-
-
-@pytest.mark.parametrize(
-    ("name", "faster"),
-    [
-        ("Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", True),
-        ("Intel64 Family 6 Model 158, GenuineIntel", True),
-        ("AMD EPYC", False),
-        ("arm", False),
-    ],
-)
-def test_products_are_faster_on_processors_of_one_maker(
-    name: str, faster: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(quick_convolutions, "processor_name", lambda: name)
-    assert products_are_faster.__wrapped__() is faster
 
 
 @pytest.mark.parametrize("half", [torch.bfloat16, None])

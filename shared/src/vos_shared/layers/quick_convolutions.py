@@ -2,47 +2,18 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Final
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from vos_shared.layers.products import pointwise
 from vos_shared.layers.winograd import has_tiles, trained_convolve
-from vos_shared.runtime.cores import processor_name
 
 LEAST_PRODUCTS: Final = 64**2
 """Input times output channels of a layer from which on it is faster (measured)."""
 LEAST_PIXELS: Final = 1024
 """Pixels of all maps of a batch from which on Winograd's algorithm is faster (measured)."""
-
-
-@lru_cache
-def products_are_faster() -> bool:
-    """Whether matrix products, which Intel's library computes, are faster than PyTorch's 1x1 convolutions.
-
-    They are on processors of Intel; on one of AMD they take a sixth more time on two threads (measured).
-    """
-    return "Intel" in processor_name()
-
-
-def pointwise(maps: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1) -> Tensor:
-    """A 1x1 convolution, on some processors as the matrix product that it is.
-
-    Args:
-        maps: float [B, C, h, w], fastest where they are channels-last.
-        weight: [C', C, 1, 1].
-        bias: [C'].
-        stride: of rows and columns.
-
-    Returns:
-        [B, C', h', w'], channels-last if `maps` are.
-    """
-    if not products_are_faster():
-        return F.conv2d(maps, weight, bias, stride)
-    pixels = maps[..., ::stride, ::stride].permute(0, 2, 3, 1)
-    return F.linear(pixels, weight.flatten(1), bias).permute(0, 3, 1, 2)
 
 
 class _Pointwise(nn.Conv2d):

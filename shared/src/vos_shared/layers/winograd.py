@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard
 import torch
 from torch import Tensor, nn
 
+from vos_shared.layers.products import multiply, multiply_transposed
 from vos_shared.layers.tiles import INPUTS, OUTPUTS, Grid, Strip, strips_of, tile_count
 
 if TYPE_CHECKING:
@@ -91,9 +92,9 @@ def _gather(rows: Tensor, strips: list[Strip], matrix: Tensor, out: Tensor) -> N
 
 
 def _scatter(products: Tensor, matrix: Tensor, strips: list[Strip], write: Callable[[Tensor, Tensor], object]) -> None:
-    """Transform what was computed for tiles, [n, tiles, C], and write it: pixels and their values, [pixels, C]."""
+    """Transform what was computed for tiles, [tiles, n, C], and write it: pixels and their values, [pixels, C]."""
     for strip in strips:
-        part = products[:, strip.tiles].transpose(0, 1)
+        part = products[strip.tiles]
         values = _SCRATCH.take("strip", (len(part), len(matrix), products.shape[2]), products)
         write(strip.targets, _transformed(matrix, part, values).flatten(0, 1))
 
@@ -110,8 +111,9 @@ def _rows(maps: Tensor) -> Tensor:
 
 def transformed_kernels(weight: Tensor) -> Tensor:
     """Kernels [C', C, 3, 3] as `convolve` takes them, [36, C', C]."""
-    taps = weight.permute(2, 3, 0, 1).reshape(9, -1)
-    return torch.mm(_both_axes(_G, weight.dtype), taps).view(_PRODUCTS, *weight.shape[:2])
+    taps = weight.permute(0, 2, 3, 1).flatten(1, 2)  # [C', 9, C]
+    kernels = taps.new_empty(len(taps), _PRODUCTS, taps.shape[2])
+    return _transformed(_both_axes(_G, taps.dtype), taps, kernels).transpose(0, 1).contiguous()
 
 
 def convolve(maps: Tensor, kernels: Tensor, dilation: int = 1, bias: Tensor | None = None) -> Tensor:
@@ -132,7 +134,9 @@ def convolve(maps: Tensor, kernels: Tensor, dilation: int = 1, bias: Tensor | No
     for tiles in _rounds(grid, max(kernels.shape[1:])):
         inputs = _SCRATCH.take("inputs", (len(tiles), _PRODUCTS, rows.shape[1]), rows)
         _gather(rows, _strips(grid, INPUTS, tiles, rows), _both_axes(_B, maps.dtype), inputs)
-        _multiply(inputs, kernels, bias, _strips(grid, OUTPUTS, tiles, found), found)
+        products = _SCRATCH.take("products", (_PRODUCTS, len(tiles), kernels.shape[1]), rows)
+        torch.bmm(inputs.transpose(0, 1), kernels.transpose(1, 2), out=products)
+        _write(products.transpose(0, 1), bias, _strips(grid, OUTPUTS, tiles, found), found)
     return _maps(found, grid)
 
 
@@ -156,13 +160,11 @@ def _outputs(maps: Tensor, kernels: Tensor) -> Tensor:
     return maps.new_empty(maps[:, 0].numel() + 1, kernels.shape[1])
 
 
-def _multiply(tiles: Tensor, kernels: Tensor, bias: Tensor | None, strips: list[Strip], found: Tensor) -> None:
-    """Multiply transformed tiles, [tiles, 36, C], with transformed kernels, and write the outputs to `found`."""
-    products = _SCRATCH.take("products", (_PRODUCTS, len(tiles), kernels.shape[1]), tiles)
-    torch.bmm(tiles.transpose(0, 1), kernels.transpose(1, 2), out=products)
+def _write(products: Tensor, bias: Tensor | None, strips: list[Strip], found: Tensor) -> None:
+    """Write the outputs of products, [tiles, 36, C'], to `found`."""
     if bias is not None:
-        products[_EVERYWHERE] += bias
-    _scatter(products, _both_axes(_A, tiles.dtype), strips, partial(found.index_copy_, 0))
+        products[:, _EVERYWHERE] += bias
+    _scatter(products, _both_axes(_A, products.dtype), strips, partial(found.index_copy_, 0))
 
 
 def _maps(found: Tensor, grid: Grid) -> Tensor:
@@ -186,7 +188,7 @@ class _Trained(torch.autograd.Function):
         tiles, found = rows.new_empty(len(every), _PRODUCTS, rows.shape[1]), _outputs(maps, kernels)
         _gather(rows, _strips(grid, INPUTS, every, rows), _both_axes(_B, rows.dtype), tiles)
         ctx.save_for_backward(tiles, kernels)
-        _multiply(tiles, kernels, bias, _strips(grid, OUTPUTS, every, found), found)
+        _write(multiply(tiles, kernels), bias, _strips(grid, OUTPUTS, every, found), found)
         view = _maps(found, grid)
         # As a tensor of its own rather than a view, so that an activation behind the layer may overwrite it.
         return view.new_empty(0).set_(view.untyped_storage(), 0, view.shape, view.stride())
@@ -198,10 +200,9 @@ class _Trained(torch.autograd.Function):
         every, own = range(len(tiles)), _rows(gradients[0])
         of_products = _SCRATCH.take("products", (len(tiles), _PRODUCTS, own.shape[1]), own)
         _gather(own, _strips(ctx.grid, OUTPUTS, every, own), _both_axes(_A, own.dtype).T, of_products)
-        of_tiles = _SCRATCH.take("inputs", (_PRODUCTS, len(tiles), tiles.shape[2]), own)
-        torch.bmm(of_products.transpose(0, 1), kernels, out=of_tiles)
         of_rows = own.new_zeros(len(own) + 1, tiles.shape[2])
         places = _strips(ctx.grid, INPUTS, every, of_rows)
+        of_tiles = multiply_transposed(of_products, kernels)
         _scatter(of_tiles, _both_axes(_B, own.dtype).T, places, partial(of_rows.index_add_, 0))
         of_bias = own.sum(0) if ctx.needs_input_grad[3] else None
         return _maps(of_rows, ctx.grid), _of_weight(tiles, of_products), None, of_bias
@@ -210,8 +211,9 @@ class _Trained(torch.autograd.Function):
 def _of_weight(tiles: Tensor, of_products: Tensor) -> Tensor:
     """Gradient of kernels, [C', C, 3, 3], from transformed inputs and gradients: [tiles, 36, C] and [tiles, 36, C']."""
     of_kernels = torch.bmm(of_products.permute(1, 2, 0), tiles.transpose(0, 1))
-    of_taps = torch.mm(_both_axes(_G, tiles.dtype).T, of_kernels.flatten(1))
-    return of_taps.view(3, 3, *of_kernels.shape[1:]).permute(2, 3, 0, 1)
+    of_taps = tiles.new_empty(of_kernels.shape[1], 9, of_kernels.shape[2])
+    _transformed(_both_axes(_G, tiles.dtype).T, of_kernels.transpose(0, 1), of_taps)
+    return of_taps.unflatten(1, (3, 3)).permute(0, 3, 1, 2)
 
 
 class WinogradConvolution(nn.Module):

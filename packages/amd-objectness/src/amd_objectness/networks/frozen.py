@@ -11,7 +11,7 @@ from torchvision.models.resnet import Bottleneck
 
 from amd_objectness.networks.model import AMD
 from vos_shared.layers.imagenet import normalise_images
-from vos_shared.layers.quick_convolutions import pointwise
+from vos_shared.layers.products import pointwise
 from vos_shared.layers.winograd import use_winograd
 
 _PAIRS = (("conv", "bn"), ("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("0", "1"))
