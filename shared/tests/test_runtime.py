@@ -1,3 +1,4 @@
+import ctypes
 import mmap
 import os
 import platform
@@ -7,6 +8,7 @@ import sys
 import threading
 import time
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from vos_shared.errors import MissingExtra, UserError
 from vos_shared.runtime.background import BackgroundThread
 from vos_shared.runtime.device import autocast, choose_device, choose_precision, describe_device
 from vos_shared.runtime.distributed import PATIENCE, fabric, shard
-from vos_shared.runtime.memory import peak_memory_bytes, reset_peak
+from vos_shared.runtime.memory import freed_memory_kept, peak_memory_bytes, reset_peak
 from vos_shared.runtime.seeding import seed_everything
 from vos_shared.runtime.timing import Stopwatch
 
@@ -126,7 +128,7 @@ resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * page
 torch.ones(10)
 start = resident()
 for _ in range(2):
-    with freed_memory_kept():
+    with freed_memory_kept(torch.device("cpu")):
         torch.ones(120 << 18)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         torch.ones(100 << 18)
@@ -144,6 +146,16 @@ def test_freed_memory_is_kept_for_the_next_array_and_then_given_back() -> None:
         assert fresh < 10
         assert kept > 100
         assert float(after) < 50
+
+
+def test_only_the_memory_of_a_processor_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Mock()
+    monkeypatch.setattr(ctypes, "CDLL", Mock(return_value=library))
+    monkeypatch.setattr(sys, "platform", "linux")
+    with freed_memory_kept(torch.device("cuda")):
+        assert not library.mallopt.called
+    with freed_memory_kept(torch.device("cpu")):
+        assert library.mallopt.called
 
 
 def test_a_peak_is_reset_before_anything_is_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

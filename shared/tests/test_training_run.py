@@ -124,14 +124,14 @@ def test_memory_that_a_step_frees_is_kept_to_the_end_of_the_run(
     seen: list[object] = []
 
     @contextmanager
-    def kept() -> Iterator[None]:
-        seen.append("kept")
+    def kept(device: torch.device) -> Iterator[None]:
+        seen.append(device.type)
         yield
         seen.append("given back")
 
     monkeypatch.setattr("vos_shared.training.run.freed_memory_kept", kept)
     train(tmp_path, steps=2, after=lambda run: seen.append(run.step))
-    assert seen == ["kept", 1, 2, "given back"]
+    assert seen == ["cpu", 1, 2, "given back"]
 
 
 @pytest.mark.parametrize("stop", [0, 1, 4, 5])

@@ -156,8 +156,8 @@ class _Training:
         self._kept = ExitStack()
         if literal:
             losses._box = partial(F.avg_pool2d, kernel_size=3, stride=1)
-        elif target.type == "cpu":
-            self._kept.enter_context(freed_memory_kept())
+        else:
+            self._kept.enter_context(freed_memory_kept(target))
         self.model = _model(backbone, motion_size).to(target).train()
         self.model.decode_head2.dropout.p = 0
         if not literal:

@@ -31,8 +31,8 @@ from vos_shared.kept import ORIGIN, fingerprint, is_kept, kept_path
 from vos_shared.layers.quick_convolutions import use_quick_convolutions
 from vos_shared.method import Frame, ModelInfo, ObjectMask, Segmentation
 from vos_shared.options import changed_settings
-from vos_shared.runtime.device import autocast
 from vos_shared.segment import SegmentArguments
+from vos_shared.training.online import trained_online
 from vos_shared.video import Video
 
 SEED: Final = 0
@@ -117,8 +117,7 @@ def adapt(
     """
     frames = PairFrames(videos, settings.iterations * settings.pairs, sampling)
     cuda = [device] if device.type == "cuda" else []
-    full = autocast(device, torch.float32)
-    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(cuda), full:
+    with trained_online(device), torch.random.fork_rng(cuda):
         torch.manual_seed(SEED)
         adapted = deepcopy(model).to(device).train().requires_grad_()
         use_quick_convolutions(adapted)

@@ -20,7 +20,7 @@ from osmn.training import Objective, set_training_mode
 from vos_shared.errors import UserError
 from vos_shared.kept import ORIGIN, fingerprint, is_kept, kept_path
 from vos_shared.method import Frame, ModelInfo
-from vos_shared.runtime.device import autocast
+from vos_shared.training.online import trained_online
 from vos_shared.training.optimisers import TensorFlowAdam
 
 
@@ -64,8 +64,7 @@ def fine_tune(
     """
     device = next(model.parameters()).device
     cuda = [device] if device.type == "cuda" else []
-    full = autocast(device, torch.float32)
-    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(cuda), full:
+    with trained_online(device), torch.random.fork_rng(cuda):
         torch.manual_seed(seed)  # Dropout draws as well: no object's network may depend on earlier ones.
         tuned = copy.deepcopy(model)
         set_training_mode(tuned, _mode(online))

@@ -22,6 +22,7 @@ from spn_instances.training import Objective, optimiser_of, rate_for
 from vos_shared.errors import UserError
 from vos_shared.method import Frame, ObjectMask
 from vos_shared.runtime.device import autocast
+from vos_shared.training.online import trained_online
 from vos_shared.training.optimisers import set_rate
 
 _SAMPLES = SampleSettings(size=None)
@@ -59,7 +60,7 @@ def fine_tune(model: ResNetF, examples: Examples, settings: OnlineSettings) -> R
     device = next(model.parameters()).device
     solver = settings.solver
     samples = TrainingSamples(examples, _SAMPLES, solver.seed)
-    with torch.inference_mode(False), torch.enable_grad(), autocast(device, torch.float32):
+    with trained_online(device):
         tuned = copy.deepcopy(model).train().requires_grad_(True)
         optimiser, objective = optimiser_of(tuned, solver), Objective(tuned)
         for step in range(solver.steps):
@@ -119,7 +120,7 @@ class LateTuning:
         early = self.early
         warped = np.stack([augment_label(label, draw, self.size) > 0 for draw in self._draws])
         labels = torch.from_numpy(warped).to(early.device)  # [S, H, W]
-        with torch.inference_mode(False), torch.enable_grad(), autocast(early.device, torch.float32):
+        with trained_online(early.device):
             tuned = with_own_late_layers(start).train().requires_grad_(True)
             for layer in tuned.trunk.early_layers():
                 layer.requires_grad_(False)

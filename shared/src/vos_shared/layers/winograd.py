@@ -213,7 +213,7 @@ def _of_weight(tiles: Tensor, of_products: Tensor) -> Tensor:
     of_kernels = torch.bmm(of_products.permute(1, 2, 0), tiles.transpose(0, 1))
     of_taps = tiles.new_empty(of_kernels.shape[1], 9, of_kernels.shape[2])
     _transformed(_both_axes(_G, tiles.dtype).T, of_kernels.transpose(0, 1), of_taps)
-    return of_taps.unflatten(1, (3, 3)).permute(0, 3, 1, 2)
+    return of_taps.view(-1, 3, 3, of_taps.shape[2]).permute(0, 3, 1, 2)
 
 
 class WinogradConvolution(nn.Module):

@@ -47,13 +47,13 @@ def reset_peak(device: torch.device | str = "cpu") -> None:
 
 
 @contextmanager
-def freed_memory_kept() -> Iterator[None]:
-    """Keep freed memory for the next arrays. Does nothing where the C library is not glibc.
+def freed_memory_kept(device: torch.device) -> Iterator[None]:
+    """Keep freed memory for the next arrays. Does nothing for a GPU, or where the C library is not glibc.
 
     glibc returns large arrays to the system when they are freed, and the system clears memory before it lends it again,
     which takes several times as long as reading an array. The peak is higher, as the gaps do not fit all arrays.
     """
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    library = ctypes.CDLL(None) if sys.platform == "linux" and device.type == "cpu" else None
     if library is None or not hasattr(library, "mallopt"):
         yield
         return

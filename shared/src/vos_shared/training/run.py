@@ -156,8 +156,7 @@ class TrainingRun:
                 total=self.steps, initial=self.step, unit="step", disable=not leader, dynamic_ncols=True, smoothing=0.05
             )
             self._bar = stack.enter_context(bar)
-            if self.fabric.device.type == "cpu":
-                stack.enter_context(freed_memory_kept())
+            stack.enter_context(freed_memory_kept(self.fabric.device))
             full = self.fabric.strategy.precision.precision == "32-true"
             stack.enter_context(autocast(self.fabric.device, torch.float32) if full else nullcontext())
             stack.enter_context(lost_workers_told())
