@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from functools import partial
 from multiprocessing import get_context
 from typing import ClassVar
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -27,7 +28,9 @@ from amd_objectness.inference import SegmentNetwork
 from amd_objectness.losses import Objective, view_synthesis_loss
 from amd_objectness.networks import AMD
 from amd_objectness.networks.motion import MotionNetwork
+from amd_objectness.presets import Optimisation
 from amd_objectness.settings import Architecture, BackboneName
+from amd_objectness.ssim import C1, C2
 from amd_objectness.warping import resize, warp
 from benchmarks._measure import Clock, Row
 from vos_shared.layers.quick_convolutions import use_quick_convolutions
@@ -67,6 +70,16 @@ def literal_flow(net: MotionNetwork, own: list[Tensor], other: list[Tensor], mas
         flows.append(torch.stack([own_sum * segments[:, i, None] for i, own_sum in enumerate(sums)]).sum(0))
         wholes.append(whole + estimator.flow(found))
     return [[resize(4 * f, (4 * f.shape[2], 4 * f.shape[3])) for f in reversed(kind)] for kind in (flows, wholes)]
+
+
+def literal_distance(made: Tensor, images: Tensor) -> Tensor:
+    """(1 - SSIM) / 2 of each image, by average pooling."""
+    mean1, mean2, square1, square2, product = (
+        F.avg_pool2d(maps, 3, 1) for maps in (made, images, made**2, images**2, made * images)
+    )
+    over = (2 * mean1 * mean2 + C1) * (2 * (product - mean1 * mean2) + C2)
+    under = (mean1**2 + mean2**2 + C1) * (square1 - mean1**2 + square2 - mean2**2 + C2)
+    return ((1 - over / under) / 2).clamp(0, 1).mean((1, 2, 3))
 
 
 def smoothness(flow: Tensor, images: Tensor) -> Tensor:
@@ -153,16 +166,18 @@ class _Training:
         self, backbone: BackboneName, motion_size: tuple[int, int], crop: int, batch: int, device: str, literal: bool
     ) -> None:
         target, self.literal = choose_device(device), literal
-        self._kept = ExitStack()
+        self._form = ExitStack()
         if literal:
-            losses._box = partial(F.avg_pool2d, kernel_size=3, stride=1)
+            self._form.enter_context(patch.object(losses, "structural_distance", literal_distance))
         else:
-            self._kept.enter_context(freed_memory_kept(target))
+            self._form.enter_context(freed_memory_kept(target))
         self.model = _model(backbone, motion_size).to(target).train()
         self.model.decode_head2.dropout.p = 0
         if not literal:
             use_quick_convolutions(self.model.to(memory_format=torch.channels_last))
-        self.optimiser, self.clock = Adam(self.model.parameters(), 1e-4, fused=not literal), Clock(target)
+        rates = Optimisation()
+        self.optimiser = Adam(self.model.parameters(), rates.lr, weight_decay=rates.weight_decay, fused=not literal)
+        self.clock = Clock(target)
         coarse = torch.rand(2 * batch, 3, crop // 8, crop // 8, device=target)
         self.pairs = F.interpolate(coarse, (crop, crop), mode="bicubic").clamp(0, 1).unflatten(0, (batch, 2))
         reset_peak(target)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,13 +10,12 @@ from torch import Tensor, nn
 
 from amd_objectness.networks import AMD, SegmentFlow
 from amd_objectness.settings import SEGMENTS
+from amd_objectness.ssim import structural_distance
 from amd_objectness.warping import resize, visibility, warp
 from vos_shared.layers.sync_batch_norm import shared_mean
 
 L1_WEIGHT: Final = 0.15
 SSIM_WEIGHT: Final = 0.85
-C1: Final = 0.01**2
-C2: Final = 0.03**2
 SCALES: Final = 4
 """The finest levels, each with weight 1; the fifth has weight 0."""
 
@@ -47,35 +46,6 @@ class Losses(NamedTuple):
     shares: Tensor
 
 
-def ssim_distance(first: Tensor, second: Tensor) -> Tensor:
-    """(1 - SSIM) / 2 in 0..1, over boxes of 3x3 pixels: twice [N, C, H, W] to [N, C, H - 2, W - 2]."""
-    mean1, mean2 = _box(first), _box(second)
-    variance1, variance2 = _box(first * first) - mean1**2, _box(second * second) - mean2**2
-    covariance = _box(first * second) - mean1 * mean2
-    over = (2 * mean1 * mean2 + C1) * (2 * covariance + C2)
-    under = (mean1**2 + mean2**2 + C1) * (variance1 + variance2 + C2)
-    distance: Tensor = ((1 - over / under) / 2).clamp(0, 1)
-    return distance
-
-
-class _Box(torch.autograd.Function):
-    """Mean of 3x3 pixels without padding: [N, C, H, W] to [N, C, H - 2, W - 2]; faster than pooling on a CPU."""
-
-    @staticmethod
-    def forward(ctx: Any, maps: Tensor) -> Tensor:
-        rows = (maps[..., :-2] + maps[..., 1:-1]).add_(maps[..., 2:])
-        return (rows[..., :-2, :] + rows[..., 1:-1, :]).add_(rows[..., 2:, :]).div_(9)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return _Box.forward(ctx, F.pad(gradients[0], (2, 2, 2, 2)))
-
-
-def _box(maps: Tensor) -> Tensor:
-    means: Tensor = _Box.apply(maps)
-    return means
-
-
 def photometric(synthesis: Synthesis) -> Tensor:
     """P(I, R, O), one value for each direction: a ratio of means over the whole batch; float [2].
 
@@ -85,8 +55,8 @@ def photometric(synthesis: Synthesis) -> Tensor:
     images, made, visible = parts
     everywhere = (1, 2, 3, 4)
     absolute = ((images - made).abs() * visible).mean(everywhere)
-    structure = ssim_distance((made * visible).flatten(0, 1), (images * visible).flatten(0, 1))
-    structural = structure.unflatten(0, (2, -1)).mean(everywhere)
+    structure = structural_distance((made * visible).flatten(0, 1), (images * visible).flatten(0, 1))
+    structural = structure.unflatten(0, (2, -1)).mean(1)
     terms: Tensor = L1_WEIGHT * absolute + SSIM_WEIGHT * structural
     return terms / shared_mean(visible.mean(everywhere))
 
