@@ -48,22 +48,26 @@ class _Distance(torch.autograd.Function):
 
 
 def distances_and_gradient(made: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-    """(1 - SSIM) / 2 of each box, [N, C, H - 2, W - 2], and the gradient of their sum for `made`, [N, C, H, W]."""
+    """(1 - SSIM) / 2 of each box, [N, C, H - 2, W - 2], and the gradient of their sum for `made`, [N, C, H, W].
+
+    SSIM is the product of two quotients, of means and of variances.
+    """
     mean1, mean2 = _box(made), _box(images)
-    product, squares = mean1 * mean2, (mean1 * mean1).addcmul_(mean2, mean2)
+    product, squares = mean1 * mean2, mean1 * mean1 + mean2 * mean2
     covariance = _box(made * images).sub_(product)
-    variances = _box((made * made).addcmul_(images, images)).sub_(squares)
-    over1, over2 = product.mul_(2).add_(C1), covariance.mul_(2).add_(C2)
+    variances = _box(made * made + images * images).sub_(squares)
     under1, under2 = squares.add_(C1), variances.add_(C2)
-    under = under1 * under2
-    similarity = (over1 * over2).div_(under)
-    distances = (1 - similarity).div_(2).clamp_(0, 1)  # Only rounding brings it beyond, where there is no slope.
+    quotient1 = product.mul_(2).add_(C1).div_(under1)
+    quotient2 = covariance.mul_(2).add_(C2).div_(under2)
+    distances = (1 - quotient1 * quotient2).div_(2)
+    within = ((distances >= 0) & (distances <= 1)).to(distances)  # Elsewhere, by rounding, there is no gradient.
     # Half of the derivative of SSIM for the means of made, of made * images and of made^2.
-    of_mean = (over2 - over1).mul_(mean2).div_(under)
-    of_mean -= (1 / under1 - 1 / under2).mul_(mean1).mul_(similarity)
-    of_product, of_square = over1.div_(under), similarity.div_(under2).div_(-2)
-    gradient = _unbox(of_mean).addcmul_(images, _unbox(of_product)).addcmul_(made, _unbox(of_square), value=2)
-    return distances, gradient.neg_()
+    of_product = (quotient1 / under2).mul_(within)
+    of_mean = torch.addcmul(mean2, quotient1, mean1, value=-1).mul_(quotient2).mul_(within).div_(under1)
+    of_mean -= torch.addcmul(mean2, quotient2, mean1, value=-1).mul_(of_product)
+    of_square = _unbox(of_product * quotient2)
+    gradient = (of_square * made).sub_(_unbox(of_product) * images).sub_(_unbox(of_mean))
+    return distances.clamp_(0, 1), gradient
 
 
 def _box(maps: Tensor) -> Tensor:
