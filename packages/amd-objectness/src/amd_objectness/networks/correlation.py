@@ -12,10 +12,10 @@ RADIUS: Final = 4
 """Largest displacement, in cells."""
 SIDE: Final = 2 * RADIUS + 1
 DISPLACEMENTS: Final = SIDE**2
-_BLOCK: Final = 16
-"""Neighbouring cells of a row that are compared at once. Larger blocks compute more products that are not used."""
-_REACH: Final = _BLOCK + 2 * RADIUS
-"""Cells of each row of the other map that a block is compared with."""
+_BLOCK: Final = 2 * RADIUS
+"""Rows and columns of cells that are compared at once. Larger blocks compute more products that are not used."""
+_WINDOW: Final = _BLOCK + 2 * RADIUS
+"""Rows and columns of the other map that a block is compared with; twice the block, so that windows overlap by half."""
 
 
 def correlation(first: Tensor, second: Tensor) -> Tensor:
@@ -33,52 +33,71 @@ def correlation(first: Tensor, second: Tensor) -> Tensor:
 
 
 class _Correlation(torch.autograd.Function):
-    """Blocks of a row against nine rows around it, as matrix products, of which the diagonals are the displacements."""
+    """Blocks against the windows around them, as matrix products; some of their diagonals are the displacements."""
 
     @staticmethod
     def forward(ctx: Any, first: Tensor, second: Tensor) -> Tensor:
-        count, channels, height, width = ctx.shape = first.shape
-        own = _in_blocks(first.permute(0, 2, 3, 1)).reshape(-1, _BLOCK, channels)
-        ctx.save_for_backward(own, second)
-        products = own @ _around(second).transpose(1, 2)
-        volume = _diagonals(products).reshape(count, height, -1, DISPLACEMENTS)[:, :, :width] / channels
-        return volume.permute(0, 3, 1, 2)
+        ctx.save_for_backward(first, second)
+        found = _displacements(_blocks(first) @ _windows(second).transpose(3, 4)).transpose(2, 3)
+        volume = torch.div(found, first.shape[1], out=found.new_empty(found.shape))
+        return _map(volume.flatten(5), first)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        own, second = ctx.saved_tensors
-        count, channels, height, width = ctx.shape
-        gradient = _in_blocks(gradients[0].permute(0, 2, 3, 1)) / channels
-        products = own.new_zeros(len(own), _BLOCK, SIDE * _REACH)
-        _diagonals(products).copy_(gradient.reshape(-1, _BLOCK, SIDE, SIDE))
-        of_first = (products @ _around(second)).view(count, height, -1, channels)[:, :, :width]
-        rows = (products.transpose(1, 2) @ own).view(count, height, -1, SIDE, _REACH, channels)
-        of_second = own.new_zeros(count, height + 2 * RADIUS, rows.shape[2] + 1, _BLOCK, channels)
-        for dy in range(SIDE):
-            target = of_second[:, dy : dy + height]
-            target[:, :, :-1] += rows[:, :, :, dy, :_BLOCK]
-            target[:, :, 1:, : 2 * RADIUS] += rows[:, :, :, dy, _BLOCK:]
-        inside = of_second.flatten(2, 3)[:, RADIUS : RADIUS + height, RADIUS : RADIUS + width]
-        return of_first.permute(0, 3, 1, 2), inside.permute(0, 3, 1, 2)
+        first, second = ctx.saved_tensors
+        blocks, of_displacements = _blocks(first), _blocks(gradients[0]) / first.shape[1]
+        products = blocks.new_zeros(*blocks.shape[:4], _WINDOW**2)
+        found = _displacements(products)
+        found.copy_(of_displacements.view(found.shape))
+        of_blocks = (products @ _windows(second)).unflatten(3, (_BLOCK, _BLOCK)).transpose(2, 3)
+        of_windows = products.transpose(3, 4) @ blocks
+        return _map(of_blocks, first), _of_windows(of_windows, first)
 
 
-def _in_blocks(rows: Tensor) -> Tensor:
-    """Rows [N, h, w, C], with zeros up to a multiple of `_BLOCK` cells."""
-    return F.pad(rows, (0, 0, 0, -rows.shape[2] % _BLOCK))
+def _blocks(maps: Tensor) -> Tensor:
+    """Blocks of maps [N, C, h, w], with zeros up to whole ones: [N, rows, columns, _BLOCK^2, C]."""
+    height, width = maps.shape[2:]
+    cells = F.pad(maps.permute(0, 2, 3, 1), (0, 0, 0, -width % _BLOCK, 0, -height % _BLOCK))
+    rows, columns = cells.shape[1] // _BLOCK, cells.shape[2] // _BLOCK
+    return cells.unflatten(2, (columns, _BLOCK)).unflatten(1, (rows, _BLOCK)).transpose(2, 3).flatten(3, 4)
 
 
-def _around(second: Tensor) -> Tensor:
-    """The cells that each block is compared with, of maps [N, C, h, w]: [N h blocks, 9 _REACH, C], zero outside."""
-    count, channels, height, width = second.shape
-    missing = -width % _BLOCK
-    padded = F.pad(second.permute(0, 2, 3, 1), (0, 0, RADIUS, RADIUS + missing, RADIUS, RADIUS)).contiguous()
-    image, row, cell, channel = padded.stride()
-    shape = (count, height, (width + missing) // _BLOCK, SIDE, _REACH, channels)
-    windows = padded.as_strided(shape, (image, row, _BLOCK * cell, row, cell, channel))
-    return windows.reshape(-1, SIDE * _REACH, channels)
+def _map(blocks: Tensor, like: Tensor) -> Tensor:
+    """The cells of blocks [N, rows, _BLOCK, columns, _BLOCK, C] as a map [N, C, h, w], of the size of another one."""
+    height, width = like.shape[2:]
+    return blocks.flatten(3, 4).flatten(1, 2)[:, :height, :width].permute(0, 3, 1, 2)
 
 
-def _diagonals(products: Tensor) -> Tensor:
-    """The products of cell i with cells i to i + 8 of each row: a view [M, _BLOCK, 9, 9] of [M, _BLOCK, 9 _REACH]."""
-    strides = (_BLOCK * SIDE * _REACH, SIDE * _REACH + 1, _REACH, 1)
-    return products.as_strided((len(products), _BLOCK, SIDE, SIDE), strides)
+def _windows(maps: Tensor) -> Tensor:
+    """The windows of all blocks of maps [N, C, h, w], zero outside: [N, rows, columns, _WINDOW^2, C]."""
+    height, width = maps.shape[2:]
+    cells = F.pad(
+        maps.permute(0, 2, 3, 1),
+        (0, 0, RADIUS, RADIUS + -width % _BLOCK, RADIUS, RADIUS + -height % _BLOCK),
+    )
+    windows = cells.unfold(1, _WINDOW, _BLOCK).unfold(2, _WINDOW, _BLOCK)  # [N, rows, columns, C, _WINDOW, _WINDOW]
+    return windows.permute(0, 1, 2, 4, 5, 3).flatten(3, 4)
+
+
+def _displacements(products: Tensor) -> Tensor:
+    """The products of each cell with the 9x9 cells around it, a view of those of blocks with their windows.
+
+    [N, rows, columns, _BLOCK^2, _WINDOW^2] to [N, rows, columns, _BLOCK, _BLOCK, 9, 9].
+    """
+    cell = products.stride(3)
+    strides = (_BLOCK * cell + _WINDOW, cell + 1, _WINDOW, 1)  # From a cell to the next, and around it.
+    return products.as_strided((*products.shape[:3], _BLOCK, _BLOCK, SIDE, SIDE), (*products.stride()[:3], *strides))
+
+
+def _of_windows(gradients: Tensor, like: Tensor) -> Tensor:
+    """The gradient of a map from that of its windows, each of which is four parts of the size of a block."""
+    count, rows, columns = gradients.shape[:3]
+    parts = gradients.unflatten(3, (2, _BLOCK, 2, _BLOCK)).movedim(5, 4)  # [N, rows, columns, 2, 2, _BLOCK, _BLOCK, C]
+    cells = gradients.new_zeros(count, rows + 1, _BLOCK, columns + 1, _BLOCK, gradients.shape[4])
+    for down in (0, 1):
+        for right in (0, 1):
+            part = parts[:, :, :, down, right].transpose(2, 3)
+            cells[:, down : down + rows, :, right : right + columns] += part
+    height, width = like.shape[2:]
+    inside = slice(RADIUS, RADIUS + height), slice(RADIUS, RADIUS + width)
+    return cells.flatten(3, 4).flatten(1, 2)[:, *inside].permute(0, 3, 1, 2)
