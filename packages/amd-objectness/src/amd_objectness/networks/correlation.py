@@ -59,7 +59,8 @@ def _blocks(maps: Tensor) -> Tensor:
     height, width = maps.shape[2:]
     cells = F.pad(maps.permute(0, 2, 3, 1), (0, 0, 0, -width % _BLOCK, 0, -height % _BLOCK))
     rows, columns = cells.shape[1] // _BLOCK, cells.shape[2] // _BLOCK
-    return cells.unflatten(2, (columns, _BLOCK)).unflatten(1, (rows, _BLOCK)).transpose(2, 3).flatten(3, 4)
+    blocks = cells.reshape(len(cells), rows, _BLOCK, columns, _BLOCK, cells.shape[3])
+    return blocks.transpose(2, 3).flatten(3, 4)
 
 
 def _map(blocks: Tensor, like: Tensor) -> Tensor:
