@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from vos_shared.layers import winograd
+from vos_shared.layers import products, winograd
 from vos_shared.layers.winograd import (
     LEAST_CHANNELS,
     WinogradConvolution,
@@ -124,9 +124,13 @@ def test_gradients_of_every_size_and_dilation_are_those_of_the_plain_convolution
         torch.testing.assert_close(ours, plain_one, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("groups", [False, True])
 @pytest.mark.parametrize(("channels", "size"), [(1030, 66), (32, 300)])
-def test_gradients_of_several_strips_and_of_many_channels(channels: int, size: int) -> None:
+def test_gradients_of_several_strips_and_of_many_channels(
+    channels: int, size: int, groups: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """More tiles than a strip takes; strips add up, and do not see each other's memory."""
+    monkeypatch.setattr(products, "groups_are_faster", lambda: groups)
     torch.manual_seed(6)
     maps = torch.randn(2, channels, size, size, requires_grad=True)
     weight = torch.randn(3, channels, 3, 3, requires_grad=True)

@@ -3,8 +3,8 @@
 Literal is what the released code computes: each direction by itself, one displacement of the correlation after the
 other, pooled vectors repeated over the whole map, average pooling for the boxes of SSIM, and the dense flow with its
 loss and the smoothness terms, which training does not use. Ours is what the commands do: a training step has quick
-convolutions, a fused Adam and memory that the process keeps. Training runs in two processes, as either form leaves
-free memory behind that the other would use.
+convolutions, a fused Adam and memory that the process keeps. Each form has a process of its own, as it leaves free
+memory behind that the other would use.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from multiprocessing import get_context
-from typing import ClassVar
+from typing import ClassVar, Final
 from unittest.mock import patch
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -130,9 +131,59 @@ def run(
         repeats: of each; the fastest counts.
         device: cpu or cuda.
     """
-    model = _model(backbone, motion_size)
-    rows = _frame(model.to(choose_device(device)), height, width, repeats, choose_device(device))
-    return [*rows, *_steps(partial(_Training, backbone, motion_size, crop, batch, device), repeats)]
+    frame = partial(_segmentation, backbone, motion_size, height, width, device)
+    step = partial(_training, backbone, motion_size, crop, batch, device)
+    return [*_in_turns("frame", frame, device, repeats), *_in_turns("training step", step, device, repeats)]
+
+
+Work = Callable[[], npt.NDArray[np.float32]]
+_FORM: Final = ExitStack()
+"""What holds for this process until it ends."""
+
+
+def _segmentation(
+    backbone: BackboneName, motion_size: tuple[int, int], height: int, width: int, device: str, literal: bool
+) -> Work:
+    """The logits of a frame."""
+    frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    model, target = _model(backbone, motion_size).eval(), choose_device(device)
+    network = SegmentNetwork(model, 392, target)
+    images = network.images([frame]).contiguous()
+    model = model.to(target)
+
+    @torch.inference_mode()
+    def logits() -> npt.NDArray[np.float32]:
+        return (model(images) if literal else network.logits([frame])).cpu().numpy()
+
+    return logits
+
+
+def _training(
+    backbone: BackboneName, motion_size: tuple[int, int], crop: int, batch: int, device: str, literal: bool
+) -> Work:
+    """A step, and its loss."""
+    target = choose_device(device)
+    if literal:
+        _FORM.enter_context(patch.object(losses, "structural_distance", literal_distance))
+    else:
+        _FORM.enter_context(freed_memory_kept(target))
+    model = _model(backbone, motion_size).to(target).train()
+    model.decode_head2.dropout.p = 0
+    if not literal:
+        use_quick_convolutions(model.to(memory_format=torch.channels_last))
+    rates, objective = Optimisation(), Objective(model)
+    optimiser = Adam(model.parameters(), rates.lr, weight_decay=rates.weight_decay, fused=not literal)
+    coarse = torch.rand(2 * batch, 3, crop // 8, crop // 8, device=target)
+    pairs = F.interpolate(coarse, (crop, crop), mode="bicubic").clamp(0, 1).unflatten(0, (batch, 2))
+
+    def update() -> npt.NDArray[np.float32]:
+        loss = literal_loss(model, pairs) if literal else objective(pairs).loss
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        return loss.detach().cpu().numpy()
+
+    return update
 
 
 def _model(backbone: BackboneName, motion_size: tuple[int, int]) -> AMD:
@@ -140,78 +191,37 @@ def _model(backbone: BackboneName, motion_size: tuple[int, int]) -> AMD:
     return AMD(Architecture(backbone, motion_size=motion_size))
 
 
-@torch.inference_mode()
-def _frame(model: AMD, height: int, width: int, repeats: int, target: torch.device) -> list[Row]:
-    frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    model.eval()
-    network = SegmentNetwork(model, 392, target)
-    images = network.images([frame]).contiguous()
-    ours, literal = Clock(target), Clock(target)
-    for _ in range(repeats):
-        found = ours.time(partial(network.logits, [frame]))
-        expected = literal.time(partial(model, images))
-    difference = float((found - expected).abs().max())
-    return [
-        {**ours.row("frame"), "difference": difference, "times faster": min(literal.cpu) / min(ours.cpu)},
-        literal.row("  literal form"),
-    ]
+class _Own:
+    """What this process computes, in one form, and its times."""
+
+    work: ClassVar[Work]
+    clock: ClassVar[Clock]
 
 
-class _Training:
-    """One form of training, in a process of its own."""
-
-    own: ClassVar[_Training]
-
-    def __init__(
-        self, backbone: BackboneName, motion_size: tuple[int, int], crop: int, batch: int, device: str, literal: bool
-    ) -> None:
-        target, self.literal = choose_device(device), literal
-        self._form = ExitStack()
-        if literal:
-            self._form.enter_context(patch.object(losses, "structural_distance", literal_distance))
-        else:
-            self._form.enter_context(freed_memory_kept(target))
-        self.model = _model(backbone, motion_size).to(target).train()
-        self.model.decode_head2.dropout.p = 0
-        if not literal:
-            use_quick_convolutions(self.model.to(memory_format=torch.channels_last))
-        rates = Optimisation()
-        self.optimiser = Adam(self.model.parameters(), rates.lr, weight_decay=rates.weight_decay, fused=not literal)
-        self.clock = Clock(target)
-        coarse = torch.rand(2 * batch, 3, crop // 8, crop // 8, device=target)
-        self.pairs = F.interpolate(coarse, (crop, crop), mode="bicubic").clamp(0, 1).unflatten(0, (batch, 2))
-        reset_peak(target)
-        _Training.own = self
-
-    def update(self) -> float:
-        """One step; returns its loss."""
-        loss = literal_loss(self.model, self.pairs) if self.literal else Objective(self.model)(self.pairs).loss
-        self.optimiser.zero_grad()
-        loss.backward()
-        self.optimiser.step()
-        return loss.item()
+def _start(build: Callable[[bool], Work], device: str, literal: bool) -> None:
+    _Own.work, _Own.clock = staticmethod(build(literal)), Clock(choose_device(device))
+    reset_peak(_Own.clock.device)
 
 
-def _timed_update() -> float:
-    own = _Training.own
-    return own.clock.time(own.update)
+def _timed() -> npt.NDArray[np.float32]:
+    return _Own.clock.time(_Own.work)
 
 
 def _measured() -> tuple[Clock, int]:
-    """Times of all steps, and the peak of the memory."""
-    clock = _Training.own.clock
-    return clock, peak_memory_bytes(clock.device)
+    """All times, and the peak of the memory."""
+    return _Own.clock, peak_memory_bytes(_Own.clock.device)
 
 
-def _steps(start: Callable[[bool], _Training], repeats: int) -> list[Row]:
+def _in_turns(what: str, build: Callable[[bool], Work], device: str, repeats: int) -> list[Row]:
+    """Both forms, each in a process of its own."""
     with ExitStack() as stack:
-        ours, literal = (
-            stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"), initializer=start, initargs=(form,)))
-            for form in (False, True)
-        )
-        found = [[form.submit(_timed_update).result() for form in (ours, literal)] for _ in range(repeats)]
-        (clock, peak), (literal_clock, literal_peak) = (form.submit(_measured).result() for form in (ours, literal))
-    difference = max(abs(one - other) for one, other in found)
+        forms = [
+            stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"), _start, (build, device, literal)))
+            for literal in (False, True)
+        ]
+        found = [[form.submit(_timed).result() for form in forms] for _ in range(repeats)]
+        (clock, peak), (literal_clock, literal_peak) = (form.submit(_measured).result() for form in forms)
+    difference = max(float(np.abs(ours - literal).max()) for ours, literal in found)
     faster = min(literal_clock.cpu) / min(clock.cpu)
-    row = {**clock.row("training step"), "difference": difference, "times faster": faster, "peak MiB": peak / 2**20}
+    row = {**clock.row(what), "difference": difference, "times faster": faster, "peak MiB": peak / 2**20}
     return [row, {**literal_clock.row("  literal form"), "peak MiB": literal_peak / 2**20}]

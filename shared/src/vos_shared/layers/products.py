@@ -29,8 +29,8 @@ def products_are_faster() -> bool:
 def groups_are_faster() -> bool:
     """Whether 1x1 convolutions of many groups are faster than as many matrix products.
 
-    They are on a processor of AMD, where products of 32 to 2048 channels take a twentieth to two thirds more time on
-    two threads (measured); on others that was not measured.
+    They are on a processor of AMD, where products of 32 to 2048 channels take up to two thirds more time on two
+    threads (measured); on others that was not measured.
     """
     return "AMD" in processor_name()
 
