@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from vos_shared.layers import products
 from vos_shared.layers.products import (
+    LEAST_ROWS,
     groups_are_faster,
     multiply,
     multiply_transposed,
@@ -32,8 +33,13 @@ def test_what_is_faster_depends_on_the_maker_of_the_processor(
     name: str, matrices: bool, groups: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(products, "processor_name", lambda: name)
-    assert products_are_faster.__wrapped__() is matrices
-    assert groups_are_faster.__wrapped__() is groups
+    monkeypatch.setattr(products, "_processor_is", products._processor_is.__wrapped__)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert products_are_faster() is matrices
+    assert groups_are_faster(LEAST_ROWS) is groups
+    assert not groups_are_faster(LEAST_ROWS - 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert not groups_are_faster(LEAST_ROWS)
 
 
 @pytest.mark.parametrize("faster", [False, True])
@@ -58,7 +64,7 @@ def test_a_pointwise_convolution_keeps_its_numbers_and_layout(
 def test_rows_are_multiplied_with_the_kernels_of_their_own_matrix(
     groups: bool, dtype: torch.dtype, sizes: tuple[int, int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(products, "groups_are_faster", lambda: groups)
+    monkeypatch.setattr(products, "groups_are_faster", lambda rows: groups)
     convolution = Mock(wraps=F.conv2d)
     monkeypatch.setattr(F, "conv2d", convolution)
     torch.manual_seed(1)
@@ -74,7 +80,7 @@ def test_rows_are_multiplied_with_the_kernels_of_their_own_matrix(
 
 @pytest.mark.parametrize("groups", [False, True])
 def test_rows_may_be_a_view(groups: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "groups_are_faster", lambda: groups)
+    monkeypatch.setattr(products, "groups_are_faster", lambda rows: groups)
     torch.manual_seed(2)
     rows, kernels = torch.randn(36, 9, 5).transpose(0, 1), torch.randn(36, 3, 5)
     torch.testing.assert_close(multiply(rows, kernels), torch.einsum("mnc,ndc->mnd", rows, kernels))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -16,23 +17,30 @@ from torch.nn import functional as F
 from vos_shared.runtime.cores import processor_name
 
 
-@lru_cache
+LEAST_ROWS: Final = 256
+"""Rows of each of many matrices from which on a convolution is faster on several threads (measured)."""
+
+
 def products_are_faster() -> bool:
     """Whether matrix products are faster than 1x1 convolutions.
 
     They are on processors of Intel; on one of AMD they take a sixth more time on two threads (measured).
     """
-    return "Intel" in processor_name()
+    return _processor_is("Intel")
+
+
+def groups_are_faster(rows: int) -> bool:
+    """Whether a 1x1 convolution of many groups is faster than as many products of matrices of so many rows.
+
+    It is on a processor of AMD on two threads, where products of 32 to 2048 channels take up to two thirds more time,
+    but not on one thread (measured); on other processors that was not measured.
+    """
+    return rows >= LEAST_ROWS and torch.get_num_threads() > 1 and _processor_is("AMD")
 
 
 @lru_cache
-def groups_are_faster() -> bool:
-    """Whether 1x1 convolutions of many groups are faster than as many matrix products.
-
-    They are on a processor of AMD, where products of 32 to 2048 channels take up to two thirds more time on two
-    threads (measured); on others that was not measured.
-    """
-    return "AMD" in processor_name()
+def _processor_is(maker: str) -> bool:
+    return maker in processor_name()
 
 
 def pointwise(maps: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1) -> Tensor:
@@ -63,14 +71,14 @@ def multiply(rows: Tensor, kernels: Tensor) -> Tensor:
     Returns:
         [M, n, C'].
     """
-    if groups_are_faster():
+    if groups_are_faster(len(rows)):
         return _grouped(F.conv2d, rows, kernels)
     return torch.bmm(rows.transpose(0, 1), kernels.transpose(1, 2)).transpose(0, 1)
 
 
 def multiply_transposed(rows: Tensor, kernels: Tensor) -> Tensor:
     """As `multiply` with transposed kernels: float [M, n, C'] and [n, C', C] to [M, n, C]."""
-    if groups_are_faster():
+    if groups_are_faster(len(rows)):
         return _grouped(F.conv_transpose2d, rows, kernels)
     return torch.bmm(rows.transpose(0, 1), kernels).transpose(0, 1)
 
