@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from vos_shared.runtime.cores import processor_name
 
-
 LEAST_ROWS: Final = 256
 """Rows of each of many matrices from which on a convolution is faster on several threads (measured)."""
 
