@@ -112,7 +112,7 @@ def _rows(maps: Tensor) -> Tensor:
 def transformed_kernels(weight: Tensor) -> Tensor:
     """Kernels [C', C, 3, 3] as `convolve` takes them, [36, C', C]."""
     taps = weight.permute(0, 2, 3, 1).flatten(1, 2)  # [C', 9, C]
-    kernels = taps.new_empty(len(taps), _PRODUCTS, taps.shape[2])
+    kernels = taps.new_empty(len(taps), _PRODUCTS, taps.shape[2])  # One at a time, as the cache keeps that.
     return _transformed(_both_axes(_G, taps.dtype), taps, kernels).transpose(0, 1).contiguous()
 
 
