@@ -4,10 +4,12 @@ import importlib
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from vos_shared.masks import write_mask
@@ -25,6 +27,22 @@ def copying() -> Iterator[Method]:
         method = importlib.import_module("copying").COPYING
         assert isinstance(method, Method)
         yield method
+
+
+@pytest.fixture
+def memory_events(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What training does about freed memory: the device of which it is kept, and "given back"."""
+    seen: list[object] = []
+
+    @contextmanager
+    def kept(device: torch.device) -> Iterator[None]:
+        seen.append(device.type)
+        yield
+        seen.append("given back")
+
+    for module in ("run", "online"):
+        monkeypatch.setattr(f"vos_shared.training.{module}.freed_memory_kept", kept)
+    return seen
 
 
 @pytest.fixture

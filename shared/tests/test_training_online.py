@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 import torch
 from torch import nn
@@ -25,16 +22,7 @@ def test_gradients_are_computed_where_the_caller_computes_none(mode: type, devic
     assert not tf32 or device.type != "cuda"
 
 
-def test_memory_is_kept_until_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[object] = []
-
-    @contextmanager
-    def kept(device: torch.device) -> Iterator[None]:
-        seen.append(device.type)
-        yield
-        seen.append("given back")
-
-    monkeypatch.setattr("vos_shared.training.online.freed_memory_kept", kept)
+def test_memory_is_kept_until_the_end(memory_events: list[object]) -> None:
     with trained_online(torch.device("cpu")):
-        seen.append("trained")
-    assert seen == ["cpu", "trained", "given back"]
+        memory_events.append("trained")
+    assert memory_events == ["cpu", "trained", "given back"]

@@ -8,8 +8,7 @@ import multiprocessing
 import os
 import resource
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,20 +117,9 @@ def test_a_run_logs_means_and_numbers(whole: Path) -> None:
     assert any((whole / "tensorboard").iterdir())
 
 
-def test_memory_that_a_step_frees_is_kept_to_the_end_of_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[object] = []
-
-    @contextmanager
-    def kept(device: torch.device) -> Iterator[None]:
-        seen.append(device.type)
-        yield
-        seen.append("given back")
-
-    monkeypatch.setattr("vos_shared.training.run.freed_memory_kept", kept)
-    train(tmp_path, steps=2, after=lambda run: seen.append(run.step))
-    assert seen == ["cpu", 1, 2, "given back"]
+def test_memory_that_a_step_frees_is_kept_to_the_end_of_the_run(tmp_path: Path, memory_events: list[object]) -> None:
+    train(tmp_path, steps=2, after=lambda run: memory_events.append(run.step))
+    assert memory_events == ["cpu", 1, 2, "given back"]
 
 
 @pytest.mark.parametrize("stop", [0, 1, 4, 5])
